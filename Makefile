@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: report test lint lock lab clean help
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+report: $(READY) ## Run the embedded demo and publish reports/demo/index.html
+	$(BIN)/deit-report run params/demo.yaml
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style, types and that notebooks are stripped
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
+
+lab: $(READY) ## Open the notebooks in Jupyter
+	$(BIN)/jupyter lab notebooks
+
+lock: $(READY) ## Pin the newest versions that pyproject.toml admits
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+	  --no-emit-index-url --no-header --no-annotate --constraint constraints.txt --upgrade --output-file requirements.lock
+
+clean: ## Remove the environment and all runs
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find reports -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+
+# The last line builds matplotlib's font cache, which would otherwise happen, and be announced, inside a notebook.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python -c 'import matplotlib.font_manager'
+	touch $(READY)

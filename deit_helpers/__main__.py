@@ -1,0 +1,112 @@
+"""The command line: `deit-report`, or `python -m deit_helpers`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from . import __version__, artifacts
+from .errors import DeitError, SpecError
+from .spec import RunSpec
+
+
+class _Group(click.Group):
+    """Shows a DeitError as one line and exits with 1; with --debug, as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DeitError as err:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"error: {err}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__)
+def main(debug: bool) -> None:
+    """Prove that a vision transformer ported to an accelerator is right and fast."""
+
+
+@main.command()
+@click.argument("spec", default="params/demo.yaml")
+@click.option("-b", "--batch-size", "batch_sizes", type=int, multiple=True, help="Instead of the spec's batch sizes.")
+@click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec.")
+@click.option("--from", "first", metavar="NN", help="First notebook to run, such as 05.")
+@click.option("--to", "last", metavar="NN", help="Last notebook to run before the report.")
+@click.option("--force", is_flag=True, help="Make everything again, whatever is current.")
+@click.option("--plan", "plan_only", is_flag=True, help="Print what would run, and why; run nothing.")
+def run(
+    spec: str,
+    batch_sizes: tuple[int, ...],
+    settings: tuple[str, ...],
+    first: str | None,
+    last: str | None,
+    force: bool,
+    plan_only: bool,
+) -> None:
+    """Run the notebooks of SPEC that are not current and publish the report."""
+    from . import runner
+
+    overrides = dict(_setting(text) for text in settings)
+    if batch_sizes:
+        overrides["batch_sizes"] = list(batch_sizes)
+    run_spec = RunSpec.load(spec, overrides)
+    folder = artifacts.project_root() / "reports" / run_spec.run
+    opened = artifacts.Run(run_spec, folder.resolve(), artifacts.project_root())
+    steps = runner.plan(opened, first, last, force)
+    if plan_only:
+        for step in steps:
+            click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {step.why}".rstrip())
+        return
+    artifacts.write_text(folder / "spec.yaml", run_spec.to_yaml())
+    page = folder / "index.html"
+    if not any(step.why for step in steps):
+        click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")
+        return
+    try:
+        runner.execute(steps, force, lambda line: click.echo(line, err=True))
+    finally:
+        if page.exists():
+            click.echo(str(page))
+
+
+@main.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--code", is_flag=True, help="Show the code of the cells.")
+def render(run_dir: Path, code: bool) -> None:
+    """Rebuild the pages and index.html of RUN_DIR from what is there."""
+    from . import runner
+
+    if not (run_dir / "spec.yaml").exists():
+        raise SpecError(f"{run_dir}: no run folder, it has no spec.yaml; give a folder such as reports/demo")
+    click.echo(str(runner.render(artifacts.open_run(run_dir.resolve() / "spec.yaml"), code)))
+
+
+@main.command()
+def doctor() -> None:
+    """What this machine can run, what is missing and how to get it."""
+    from .doctor import examine
+
+    for row in examine():
+        click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:42} {row.found}")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise SpecError(f"-s {text}: expected KEY=VALUE, such as -s opset=13")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as err:
+        raise SpecError(f"-s {text}: the value is not valid YAML ({' '.join(str(err).split())})") from err
+
+
+if __name__ == "__main__":
+    sys.exit(main())

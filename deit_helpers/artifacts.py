@@ -1,0 +1,204 @@
+"""Where every file of a run lives, how it is opened by a notebook, and how its files are written and hashed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ArtifactError, SpecError
+from .spec import RunSpec, check_batch_size, nearest, read_yaml
+
+# Names of files as the helpers use them -> where they lie in the run folder. {n} is the batch size, {d} the device.
+FILES = {
+    "demo_checkpoint": "demo/checkpoint.pth",
+    "demo": "demo/demo.json",
+    "onnx": "export/deit.onnx",
+    "export": "export/export.json",
+    "static_onnx": "bs{n}/deit_bs{n}.onnx",
+    "optimize": "bs{n}/optimize.json",
+    "convert": "bs{n}/convert.json",
+    "images": "dataset/images.npy",
+    "index": "dataset/index.csv",
+    "preprocess": "dataset/preprocess.json",
+    "reference": "reference/logits.npy",
+    "logits": "bs{n}/logits.npy",
+    "latency": "bs{n}/latency.csv",
+    "infer": "bs{n}/infer.json",
+    "perf_vision": "bs{n}/perf_vision_batchsize_{n}_device_{d}.txt",
+    "result": "bs{n}/result.json",
+    "accuracy": "bs{n}/accuracy.json",
+    "profile": "bs{n}/profile.csv",
+    "perf": "bs{n}/perf.json",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run: the validated spec, the folder of its files and the batch size (None for the cross-batch page)."""
+
+    spec: RunSpec
+    folder: Path
+    root: Path
+    batch_size: int | None = None
+
+    def file(self, name: str) -> Path:
+        """Path of a file of this run, by its name in FILES."""
+        template = FILES[name]
+        if "{n}" in template:
+            check_batch_size(self.batch_size)
+        return self.folder / template.format(n=self.batch_size, d=self.spec.device)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of this run."""
+        return json.loads(self.file(name).read_text(encoding="utf-8"))
+
+    def relative(self, path: Path) -> str:
+        """A path as it is written in records and reports: relative to the run folder, with forward slashes."""
+        return path.relative_to(self.folder).as_posix()
+
+    def at(self, batch_size: int) -> Run:
+        return Run(self.spec, self.folder, self.root, check_batch_size(batch_size))
+
+    @property
+    def checkpoint(self) -> Path:
+        if self.spec.checkpoint == "demo":
+            return self.file("demo_checkpoint")
+        return self.root / self.spec.checkpoint
+
+    @property
+    def image_folder(self) -> Path:
+        if self.spec.images == "demo":
+            return self.folder / "demo" / "images"
+        return self.root / self.spec.images
+
+
+def open_run(spec: str | Path, batch_size: int | None = None) -> Run:
+    """Open a run for a notebook, from the repository root or from `notebooks/` alike.
+
+    Args:
+        spec: a spec file. One named `spec.yaml` is a run folder's own copy, and its folder is the run folder.
+        batch_size: a positive integer, or None for the page across batch sizes.
+
+    Raises:
+        SpecError: a wrong spec or batch size.
+        ArtifactError: the run folder cannot be written.
+    """
+    if batch_size is not None:
+        check_batch_size(batch_size)
+    root = project_root()
+    path = root / spec
+    run_spec = RunSpec.load(path if path.exists() else spec)
+    folder = path.parent if path.name == "spec.yaml" else root / "reports" / run_spec.run
+    own = folder / "spec.yaml"
+    if not own.exists() or own.read_text(encoding="utf-8") != run_spec.to_yaml():
+        write_text(own, run_spec.to_yaml())
+    return Run(run_spec, folder.resolve(), root, batch_size)
+
+
+def project_root() -> Path:
+    """The working directory, or its parent when that is a project's `notebooks` folder (as in Jupyter)."""
+    here = Path.cwd()
+    return here.parent if here.name == "notebooks" and (here.parent / "params").is_dir() else here
+
+
+def expected_row(run: Run) -> dict[str, Any] | None:
+    """The row of `params/expected.yaml` that the spec names, or None. Figures measured by the demo are filled in.
+
+    Raises:
+        SpecError: no such row.
+    """
+    if run.spec.expected is None:
+        return None
+    path = run.root / "params" / "expected.yaml"
+    if not path.exists():
+        path = Path(__file__).parents[1] / "params" / "expected.yaml"
+    rows = read_yaml(path)
+    name = run.spec.expected
+    if name not in rows:
+        raise SpecError(f"expected: no row {name!r} in {path}{nearest(name, list(rows))}; rows: {', '.join(rows)}")
+    row = dict(rows[name])
+    if row.pop("measured_by_demo", False):
+        row |= {key: run.read("demo")[key] for key in ("images", "top1_percent", "top5_percent")}
+    return row
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file; read again only when its size or modification time changed."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Hex digest of a value's JSON form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; on success it is flushed to disk and renamed to `path`, otherwise removed.
+
+    Raises:
+        ArtifactError: the file cannot be written (permission, disk full, a file where a folder should be).
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as err:
+        raise _unwritable(path, err) from err
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_dir(path: Path) -> None:
+    """Create a folder and its parents.
+
+    Raises:
+        ArtifactError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise _unwritable(path, err) from err
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping; empty when the file is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _unwritable(path: Path, err: OSError) -> ArtifactError:
+    return ArtifactError(f"{path}: cannot be written ({err.strerror}); free or unlock it, or choose another `run` name")

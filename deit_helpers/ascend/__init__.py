@@ -1,0 +1,1 @@
+"""The Ascend toolchain's programs and file formats."""

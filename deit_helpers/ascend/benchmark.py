@@ -1,0 +1,61 @@
+"""File formats of the `benchmark` tool of CANN 5.1: the data set it reads, the performance file it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import artifacts
+from ..errors import ArtifactError
+
+STAGES = ("data read", "preprocess", "inference", "postprocess", "e2e")  # rows of the performance file
+
+
+def write_info(folder: Path, names: list[str], tensors: list[np.ndarray]) -> Path:
+    """Write `bins/<stem>.bin` (raw little-endian float32, CHW) and `deit_prep_bin.info` beside that folder.
+
+    A line of the info file is `<index> <path> <width> <height>`. Names below class folders keep the folder in the stem,
+    joined by `__`, because the tool names its dumps after the stem alone.
+
+    Raises:
+        ArtifactError: two images would get the same file.
+    """
+    lines = []
+    stems: dict[str, str] = {}
+    for i, (name, tensor) in enumerate(zip(names, tensors, strict=True)):
+        stem = str(Path(name).with_suffix("")).replace("/", "__")
+        if stem in stems:
+            raise ArtifactError(f"bins: {name} and {stems[stem]} would both become {stem}.bin: rename one of the images")
+        stems[stem] = name
+        path = folder / "bins" / f"{stem}.bin"
+        with artifacts.atomic(path) as temporary:
+            tensor.astype("<f4").tofile(temporary)
+        lines.append(f"{i} {path} {tensor.shape[2]} {tensor.shape[1]}\n")
+    info = folder / "deit_prep_bin.info"
+    artifacts.write_text(info, "".join(lines))
+    return info
+
+
+def perf_vision(stages: list[dict[str, Any]], interface_per_s: float, images: int, batch_size: int) -> str:
+    """The five lines of `perf_vision_batchsize_<n>_device_<d>.txt`, in the labels of CANN 5.1.RC1.
+
+    Rates are per second: images everywhere, but batches on the postprocess line, as the tool counts. The e2e latency is
+    the wall time of the whole data set in ms; a moduleLatency is 1000 / rate. C++'s default six significant digits.
+
+    Args:
+        stages: rows with name, images_per_s and seconds, one for each of STAGES.
+        interface_per_s: images/s of the model call alone.
+    """
+    rate = {row["name"]: row["images_per_s"] for row in stages}
+    batches_per_s = rate["postprocess"] * -(-images // batch_size) / images
+    seconds = next(row["seconds"] for row in stages if row["name"] == "e2e")
+    return (
+        f"[e2e] throughputRate: {rate['e2e']:.6g}, latency: {1000 * seconds:.6g}\n"
+        f"[data read] throughputRate: {rate['data read']:.6g}, moduleLatency: {1000 / rate['data read']:.6g}\n"
+        f"[preprocess] throughputRate: {rate['preprocess']:.6g}, moduleLatency: {1000 / rate['preprocess']:.6g}\n"
+        f"[inference] throughputRate: {rate['inference']:.6g}, Interface throughputRate: {interface_per_s:.6g}, "
+        f"moduleLatency: {1000 / rate['inference']:.6g}\n"
+        f"[postprocess] throughputRate: {batches_per_s:.6g}, moduleLatency: {1000 / batches_per_s:.6g}\n"
+    )

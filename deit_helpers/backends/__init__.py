@@ -1,0 +1,86 @@
+"""Runtimes behind one small contract. Listing them imports none of them.
+
+A new runtime is one file with a `Backend` subclass and one line in REGISTRY.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BackendError
+
+# name -> (class, how to get it)
+REGISTRY = {
+    "onnxruntime": ("deit_helpers.backends.ort:OnnxRuntime", "pip install onnxruntime"),
+}
+
+
+class Backend(ABC):
+    """One loaded model. Subclasses set `batch_size` (None: any), `classes` and `image_px`, and implement `_infer`."""
+
+    batch_size: int | None
+    classes: int
+    image_px: int
+
+    def __init__(self, model: Path, precision: str = "fp32", device: int = 0):
+        self.model, self.precision, self.device = model, precision, device
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        return None
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        """Run one batch.
+
+        Args:
+            batch: (B, 3, H, W) float32, C-contiguous, normalised.
+
+        Returns:
+            Logits (B, C) float32, owned by the caller.
+
+        Raises:
+            BackendError: wrong batch or image size, or logits of the wrong shape, infinite or NaN.
+        """
+        if self.batch_size is not None and len(batch) != self.batch_size:
+            made_for = f"batch of {len(batch)} images, {self.model.name} was made for {self.batch_size}"
+            raise BackendError(f"{made_for}: pad it with images.pad")
+        if batch.shape[1:] != (3, self.image_px, self.image_px):
+            raise BackendError(f"images of shape {batch.shape[1:]}, {self.model.name} takes 3x{self.image_px}x{self.image_px}")
+        logits = self._infer(batch)
+        if logits.shape != (len(batch), self.classes):
+            raise BackendError(f"{self.model.name} returned logits of shape {logits.shape}, expected {(len(batch), self.classes)}")
+        bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if len(bad):
+            raise BackendError(f"{self.model.name} returned NaN or infinite logits for row {bad[0]} of the batch")
+        return logits
+
+    @abstractmethod
+    def _infer(self, batch: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Runtime, version, device and precision, for the report."""
+
+
+def open_backend(name: str, model: Path, precision: str = "fp32", device: int = 0) -> Backend:
+    """Load a model into a backend; use it as a context manager.
+
+    Raises:
+        BackendError: unknown here, not installed (with the command that installs it), or the model cannot be loaded.
+    """
+    if name not in REGISTRY:
+        raise BackendError(f"backend {name!r} is not part of this version; it has: {', '.join(REGISTRY)}")
+    target, hint = REGISTRY[name]
+    module, _, class_name = target.partition(":")
+    try:
+        backend_class = getattr(importlib.import_module(module), class_name)
+    except ImportError as err:
+        raise BackendError(f"backend {name!r} cannot be loaded ({err}); get it with: {hint}") from err
+    return backend_class(model, precision, device)

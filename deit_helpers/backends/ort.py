@@ -1,0 +1,88 @@
+"""ONNX Runtime on the CPU: the embedded default and the fp32 reference."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from ..errors import BackendError
+from . import Backend
+
+_PEAK_SIDE, _PEAK_RUNS = 1536, 7
+_ERRORS_ONLY = 3  # onnxruntime's log severity; warnings are about its own optimiser
+
+
+class OnnxRuntime(Backend):
+    def __init__(self, model: Path, precision: str = "fp32", device: int = 0):
+        super().__init__(model, precision, device)
+        if precision != "fp32":
+            raise BackendError(f"onnxruntime runs this graph in fp32 only, the spec asks for {precision}: set precision: fp32")
+        self._session = self._open(onnxruntime.SessionOptions())
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._input, self._output = inputs[0].name, outputs[0].name
+        batch, _, self.image_px, _ = inputs[0].shape
+        self.batch_size = batch if isinstance(batch, int) else None
+        self.classes = outputs[0].shape[1]
+
+    def _open(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        options.log_severity_level = _ERRORS_ONLY
+        try:
+            return onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
+        except Exception as err:  # onnxruntime's own exceptions share no base class but Exception
+            raise BackendError(f"{self.model}: ONNX Runtime cannot load it ({str(err).splitlines()[0]})") from err
+
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
+        return self._session.run([self._output], {self._input: batch})[0]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "backend": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "device": "CPU",
+            "providers": self._session.get_providers(),
+            "precision": self.precision,
+        }
+
+    def profile(self, batch: np.ndarray, iterations: int) -> list[dict[str, Any]]:
+        """Run with ONNX Runtime's profiler on and return its raw events of the counted iterations.
+
+        A separate session is used, so that the profiler never slows a timed run. The first, uncounted run warms up.
+
+        Returns:
+            Chrome trace events as ONNX Runtime writes them; durations `dur` in microseconds.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            options = onnxruntime.SessionOptions()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "trace")
+            session = self._open(options)
+            for _ in range(iterations + 1):
+                session.run([self._output], {self._input: batch})
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        # Session start-up and the warm-up run come before the second `model_run`.
+        runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
+        return [event for event in events if event["ts"] >= runs[1]]
+
+    def peak_flops_per_s(self) -> float:
+        """Median rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""
+        weight = onnx.numpy_helper.from_array(np.ones((_PEAK_SIDE, _PEAK_SIDE), np.float32), "b")
+        values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, weight.dims) for name in "ac"]
+        node = onnx.helper.make_node("MatMul", ["a", "b"], ["c"])
+        graph = onnx.helper.make_graph([node], "peak", values[:1], values[1:], [weight])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)], ir_version=8)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        a = np.random.default_rng(0).standard_normal(weight.dims).astype(np.float32)
+        seconds = []
+        for _ in range(1 + _PEAK_RUNS):
+            start = time.perf_counter()
+            session.run(None, {"a": a})
+            seconds.append(time.perf_counter() - start)
+        return 2 * _PEAK_SIDE**3 / statistics.median(seconds[1:])

@@ -1,0 +1,169 @@
+"""What a notebook cell ends in: values that render as accessible HTML and as Markdown.
+
+Our own table rather than pandas' Styler: it marks headings with a scope, scrolls by keyboard on a narrow screen, and the
+notebooks without arithmetic are spared the import. `Table.frame()` gives the DataFrame.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings. Numbers are aligned right; `quoted` rows were measured elsewhere and are marked so.
+
+    Attributes:
+        caption: what was measured, on what, over how many samples.
+        formats: a format specification per heading for numbers, such as `.2f`.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    formats: dict[str, str] = field(default_factory=dict)
+    quoted: frozenset[int] = frozenset()
+
+    def text(self, column: str, value: Cell) -> str:
+        if value is None:
+            return "–"
+        if isinstance(value, str) or column not in self.formats:
+            return str(value)
+        return format(value, self.formats[column])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col"{_number_class(self, i)}>{html.escape(c)}</th>' for i, c in enumerate(self.columns))
+        body = []
+        for number, row in enumerate(self.rows):
+            cells = "".join(
+                f"<td{_number_class(self, i)}>{html.escape(self.text(self.columns[i], value))}</td>"
+                for i, value in enumerate(row)
+            )
+            body.append(f'<tr class="quoted">{cells}</tr>' if number in self.quoted else f"<tr>{cells}</tr>")
+        label = html.escape(self.caption, quote=True)
+        return (
+            f'<div class="table" role="region" tabindex="0" aria-label="{label}"><table><caption>{html.escape(self.caption)}'
+            f"</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        )
+
+    def _repr_markdown_(self) -> str:
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+        rule = ["---:" if _is_number(self, i) else "---" for i in range(len(self.columns))]
+        rows = [[self.text(c, value) for c, value in zip(self.columns, row, strict=True)] for row in self.rows]
+        return "\n".join([line(list(self.columns)), line(rule), *map(line, rows), "", self.caption])
+
+    def frame(self) -> pd.DataFrame:
+        """The table as a DataFrame, for exploring."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows), columns=list(self.columns))
+
+
+def facts(caption: str, values: dict[str, Cell]) -> Table:
+    """A two-column table of names and values."""
+    return Table(caption, ("", "value"), [(name, str(value)) for name, value in values.items()])
+
+
+def from_records(
+    caption: str, records: Sequence[dict[str, Any]], columns: dict[str, str], formats: dict[str, str] | None = None
+) -> Table:
+    """A table of dictionaries; `columns` maps keys to headings, `formats` keys to format specifications."""
+    rows = [[record.get(key) for key in columns] for record in records]
+    return Table(caption, list(columns.values()), rows, {columns[key]: f for key, f in (formats or {}).items()})
+
+
+def _is_number(table: Table, column: int) -> bool:
+    values = [row[column] for row in table.rows if row[column] is not None]
+    return bool(values) and all(isinstance(value, (int, float)) for value in values)
+
+
+def _number_class(table: Table, column: int) -> str:
+    return ' class="number"' if _is_number(table, column) else ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with its caption and a text that says in words what it shows."""
+
+    figure: Figure
+    caption: str
+    alt: str
+
+    def _repr_html_(self) -> str:
+        buffer = io.StringIO()
+        self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        drawing = buffer.getvalue()
+        drawing = drawing[drawing.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1)
+        alt = html.escape(self.alt, quote=True)
+        return (
+            f'<figure class="chart"><div role="img" aria-label="{alt}">{drawing}</div>'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+        )
+
+    def _repr_markdown_(self) -> str:
+        return f"{self.caption}\n\n{self.alt}"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Crops (N, H, W, 3) uint8, each with a label below it."""
+
+    crops: np.ndarray
+    labels: Sequence[str]
+    caption: str
+
+    def _repr_html_(self) -> str:
+        cells = []
+        for pixels, label in zip(self.crops, self.labels, strict=True):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+            source = base64.b64encode(buffer.getvalue()).decode()
+            text = html.escape(label, quote=True)
+            cells.append(f'<li><img src="data:image/jpeg;base64,{source}" alt="crop of {text}"><span>{text}</span></li>')
+        items = "".join(cells)
+        return f'<figure class="gallery"><ul>{items}</ul><figcaption>{html.escape(self.caption)}</figcaption></figure>'
+
+
+@dataclass(frozen=True)
+class Banner:
+    """One sentence that must not be missed; `kind` is pass, fail, inconclusive or note."""
+
+    kind: str
+    title: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return f'<div class="banner {self.kind}" role="note"><strong>{html.escape(self.title)}</strong> {html.escape(self.text)}</div>'
+
+    def _repr_markdown_(self) -> str:
+        return f"**{self.title}** {self.text}"
+
+
+@dataclass(frozen=True)
+class Links:
+    """Links to other pages, in groups."""
+
+    groups: dict[str, dict[str, str]]
+
+    def _repr_html_(self) -> str:
+        def items(links: dict[str, str]) -> str:
+            return "".join(f'<li><a href="{html.escape(to, quote=True)}">{html.escape(text)}</a></li>' for text, to in links.items())
+
+        rows = "".join(f"<div><dt>{html.escape(name)}</dt><dd><ul>{items(links)}</ul></dd></div>" for name, links in self.groups.items())
+        return f'<nav class="pages" aria-label="Pages of this run"><dl>{rows}</dl></nav>'

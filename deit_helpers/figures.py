@@ -1,0 +1,148 @@
+"""Every chart of the notebooks and the report. One style; a colour means one family or one rate everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import accuracy, images, labels, tables
+from .artifacts import Run
+from .display import Chart, Table
+from .profile import FAMILIES, NAMED_FIRST
+
+# Okabe and Ito's palette: told apart by colour-blind readers; every bar also carries its name and value.
+FAMILY_COLOURS = dict(
+    zip(FAMILIES, ("#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#999999", "#CCCCCC"), strict=True)
+)
+PURE, END_TO_END = "#0072B2", "#D55E00"
+FEW_CLASSES = 20  # up to so many, every class gets a bar and the confusion matrix is readable
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "svg.fonttype": "none",  # text stays text: small files, selectable
+    "svg.hashsalt": "deit-report",  # the same figure gives the same file
+    "figure.constrained_layout.use": True,
+}
+_WIDTH_IN = 5.4  # with 10 pt text still readable when scaled to a phone
+
+
+def latency(run: Run) -> Chart:
+    """Histogram of the latencies of one batch size with p50 and p90."""
+    perf = run.read("perf")
+    numbers = perf["latency_ms"]
+    samples = pd.read_csv(run.file("latency"))["interface_ms"]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 2.6))
+        axes = figure.subplots()
+        axes.hist(samples, bins=min(40, max(5, len(samples) // 4)), color=PURE)
+        for name, style in (("p50", "-"), ("p90", "--")):
+            axes.axvline(numbers[name], color="black", linestyle=style, linewidth=1)
+            axes.annotate(f" {name} {numbers[name]:.1f}", (numbers[name], 1), xycoords=("data", "axes fraction"), va="top")
+        axes.set(xlabel=f"ms per batch of {perf['batch_size']}", ylabel="batches")
+    text = f"{numbers['n']} batches: median {numbers['p50']:.2f} ms, 90 % below {numbers['p90']:.2f} ms"
+    where = f"{perf['backend']} on {perf['device']}"
+    return Chart(figure, f"Latency of the model call, {where}, {numbers['n']} batches of {perf['batch_size']}", text)
+
+
+def throughput(run: Run) -> Chart:
+    """Images per second against batch size: the model call alone, and end to end."""
+    rows = {size: row for size, row in tables.per_batch(run, "infer", "infer").items() if not isinstance(row, str)}
+    series = {
+        "model call alone": ([row["interface_images_per_s"] for row in rows.values()], PURE, "-", "o"),
+        "end to end": ([tables.end_to_end(row) for row in rows.values()], END_TO_END, "--", "s"),
+    }
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 3.0))
+        axes = figure.subplots()
+        for name, (rates, colour, line, marker) in series.items():
+            axes.plot(range(len(rows)), rates, color=colour, linestyle=line, marker=marker, label=name)
+        axes.set(xlabel="batch size", ylabel="images/s", xticks=range(len(rows)), xticklabels=list(rows), ylim=(0, None))
+        axes.legend(frameon=False, loc="lower left")
+    alone, whole = (rates for rates, *_ in series.values())
+    text = "; ".join(f"bs{n}: {a:.1f} alone, {e:.1f} end to end" for n, a, e in zip(rows, alone, whole, strict=True))
+    runtimes = sorted({f"{row['runtime']['backend']} on {row['runtime']['device']}" for row in rows.values()})
+    return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, store to logits", text)
+
+
+def families(run: Run) -> Chart:
+    """Share of operator time by Ascend family, for the batch sizes that were profiled; the named three on top."""
+    rows = {size: perf for size, perf in tables.per_batch(run, "perf", "perf").items() if not isinstance(perf, str)}
+    if run.batch_size:
+        rows = {run.batch_size: rows[run.batch_size]}
+    shares = {size: {name: row["families"][name]["share_percent"] for name in FAMILIES} for size, row in rows.items()}
+    height = 0.8 / len(rows)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 1.2 + 0.34 * len(FAMILIES) * max(1, 0.55 * len(rows))))
+        axes = figure.subplots()
+        for i, (size, values) in enumerate(shares.items()):
+            places = np.arange(len(FAMILIES)) + (i - (len(rows) - 1) / 2) * height
+            bars = axes.barh(places, list(values.values()), height * 0.9, color=[FAMILY_COLOURS[f] for f in FAMILIES])
+            tag = f" bs{size}" if len(rows) > 1 else ""
+            axes.bar_label(bars, [f"{v:.1f} %{tag}" for v in values.values()], padding=3, fontsize=9 if len(rows) == 1 else 7.5)
+        axes.set(yticks=range(len(FAMILIES)), yticklabels=FAMILIES, xlabel="share of operator time, %")
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.25 * max(max(values.values()) for values in shares.values()))
+        for label in axes.get_yticklabels()[: len(NAMED_FIRST)]:
+            label.set_fontweight("bold")
+    first = next(iter(rows.values()))
+    text = "; ".join(f"bs{n}: " + ", ".join(f"{f} {v[f]:.1f} %" for f in FAMILIES) for n, v in shares.items())
+    caption = (
+        f"Operator time measured on {first['backend']} ({first['device']}), no NPU; names are Ascend's for the counterpart work"
+    )
+    return Chart(figure, caption, text)
+
+
+def classes(run: Run) -> Chart:
+    """Acc@1 of every class when they are few, otherwise how the classes' Acc@1 are distributed."""
+    rows = run.read("accuracy")["per_class"]
+    shares = [row["top1_percent"] for row in rows]
+    words = labels.class_words(run)
+    names = [words.get(row["class"], str(row["class"])) for row in rows]
+    few = len(rows) <= FEW_CLASSES
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 0.8 + 0.26 * len(rows) if few else 2.6))
+        axes = figure.subplots()
+        if few:
+            bars = axes.barh(range(len(rows)), shares, color=PURE)
+            axes.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=3)
+            axes.set(yticks=range(len(rows)), yticklabels=names, xlabel="Acc@1, %", xlim=(0, 112))
+            axes.invert_yaxis()
+        else:
+            axes.hist(shares, bins=np.arange(0, 105, 5), color=PURE)
+            axes.set(xlabel="Acc@1 of a class, %", ylabel="classes")
+    weakest = int(np.argmin(shares))
+    text = f"{len(rows)} classes, from {min(shares):.0f} % (class {names[weakest]}) to {max(shares):.0f} %"
+    return Chart(figure, f"Acc@1 by class, bs{run.batch_size}", text)
+
+
+def confusion(run: Run) -> Chart | Table:
+    """Which class is taken for which; a table of the weakest classes when there are too many to draw."""
+    logits = np.load(run.file("logits"), mmap_mode="r")
+    if logits.shape[1] > FEW_CLASSES:
+        return tables.classes(run)
+    _, targets = images.read_index(run)
+    counts = accuracy.confusion(np.asarray(logits), targets)
+    words = labels.class_words(run)
+    names = [words.get(i, str(i)) for i in range(len(counts))]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 0.9 + 0.36 * len(counts)))
+        axes = figure.subplots()
+        axes.imshow(counts, cmap="Blues", aspect="auto", vmax=max(1, counts.max()))
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if count > counts.max() / 2 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+        axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="answer", ylabel="label")
+        axes.set_xticklabels(names, rotation=0 if max(map(len, names)) < 4 else 90)
+        axes.set_yticklabels(names)
+    wrong = counts - np.diag(np.diag(counts))
+    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+    text = f"{int(np.trace(counts))} of {int(counts.sum())} right; most often {names[row]} taken for {names[column]}, {wrong.max()} times"
+    return Chart(figure, f"Images by label and top-1 answer, bs{run.batch_size}", text)

@@ -1,0 +1,257 @@
+"""Which stage makes which file from what, and whether a file may be used as it stands.
+
+`reports/<run>/meta/<stage>.json` records how a stage's files were made: hashes of inputs and outputs, the spec keys,
+the code and the package versions. A file without a matching record is never reused.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from .artifacts import FILES, Run, expected_row, fingerprint, read_json, sha256, write_dir, write_json
+from .errors import ArtifactError
+from .spec import check_batch_size
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step that makes files. `inputs` are names in FILES or in EXTERNAL; `module` is its code."""
+
+    notebook: str
+    module: str
+    keys: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    per_batch: bool = True
+
+
+_DATA_KEYS = ("images", "labels", "preprocess")
+STAGES = {
+    "demo": Stage(
+        "01_export", "model", ("model", "model_args", "preprocess", "limit"), ("source",), ("demo_checkpoint", "demo"),
+        ("torch", "timm", "scikit-learn", "numpy", "pillow"), per_batch=False,
+    ),
+    "export": Stage(
+        "01_export", "export", ("model", "model_args", "checkpoint", "opset", *_DATA_KEYS), ("checkpoint", "source"),
+        ("onnx", "export"), ("torch", "timm", "onnx", "onnxruntime"), per_batch=False,
+    ),
+    "optimize": Stage(
+        "02_optimize", "surgery", ("edits", *_DATA_KEYS), ("onnx", "source"), ("static_onnx", "optimize"),
+        ("onnx", "onnxsim", "onnxruntime"),
+    ),
+    "convert": Stage("03_convert", "ascend.atc", ("backend", "precision", "soc_version"), ("static_onnx",), ("convert",)),
+    "preprocess": Stage(
+        "04_preprocess", "images", (*_DATA_KEYS, "limit", "on_bad_image", "bins"), ("source",),
+        ("images", "index", "preprocess"), ("numpy", "pillow"), per_batch=False,
+    ),
+    "reference": Stage(
+        "05_infer", "infer", ("preprocess",), ("onnx", "images"), ("reference",), ("onnxruntime",), per_batch=False
+    ),
+    "infer": Stage(
+        "05_infer", "infer", ("backend", "precision", "device", "preprocess"), ("static_onnx", "images", "index"),
+        ("logits", "latency", "infer", "perf_vision"), ("onnxruntime",),
+    ),
+    "score": Stage(
+        "06_accuracy", "accuracy", ("expected",), ("logits", "reference", "index", "expected"), ("result", "accuracy")
+    ),
+    "perf": Stage(
+        "07_perf", "perf", ("backend", "precision", "device", "preprocess"), ("static_onnx", "images", "latency", "infer"),
+        ("profile", "perf"), ("onnxruntime",),
+    ),
+}  # fmt: skip
+MAKER = {name: stage for stage, row in STAGES.items() for name in row.outputs}
+
+
+def record_path(run: Run, stage: str) -> Path:
+    """Where the record of a stage lies in the run folder."""
+    suffix = f"_bs{check_batch_size(run.batch_size)}" if STAGES[stage].per_batch else ""
+    return run.folder / "meta" / f"{stage}{suffix}.json"
+
+
+def read_record(run: Run, stage: str) -> dict[str, Any]:
+    """The record of a stage; empty when there is none or it is damaged."""
+    return read_json(record_path(run, stage))
+
+
+def how_to_make(run: Run, stage: str) -> str:
+    """Which notebook makes a stage's files, for error messages."""
+    batch = f" with batch_size={run.batch_size}" if STAGES[stage].per_batch else ""
+    return f"run notebooks/{STAGES[stage].notebook}.ipynb{batch} (or `deit-report run`)"
+
+
+def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
+    """Make a stage's files unless they are current; returns whether `make` ran. One process at a time.
+
+    Raises:
+        ArtifactError: an input is missing, damaged or stale; the message names the notebook that makes it.
+    """
+    path = record_path(run, stage)
+    write_dir(path.parent)
+    with FileLock(path.with_suffix(".lock")):
+        if problem(run, stage) is None:
+            return False
+        require(run, *(name for name in _inputs(run, stage) if name in MAKER))
+        path.unlink(missing_ok=True)
+        start = time.perf_counter()
+        key = _key(run, stage)
+        make()
+        outputs = {}
+        for name in STAGES[stage].outputs:
+            file = run.file(name)
+            stat = file.stat()
+            facts = {"sha256": sha256(file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+            outputs[run.relative(file)] = facts
+        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        seconds = round(time.perf_counter() - start, 3)
+        write_json(path, {"stage": stage, "created": created, "seconds": seconds, **key, "outputs": outputs})
+    return True
+
+
+def require(run: Run, *names: str) -> None:
+    """Check that files of this run are there, unchanged since they were made, and made with this spec and these inputs.
+
+    Raises:
+        ArtifactError: names the file, what is wrong with it and the notebook that makes it.
+    """
+    for name in names:
+        why = problem(run, MAKER[name], strict=False)
+        if why:
+            raise ArtifactError(f"{run.file(name)}: {why}; {how_to_make(run, MAKER[name])}")
+
+
+def problem(run: Run, stage: str, *, strict: bool = True) -> str | None:
+    """Why a stage's files cannot be used as they stand, or None if they are current.
+
+    With `strict=False` the code and package versions may differ and outside inputs may be absent: that is the question
+    a later stage asks, perhaps on another machine. Strict is the question "would making it again change anything?".
+    """
+    record = read_record(run, stage)
+    if not record:
+        there = any(run.file(name).exists() for name in STAGES[stage].outputs)
+        return "there is no record of this run making it" if there else "does not exist yet"
+    for name, facts in record["outputs"].items():
+        if why := _damage(run.folder / name, facts):
+            return why
+    for name in _inputs(run, stage):
+        if name in MAKER and (why := problem(run, MAKER[name], strict=False)):
+            return f"made from {FILES[name].format(n=run.batch_size, d=run.spec.device)}, which is not current ({why})"
+    return _difference(record, _key(run, stage), strict)
+
+
+def forget(run: Run, stage: str) -> None:
+    """Drop the record of a stage, so that it is made again."""
+    record_path(run, stage).unlink(missing_ok=True)
+
+
+def _damage(path: Path, facts: dict[str, Any]) -> str | None:
+    if not path.exists():
+        return f"{path.name} is missing"
+    stat = path.stat()
+    if (stat.st_size, stat.st_mtime_ns) == (facts["bytes"], facts["mtime_ns"]):
+        return None
+    found = sha256(path)
+    if found == facts["sha256"]:
+        return None
+    return f"{path.name} was changed after it was made (sha256 {found[:8]}, the record says {facts['sha256'][:8]})"
+
+
+def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> str | None:
+    for name, now in key["spec"].items():
+        then = record["spec"].get(name)
+        if then != now:
+            return f"it is stale: made with {name}={then!r}, the spec now says {now!r}"
+    for name, now in key["inputs"].items():
+        if now != record["inputs"].get(name) and (strict or now is not None):
+            return f"it is stale: {name} changed since" if now else f"its input {name} is missing"
+    if strict and record["code"] != key["code"]:
+        return "the code that makes it changed"
+    for name, now in key["packages"].items() if strict else ():
+        then = record["packages"].get(name)
+        if then != now:
+            return f"made with {name} {then}, now {now}"
+    return None
+
+
+def _inputs(run: Run, stage: str) -> tuple[str, ...]:
+    made = {"checkpoint": "demo_checkpoint"} if run.spec.checkpoint == "demo" else {}
+    return tuple(made.get(name, name) for name in STAGES[stage].inputs)
+
+
+def _key(run: Run, stage: str) -> dict[str, Any]:
+    row = STAGES[stage]
+    spec = run.spec.model_dump(mode="json")
+    return {
+        "spec": {name: spec[name] for name in row.keys},
+        "inputs": {name: _input_sha256(run, name) for name in _inputs(run, stage)},
+        "code": _code_sha256(row.module),
+        "packages": {name: _version(name) for name in row.packages},
+    }
+
+
+def _input_sha256(run: Run, name: str) -> str | None:
+    """Hash of an input, None when it is not there. Images are told apart by name, size and time, not by content."""
+    if name in MAKER:
+        facts = read_record(run, MAKER[name]).get("outputs", {}).get(run.relative(run.file(name)))
+        return facts["sha256"] if facts else None
+    if name == "expected":
+        return fingerprint(expected_row(run))
+    if name == "checkpoint" and run.spec.checkpoint == "hub":
+        return fingerprint(run.spec.model)
+    if name == "checkpoint":
+        return sha256(run.checkpoint) if run.checkpoint.is_file() else None
+    return _listing_sha256(run.image_folder, run.root / run.spec.labels if run.spec.labels else None)
+
+
+def _listing_sha256(folder: Path, labels: Path | None) -> str | None:
+    if not folder.is_dir() or (labels and not labels.is_file()):
+        return None
+    rows = []
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        stats = ((name, os.stat(os.path.join(parent, name))) for name in sorted(names))
+        rows.append((os.path.relpath(parent, folder), [(name, s.st_size, s.st_mtime_ns) for name, s in stats]))
+    return fingerprint([rows, sha256(labels) if labels else None])
+
+
+@functools.lru_cache
+def _code_sha256(module: str) -> str:
+    """Hash of a module of this package and of every module of the package it imports, directly or not."""
+    package = Path(__file__).parent
+    seen: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        path = package / (name.replace(".", "/") + ".py")
+        if not path.exists():
+            path = package / name / "__init__.py"
+            todo += [f"{name}.{part.stem}" for part in path.parent.glob("*.py")]
+        if name in seen or not path.exists():
+            continue
+        text = path.read_text(encoding="utf-8")
+        seen[name] = text
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = name.rpartition(".")[0] if node.level == 1 else ""
+                target = ".".join(part for part in (base, node.module) if part)
+                todo += [target] if node.module else []
+                todo += [".".join(part for part in (target, alias.name) if part) for alias in node.names]
+    return fingerprint(seen)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

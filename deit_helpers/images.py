@@ -1,0 +1,183 @@
+"""04_preprocess: images and labels -> `dataset/images.npy` (uint8), `index.csv`, `preprocess.json`.
+
+Also what other stages need of images: which ones a spec means, a few crops, and batches of float tensors.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from . import artifacts, freshness
+from .artifacts import Run
+from .errors import ArtifactError
+from .labels import Item, list_images, source_folder
+from .spec import PreprocessSpec
+
+FINGERPRINT_IMAGES = 8
+_CHUNK = 256  # images decoded ahead of the writer: bounds memory whatever the size of the data set
+
+
+class Batch(NamedTuple):
+    """`tensor` (B, 3, H, W) float32; rows where `valid` (B,) is False are padding; `start` counts images."""
+
+    start: int
+    tensor: np.ndarray
+    valid: np.ndarray
+
+
+def preprocess(run: Run) -> dict[str, Any]:
+    """Stage 04: decode, resize and crop every image of the spec into the uint8 store.
+
+    Returns:
+        The content of `preprocess.json`.
+
+    Raises:
+        ArtifactError: no images, a damaged image (unless `on_bad_image: skip`), an image without a label.
+    """
+    source_folder(run)
+    freshness.ensure(run, "preprocess", lambda: _write_store(run))
+    return run.read("preprocess")
+
+
+def decode(path: Path) -> Image.Image:
+    """Decode an image to RGB exactly as PIL's `convert("RGB")` does (EXIF rotation is not applied).
+
+    Raises:
+        ArtifactError: zero bytes, truncated, or no image; the message names the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # palette transparency: convert("RGB") drops it, as wanted
+            with Image.open(path) as image:
+                return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
+        hint = "replace the file, or set `on_bad_image: skip`"
+        raise ArtifactError(f"{path}: cannot be decoded ({' '.join(str(err).split())}); {hint}") from err
+
+
+def crop(image: Image.Image, recipe: PreprocessSpec) -> np.ndarray:
+    """Resize the short side and crop the centre, as torchvision's Resize and CenterCrop do on PIL images.
+
+    Returns:
+        (crop_px, crop_px, 3) uint8, RGB.
+    """
+    width, height = image.size
+    short = min(width, height)
+    # The long side is truncated, not rounded: torchvision's _compute_resized_output_size.
+    size = tuple(recipe.resize_px if side == short else int(recipe.resize_px * side / short) for side in (width, height))
+    resized = image.resize(size, Image.Resampling[recipe.interpolation.upper()])
+    left, top = (round((side - recipe.crop_px) / 2.0) for side in size)
+    return np.asarray(resized.crop((left, top, left + recipe.crop_px, top + recipe.crop_px)))
+
+
+def tensors(crops: np.ndarray, recipe: PreprocessSpec) -> np.ndarray:
+    """Normalise crops: (N, H, W, 3) uint8 -> (N, 3, H, W) float32, bit for bit torchvision's ToTensor and Normalize."""
+    x = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
+    x /= np.float32(255)
+    x -= np.asarray(recipe.mean, np.float32)[:, None, None]
+    x /= np.asarray(recipe.std, np.float32)[:, None, None]
+    return x
+
+
+def batches(store: np.ndarray, batch_size: int, recipe: PreprocessSpec) -> Iterator[Batch]:
+    """Float batches of exactly `batch_size` rows; the last is padded with its last image, and masked."""
+    for start in range(0, len(store), batch_size):
+        yield pad(start, tensors(np.asarray(store[start : start + batch_size]), recipe), batch_size)
+
+
+def pad(start: int, tensor: np.ndarray, batch_size: int) -> Batch:
+    """Pad a (possibly short) batch of tensors to `batch_size` rows by repeating the last one."""
+    short = batch_size - len(tensor)
+    valid = np.arange(batch_size) < len(tensor)
+    return Batch(start, np.concatenate([tensor, tensor[-1:].repeat(short, axis=0)]) if short else tensor, valid)
+
+
+def sample(run: Run, count: int) -> tuple[list[str], np.ndarray]:
+    """Names and tensors (count, 3, H, W) of images spread evenly over the data set, for comparing graphs on real crops.
+
+    A data set smaller than `count` is repeated.
+    """
+    items = list_images(run)
+    chosen = [items[i * len(items) // count] for i in range(count)]
+    crops = np.stack([crop(decode(item.path), run.spec.recipe) for item in chosen])
+    return [item.name for item in chosen], tensors(crops, run.spec.recipe)
+
+
+def progress(total: int) -> tqdm:
+    """A bar for `total` images, shown once the work has lasted two seconds. On stdout: stderr would look like an error."""
+    return tqdm(total=total, unit="image", file=sys.stdout, delay=2, mininterval=0.5, dynamic_ncols=False, ncols=88)
+
+
+def read_index(run: Run) -> tuple[list[str], np.ndarray]:
+    """Names and labels (N,) of the images in the store, in order."""
+    with run.file("index").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row["name"] for row in rows], np.array([int(row["label"]) for row in rows])
+
+
+def _write_store(run: Run) -> None:
+    """Write the store in order and in constant memory; its header gets the final count at the end."""
+    items, recipe = list_images(run), run.spec.recipe
+    kept: list[Item] = []
+    skipped: list[dict[str, str]] = []
+    head = []
+
+    def load(item: Item) -> np.ndarray | ArtifactError:
+        try:
+            return crop(decode(item.path), recipe)
+        except ArtifactError as err:
+            return err
+
+    with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
+        header_bytes = _write_header(file, len(items), recipe.crop_px)
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(items)) as bar:
+            for start in range(0, len(items), _CHUNK):
+                chunk = items[start : start + _CHUNK]
+                for item, pixels in zip(chunk, pool.map(load, chunk), strict=True):
+                    bar.update()
+                    if isinstance(pixels, ArtifactError):
+                        if run.spec.on_bad_image == "stop":
+                            raise pixels
+                        skipped.append({"name": item.name, "reason": str(pixels)})
+                        continue
+                    if len(head) < FINGERPRINT_IMAGES:
+                        head.append(pixels)
+                    kept.append(item)
+                    file.write(pixels.tobytes())
+        if not kept:
+            raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
+        file.seek(0)
+        if _write_header(file, len(kept), recipe.crop_px) != header_bytes:
+            raise AssertionError("the npy header changed its length with the number of images")
+    with artifacts.atomic(run.file("index")) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(["name", "label"])
+        writer.writerows((item.name, item.label) for item in kept)
+    artifacts.write_json(
+        run.file("preprocess"),
+        {
+            "images": len(kept),
+            "skipped": skipped,
+            "recipe": recipe.model_dump(mode="json"),
+            "fingerprint": hashlib.sha256(tensors(np.stack(head), recipe).tobytes()).hexdigest(),
+            "fingerprint_images": len(head),
+        },
+    )
+
+
+def _write_header(file: Any, count: int, side: int) -> int:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()

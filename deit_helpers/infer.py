@@ -1,0 +1,154 @@
+"""05_infer: the uint8 store through the device model -> logits, a latency per batch, the stage table.
+
+And, once per run, the fp32 reference: the exported graph on the very same tensors. Nothing is scored here except the
+running figure of the progress bar.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from typing import Any
+
+import numpy as np
+
+from . import accuracy, artifacts, freshness, images
+from .artifacts import Run
+from .ascend import benchmark
+from .backends import Backend, open_backend
+from .errors import BackendError
+
+WARMUP_BATCHES = 1
+REFERENCE_BATCH = 8
+P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
+SPANS = ("read", "preprocess", "inference", "interface", "postprocess")  # timed per batch; interface lies in inference
+
+
+def infer(run: Run) -> dict[str, Any]:
+    """Stage 05: run every image of the store through the device model of this batch size.
+
+    Returns:
+        The content of `infer.json`.
+
+    Raises:
+        BackendError: the model has another batch size than the run, or its output is impossible.
+    """
+    freshness.ensure(run, "infer", lambda: _infer(run))
+    return run.read("infer")
+
+
+def reference(run: Run) -> np.ndarray:
+    """The fp32 reference logits (N, C): ONNX Runtime on the exported graph. Made once per run."""
+    freshness.ensure(run, "reference", lambda: _reference(run))
+    return np.load(run.file("reference"))
+
+
+def latency_ms(samples: np.ndarray) -> dict[str, float | int | None]:
+    """Mean and percentiles (linear interpolation) of latencies in ms, with their number n.
+
+    p99 is None when there are fewer than P99_SAMPLES.
+    """
+    p50, p90, p99 = (float(p) for p in np.percentile(samples, (50, 90, 99)))
+    enough = len(samples) >= P99_SAMPLES
+    return {"mean": float(samples.mean()), "p50": p50, "p90": p90, "p99": p99 if enough else None, "n": len(samples)}
+
+
+def _infer(run: Run) -> None:
+    store = np.load(run.file("images"), mmap_mode="r")
+    names, labels = images.read_index(run)
+    with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
+        if backend.batch_size != run.batch_size:
+            made_for = f"{run.file('static_onnx')}: made for batches of {backend.batch_size}"
+            raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
+        accuracy.check_labels(names, labels, backend.classes)
+        warmup_ms = _warm_up(backend, next(images.batches(store, run.batch_size, run.spec.recipe)))
+        with artifacts.atomic(run.file("logits")) as temporary:
+            logits = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(store), backend.classes))
+            start = time.perf_counter()
+            rows = _stream(run, backend, store, labels, logits)
+            logits.flush()
+            wall_s = time.perf_counter() - start
+        _write_results(run, rows, wall_s, warmup_ms, len(store), backend.describe())
+
+
+def _warm_up(backend: Backend, batch: images.Batch) -> list[float]:
+    times_ms = []
+    for _ in range(WARMUP_BATCHES):
+        start = time.perf_counter_ns()
+        backend.infer(batch.tensor)
+        times_ms.append((time.perf_counter_ns() - start) / 1e6)
+    return times_ms
+
+
+def _stream(run: Run, backend: Backend, store: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
+    """One pass over the store, one batch after the other; returns the spans of every batch in ms."""
+    size, recipe, clock = run.batch_size or 1, run.spec.recipe, time.perf_counter_ns
+    rows = []
+    right = 0
+    with images.progress(len(store)) as bar:
+        for number, start in enumerate(range(0, len(store), size)):
+            ticks = [clock()]
+            crops = np.array(store[start : start + size])
+            ticks.append(clock())
+            tensor = images.tensors(crops, recipe)
+            ticks.append(clock())
+            batch = images.pad(start, tensor, size)
+            called = clock()
+            found = backend.infer(batch.tensor)
+            ticks.append(clock())
+            stop = start + len(crops)
+            logits[start:stop] = found[batch.valid]
+            right += int(np.sum(logits[start:stop].argmax(axis=1) == labels[start:stop]))
+            ticks.append(clock())
+            read, preprocess, inference, postprocess = np.diff(ticks) / 1e6
+            spans = dict(zip(SPANS, (read, preprocess, inference, (ticks[3] - called) / 1e6, postprocess), strict=True))
+            rows.append({"batch": number, "images": len(crops), **spans})
+            bar.set_postfix_str(f"Acc@1={100 * right / stop:.1f}%", refresh=False)
+            bar.update(len(crops))
+    return rows
+
+
+def _write_results(
+    run: Run, rows: list[dict[str, Any]], wall_s: float, warmup_ms: list[float], count: int, runtime: dict[str, Any]
+) -> None:
+    seconds = {span: sum(row[span] for row in rows) / 1000 for span in SPANS} | {"e2e": wall_s}
+    keys = {"data read": "read", "e2e": "e2e"}
+    stages = [
+        {"name": name, "images_per_s": count / seconds[keys.get(name, name)], "seconds": seconds[keys.get(name, name)]}
+        for name in benchmark.STAGES
+    ]
+    # The padded rows of the last batch are work done too: the rate of the call alone counts them.
+    interface_per_s = len(rows) * (run.batch_size or 1) / seconds["interface"]
+    with artifacts.atomic(run.file("latency")) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["batch", "images", *(f"{span}_ms" for span in SPANS)])
+        writer.writerows([row["batch"], row["images"], *(f"{row[span]:.6f}" for span in SPANS)] for row in rows)
+    perf_file = benchmark.perf_vision(stages, interface_per_s, count, run.batch_size or 1)
+    artifacts.write_text(run.file("perf_vision"), perf_file)
+    artifacts.write_json(
+        run.file("infer"),
+        {
+            "batch_size": run.batch_size,
+            "images": count,
+            "padded_rows": len(rows) * (run.batch_size or 1) - count,
+            "batches": len(rows),
+            "warmup_batches": len(warmup_ms),
+            "warmup_ms": warmup_ms,
+            "interface_images_per_s": interface_per_s,
+            "latency_ms": latency_ms(np.array([row["interface"] for row in rows])),
+            "stages": stages,
+            "runtime": runtime,
+        },
+    )
+
+
+def _reference(run: Run) -> None:
+    store = np.load(run.file("images"), mmap_mode="r")
+    with open_backend("onnxruntime", run.file("onnx")) as backend, artifacts.atomic(run.file("reference")) as temporary:
+        logits = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(store), backend.classes))
+        with images.progress(len(store)) as bar:
+            for batch in images.batches(store, REFERENCE_BATCH, run.spec.recipe):
+                count = int(batch.valid.sum())
+                logits[batch.start : batch.start + count] = backend.infer(batch.tensor)[batch.valid]
+                bar.update(count)
+        logits.flush()

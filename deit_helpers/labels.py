@@ -1,0 +1,144 @@
+"""Which images a spec means, and the label of each: class folders, or flat files and a label file."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from . import artifacts, demo
+from .artifacts import Run
+from .errors import ArtifactError, SpecError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+class Item(NamedTuple):
+    """An image of the data set: `name` is its path below the image folder, with forward slashes."""
+
+    name: str
+    path: Path
+    label: int
+
+
+def source_folder(run: Run) -> Path:
+    """The folder of the images; the demo's are written on first use.
+
+    Raises:
+        ArtifactError: there is no such folder.
+    """
+    if run.spec.images == "demo":
+        artifacts.write_dir(run.image_folder.parent)
+        demo.write_images(run.image_folder)
+    if not run.image_folder.is_dir():
+        raise ArtifactError(f"images: no such folder {run.image_folder}; set `images` to a folder of JPEG or PNG files")
+    return run.image_folder
+
+
+def list_images(run: Run) -> list[Item]:
+    """All images the spec means, sorted by name, the first `limit` of them.
+
+    With `labels`: the files of the folder, labelled by that file. Without: one folder per class; names that are ImageNet
+    synsets get their ImageNet index, other names are numbered in sorted order.
+
+    Raises:
+        ArtifactError: empty folder, or an image without a label.
+        SpecError: a label file that cannot be read as one, or class folders of mixed kinds.
+    """
+    folder = source_folder(run)
+    if run.spec.labels:
+        items = _flat_items(folder, run.root / run.spec.labels)
+    else:
+        items = _class_items(folder)
+    if not items:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise ArtifactError(f"{folder}: no images ({kinds}) found; set `images` to a folder that holds some")
+    return items[: run.spec.limit]
+
+
+def class_words(run: Run) -> dict[int, str]:
+    """Words for class indices, where the class folders have names: ImageNet's words, or the folder's own name.
+
+    Empty with a label file, or when the images are not on this machine.
+    """
+    if run.spec.labels or not run.image_folder.is_dir():
+        return {}
+    items = _class_items(run.image_folder)
+    folders = {item.label: item.name.partition("/")[0] for item in items}
+    words = synset_names() if _is_synset(next(iter(folders.values()), "")) else {}
+    return {label: words.get(name, name).split(",")[0] for label, name in folders.items()}
+
+
+def synset_names() -> dict[str, str]:
+    """ImageNet's 1000 synsets in index order, each with its words. Read from timm's data files without importing timm.
+
+    Raises:
+        ArtifactError: timm is not installed.
+    """
+    spec = importlib.util.find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        raise ArtifactError("class folders named by ImageNet synsets need timm's list: install timm, or give `labels`")
+    info = Path(spec.submodule_search_locations[0]) / "data" / "_info"
+    synsets = (info / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
+    lemmas = (info / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
+    words = dict(line.split("\t", 1) for line in lemmas)
+    return {synset: words[synset] for synset in synsets}
+
+
+def _class_items(folder: Path) -> list[Item]:
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    if not classes and any(_image_names(folder)):
+        raise ArtifactError(f"{folder}: images lie in it directly, without labels: give `labels`, or one folder per class")
+    like_synsets = [name for name in classes if _is_synset(name)]
+    if like_synsets and len(like_synsets) < len(classes):
+        odd = next(name for name in classes if name not in like_synsets)
+        raise SpecError(f"{folder}: class folder {odd!r} is no ImageNet synset, but {like_synsets[0]!r} is; use one kind")
+    if like_synsets:
+        indices = {name: i for i, name in enumerate(synset_names())}
+        unknown = next((name for name in classes if name not in indices), None)
+        if unknown:
+            raise SpecError(f"{folder}: class folder {unknown!r} is none of ImageNet's 1000 synsets; remove or rename it")
+    else:
+        indices = {name: i for i, name in enumerate(classes)}
+    return [
+        Item(f"{name}/{file}", folder / name / file, indices[name])
+        for name in classes
+        for file in _image_names(folder / name)
+    ]
+
+
+def _is_synset(name: str) -> bool:
+    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
+
+
+def _flat_items(folder: Path, label_file: Path) -> list[Item]:
+    labels = _read_labels(label_file)
+    items = []
+    for name in _image_names(folder):
+        label = labels.get(name, labels.get(Path(name).stem))
+        if label is None:
+            raise ArtifactError(f"{folder / name}: no label for it in {label_file}; add the line `{name} LABEL`")
+        items.append(Item(name, folder / name, label))
+    return items
+
+
+def _read_labels(path: Path) -> dict[str, int]:
+    """Lines of `NAME LABEL`; the extension is optional, spaces or tabs, any line end, with or without a BOM."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise SpecError(f"labels: {path} cannot be read ({err}); give a text file of lines `NAME LABEL`") from err
+    labels = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().replace("\t", " ").rpartition(" ")
+        if not name.strip() or not (label.isascii() and label.isdigit()):
+            raise SpecError(f"{path}:{number}: expected `NAME LABEL` with LABEL a class index from 0, got {line.strip()!r}")
+        labels[name.strip()] = int(label)
+    return labels
+
+
+def _image_names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in SUFFIXES)

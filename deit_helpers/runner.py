@@ -1,0 +1,191 @@
+"""Plan the notebooks of a run, execute them with papermill, publish them with nbconvert, resume where it stopped."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import artifacts, freshness, publish
+from .artifacts import Run
+from .errors import ArtifactError, DeitError, SpecError, VerdictError
+from .publish import NOTEBOOKS, ONCE, html_path, page_path
+
+ALONE = frozenset({"05_infer", "07_perf"})  # they measure time: nothing runs beside them
+# 01 and 04 need nothing of each other and may run side by side.
+GROUPS = {name: 0 if name in ("01_export", "04_preprocess") else i for i, name in enumerate(NOTEBOOKS)}
+# What a page shows of other batch sizes, besides its own stages.
+ACROSS = {"06_accuracy": ("score",), "07_perf": ("infer",), "report": tuple(freshness.STAGES)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook to run. `why` is empty when its page and files are current."""
+
+    notebook: str
+    run: Run
+    why: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.notebook} bs{self.run.batch_size}" if self.run.batch_size else self.notebook
+
+
+def plan(run: Run, first: str | None = None, last: str | None = None, force: bool = False) -> list[Step]:
+    """The notebooks of a run in order, each with the reason to run it. Reads files, changes nothing.
+
+    Args:
+        first: number of the first notebook, such as `05`; earlier ones are left out.
+        last: number of the last one. The report is always made.
+        force: run every notebook and make its files again.
+
+    Raises:
+        SpecError: `first` or `last` is no notebook's number.
+    """
+    chosen = _between(first, last)
+    steps: list[Step] = []
+    for notebook in (name for name in NOTEBOOKS if name in chosen):
+        for at in publish.opened(run, notebook):
+            why = "forced" if force else _why(notebook, at)
+            earlier = [step for step in steps if step.why and step.run.batch_size in (None, at.batch_size, run.batch_size)]
+            if not why and (earlier or (notebook == "report" and any(step.why for step in steps))):
+                why = f"if {earlier[0].name} changes what it reads" if earlier else "a page changed"
+            steps.append(Step(notebook, at, why))
+    return steps
+
+
+def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
+    """Run the steps that are needed; each is judged again when its turn comes.
+
+    Raises:
+        VerdictError: a verdict is `fail`; raised at the end, so that the report shows everything.
+        DeitError: a notebook failed; its page is published with the error in it, and the rest is not run.
+    """
+    verdicts: list[VerdictError] = []
+    done = itertools.count(1)
+
+    def one(step: Step) -> None:
+        if not force and not _why(step.notebook, step.run):
+            next(done)
+            return
+        say(f"[{next(done)}/{len(steps)}] {step.name}")
+        try:
+            _run_notebook(step, force)
+        except VerdictError as err:
+            verdicts.append(err)
+
+    for _, group in itertools.groupby(steps, key=lambda step: GROUPS[step.notebook]):
+        members = list(group)
+        workers = 1 if members[0].notebook in ALONE else min(len(members), os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as pool:
+            for future in [pool.submit(one, step) for step in members]:
+                future.result()
+    if verdicts:
+        raise verdicts[0]
+
+
+def render(run: Run, show_code: bool = False) -> Path:
+    """Publish every executed notebook again and rebuild `index.html` from what is there."""
+    for notebook in NOTEBOOKS[:-1]:
+        for at in publish.opened(run, notebook):
+            if page_path(notebook, at).exists():
+                publish.html(page_path(notebook, at), at.folder, show_code)
+    _run_notebook(Step("report", run, "asked for"), force=False, show_code=show_code)
+    return run.folder / "index.html"
+
+
+def notebook_source(notebook: str) -> Path:
+    """The notebook itself: in the working directory's project, or beside this package."""
+    for root in (artifacts.project_root(), Path(__file__).parents[1]):
+        path = root / "notebooks" / f"{notebook}.ipynb"
+        if path.exists():
+            return path
+    raise ArtifactError(f"notebooks/{notebook}.ipynb: not found; run from the project's folder")
+
+
+def _between(first: str | None, last: str | None) -> list[str]:
+    numbers = sorted(NOTEBOOKS[:-1])
+    for value in (first, last):
+        if value is not None and not any(name.startswith(f"{value}_") for name in numbers):
+            raise SpecError(f"no notebook {value!r}: give a number from {numbers[0][:2]} to {numbers[-1][:2]}")
+    return [name for name in numbers if (first or "") <= name[:2] and name[:2] <= (last or "99")] + ["report"]
+
+
+def _own_stages(notebook: str) -> list[str]:
+    return [name for name, stage in freshness.STAGES.items() if stage.notebook == notebook]
+
+
+def _why(notebook: str, run: Run) -> str:
+    """Why a page must be made, or an empty string."""
+    for stage in _own_stages(notebook):
+        if stage == "demo" and run.spec.checkpoint != "demo":
+            continue
+        if why := freshness.problem(run, stage):
+            return f"{stage}: {why}"
+    page = page_path(notebook, run)
+    record = artifacts.read_json(_page_record(notebook, run))
+    if not record or not page.exists() or not html_path(page).exists():
+        return "no page yet"
+    changed = [name for name, value in _page_key(notebook, run).items() if record.get(name) != value]
+    return f"changed: {', '.join(changed)}" if changed else ""
+
+
+def _page_record(notebook: str, run: Run) -> Path:
+    suffix = f"_bs{run.batch_size}" if run.batch_size else ""
+    return run.folder / "meta" / f"page_{notebook}{suffix}.json"
+
+
+def _page_key(notebook: str, run: Run) -> dict[str, Any]:
+    shown = [(stage, run) for stage in _own_stages(notebook)]
+    sizes = [run.at(size) for size in run.spec.batch_sizes]
+    shown += [(s, at) for s in ACROSS.get(notebook, ()) for at in (sizes if freshness.STAGES[s].per_batch else sizes[:1])]
+    return {
+        "notebook": artifacts.sha256(notebook_source(notebook)),
+        "helpers": publish.helpers_sha256(),
+        "spec": artifacts.fingerprint(run.spec.model_dump(mode="json")),
+        "files": artifacts.fingerprint([_hashes(freshness.read_record(at, stage)) for stage, at in shown]),
+    }
+
+
+def _hashes(record: dict[str, Any]) -> dict[str, str]:
+    return {path: facts["sha256"] for path, facts in record.get("outputs", {}).items()}
+
+
+def _run_notebook(step: Step, force: bool, show_code: bool = False) -> None:
+    """Execute and publish one notebook; an error inside it becomes the DeitError it was."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    run = step.run
+    if force:
+        for stage in _own_stages(step.notebook):
+            freshness.forget(run, stage)
+    page = page_path(step.notebook, run)
+    artifacts.write_dir(page.parent)
+    failure: DeitError | None = None
+    try:
+        papermill.execute_notebook(
+            notebook_source(step.notebook),
+            page,
+            {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size},
+            cwd=run.root,
+            progress_bar=False,
+            stdout_file=sys.stderr if step.notebook in ALONE else None,
+            log_output=False,
+        )
+    except PapermillExecutionError as err:
+        if err.ename != "VerdictError":
+            failure = DeitError(f"{step.name}: {err.evalue if err.ename.endswith('Error') else f'{err.ename} {err.evalue}'}")
+        else:
+            failure = VerdictError(err.evalue)
+    publish.html(page, run.folder, show_code)
+    if failure and not isinstance(failure, VerdictError):
+        raise failure
+    artifacts.write_json(_page_record(step.notebook, run), _page_key(step.notebook, run))
+    if failure:
+        raise failure

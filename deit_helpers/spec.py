@@ -1,0 +1,162 @@
+"""What a run is: one YAML file read into one validated, frozen `RunSpec`.
+
+Every key of a spec is listed here with its type and default; anything else is refused with the nearest right name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import SpecError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class PreprocessSpec(_Frozen):
+    """A preprocessing recipe: resize the short side, crop the centre, scale to 0..1, subtract mean, divide by std.
+
+    Sizes are pixels, `mean` and `std` are per RGB channel on the 0..1 scale.
+    """
+
+    name: str
+    resize_px: int
+    interpolation: Literal["bicubic", "bilinear"]
+    crop_px: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def describe(self) -> str:
+        return f"{self.name}: resize {self.resize_px} {self.interpolation}, crop {self.crop_px}"
+
+
+# deit: facebookresearch/deit datasets.py, build_transform (resize 256/224 of the input, bicubic).
+# timm: floor(224 / 0.9), the evaluation of timm's results tables. modelzoo: imagenet_torch_preprocess.py of ModelZoo.
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        PreprocessSpec(name="deit", resize_px=256, interpolation="bicubic"),
+        PreprocessSpec(name="timm", resize_px=248, interpolation="bicubic"),
+        PreprocessSpec(name="modelzoo", resize_px=256, interpolation="bilinear"),
+    )
+}
+
+
+class RunSpec(_Frozen):
+    """One run. Paths are relative to the directory the command runs in; the keys are those of the README's table."""
+
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str
+    model_args: dict[str, int | float | str | bool] = {}
+    checkpoint: str
+    images: str
+    labels: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    preprocess: Literal["deit", "timm", "modelzoo"] = "deit"
+    bins: bool = False
+    opset: int = Field(default=11, ge=9, le=18)
+    edits: tuple[str, ...] = ()
+    backend: Literal["onnxruntime", "openvino", "pyacl", "torch"] = "onnxruntime"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    device: int = Field(default=0, ge=0)
+    soc_version: str | None = None
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    expected: str | None = None
+
+    @field_validator("edits", "batch_sizes", mode="before")
+    @classmethod
+    def _tuple_from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _positive_and_distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 1 or len(set(value)) != len(value):
+            raise ValueError("must be one or more different positive integers, such as [1, 8, 32]")
+        return value
+
+    @property
+    def recipe(self) -> PreprocessSpec:
+        return RECIPES[self.preprocess]
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> RunSpec:
+        """Read and validate a spec file.
+
+        Args:
+            path: the YAML file.
+            overrides: keys that replace those of the file (`-s key=value` on the command line).
+
+        Raises:
+            SpecError: the file is missing or no YAML mapping, a key is unknown, a value has the wrong type or range.
+        """
+        return cls.from_mapping({**read_yaml(path), **(overrides or {})}, source=str(path))
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any], source: str) -> RunSpec:
+        try:
+            return cls.model_validate(values)
+        except ValidationError as err:
+            raise SpecError("; ".join(_explain(e, source, cls) for e in err.errors())) from err
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that must hold a mapping.
+
+    Raises:
+        SpecError: missing, unreadable, not YAML or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file; name a spec file such as params/demo.yaml") from None
+    except (OSError, UnicodeDecodeError) as err:
+        raise SpecError(f"{path}: cannot be read ({err}); name a spec file such as params/demo.yaml") from err
+    except yaml.YAMLError as err:
+        raise SpecError(f"{path}: not valid YAML ({' '.join(str(err).split())}); mend the file") from err
+    if not isinstance(values, dict):
+        raise SpecError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}")
+    return values
+
+
+def check_batch_size(value: Any) -> int:
+    """Return `value` if it is a positive integer.
+
+    Raises:
+        SpecError: text, a float, a boolean, zero or a negative number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SpecError(f"batch_size: expected a positive integer such as 8, got {value!r}")
+    return value
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(error: Any, source: str, model: type[BaseModel]) -> str:
+    """One pydantic error as one clause that names file, key, value and what is allowed."""
+    key, *rest = (str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = sorted(model.model_fields)
+        return f"{source}: unknown key {key!r}{nearest(key, known) or '; known keys: ' + ', '.join(known)}"
+    if error["type"] == "missing":
+        return f"{source}: key {key!r} is missing"
+    where = ".".join([key, *rest])
+    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{source}: key {where!r}: expected {expected}, got {error['input']!r}"
