@@ -65,7 +65,7 @@ def run(
         for step in steps:
             click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {step.why}".rstrip())
         return
-    artifacts.write_text(folder / "spec.yaml", run_spec.to_yaml())
+    artifacts.save_spec(run_spec, folder)
     page = folder / "index.html"
     if not any(step.why for step in steps):
         click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")

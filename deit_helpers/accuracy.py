@@ -18,6 +18,7 @@ from .images import read_index
 
 TOP = (1, 2, 3, 4, 5)
 MAX_DROP_POINTS = 1.0  # the users' contract, absolute points, where the expected row says nothing else
+_ROUNDING_POINTS = 1e-9  # 81.98 - 80.98 is 1.0000000000000142
 
 
 def score(run: Run) -> dict[str, Any]:
@@ -130,6 +131,7 @@ def decide(drop: float, interval: list[float] | None, limit: float) -> str:
         limit: the largest drop allowed.
     """
     low, high = interval or (drop, drop)
+    limit += _ROUNDING_POINTS
     if high <= limit:
         return "pass"
     return "fail" if low > limit else "inconclusive"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -51,9 +49,7 @@ class Run:
     def file(self, name: str) -> Path:
         """Path of a file of this run, by its name in FILES."""
         template = FILES[name]
-        if "{n}" in template:
-            check_batch_size(self.batch_size)
-        return self.folder / template.format(n=self.batch_size, d=self.spec.device)
+        return self.folder / template.format(n=self.size if "{n}" in template else None, d=self.spec.device)
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of this run."""
@@ -62,6 +58,11 @@ class Run:
     def relative(self, path: Path) -> str:
         """A path as it is written in records and reports: relative to the run folder, with forward slashes."""
         return path.relative_to(self.folder).as_posix()
+
+    @property
+    def size(self) -> int:
+        """The batch size, where there must be one."""
+        return check_batch_size(self.batch_size)
 
     def at(self, batch_size: int) -> Run:
         return Run(self.spec, self.folder, self.root, check_batch_size(batch_size))
@@ -83,7 +84,7 @@ def open_run(spec: str | Path, batch_size: int | None = None) -> Run:
     """Open a run for a notebook, from the repository root or from `notebooks/` alike.
 
     Args:
-        spec: a spec file. One named `spec.yaml` is a run folder's own copy, and its folder is the run folder.
+        spec: a spec file, or the `spec.yaml` inside a run folder, which then is the run folder.
         batch_size: a positive integer, or None for the page across batch sizes.
 
     Raises:
@@ -93,13 +94,19 @@ def open_run(spec: str | Path, batch_size: int | None = None) -> Run:
     if batch_size is not None:
         check_batch_size(batch_size)
     root = project_root()
-    path = root / spec
-    run_spec = RunSpec.load(path if path.exists() else spec)
-    folder = path.parent if path.name == "spec.yaml" else root / "reports" / run_spec.run
-    own = folder / "spec.yaml"
-    if not own.exists() or own.read_text(encoding="utf-8") != run_spec.to_yaml():
-        write_text(own, run_spec.to_yaml())
+    path = root / spec if (root / spec).exists() else Path(spec)
+    run_spec = RunSpec.load(path)
+    folder = path.parent if path.name == "spec.yaml" and (path.parent / "meta").is_dir() else root / "reports" / run_spec.run
+    save_spec(run_spec, folder)
     return Run(run_spec, folder.resolve(), root, batch_size)
+
+
+def save_spec(spec: RunSpec, folder: Path) -> None:
+    """Write the resolved spec to the run folder's `spec.yaml`, unless it says the same already."""
+    path = folder / "spec.yaml"
+    write_dir(folder / "meta")  # also tells a run folder from a folder that merely holds a spec.yaml
+    if not path.is_file() or path.read_text(encoding="utf-8") != spec.to_yaml():
+        write_text(path, spec.to_yaml())
 
 
 def project_root() -> Path:
@@ -129,26 +136,6 @@ def expected_row(run: Run) -> dict[str, Any] | None:
     return row
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file; read again only when its size or modification time changed."""
-    stat = path.stat()
-    return _sha256(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256(path: Path, size_bytes: int, mtime_ns: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def fingerprint(value: Any) -> str:
-    """Hex digest of a value's JSON form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path to write to; on success it is flushed to disk and renamed to `path`, otherwise removed.
@@ -162,7 +149,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as err:
         raise _unwritable(path, err) from err
     finally:

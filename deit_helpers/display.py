@@ -56,8 +56,8 @@ class Table:
             body.append(f'<tr class="quoted">{cells}</tr>' if number in self.quoted else f"<tr>{cells}</tr>")
         label = html.escape(self.caption, quote=True)
         return (
-            f'<div class="table" role="region" tabindex="0" aria-label="{label}"><table><caption>{html.escape(self.caption)}'
-            f"</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+            f'<div class="table" role="region" tabindex="0" aria-label="{label}">{_open_table(self.caption)}'
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
         )
 
     def _repr_markdown_(self) -> str:
@@ -75,9 +75,22 @@ class Table:
         return pd.DataFrame(list(self.rows), columns=list(self.columns))
 
 
-def facts(caption: str, values: dict[str, Cell]) -> Table:
-    """A two-column table of names and values."""
-    return Table(caption, ("", "value"), [(name, str(value)) for name, value in values.items()])
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, one a line."""
+
+    caption: str
+    values: dict[str, Cell]
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>'
+            for name, value in self.values.items()
+        )
+        return f'<div class="table facts">{_open_table(self.caption)}<tbody>{rows}</tbody></table></div>'
+
+    def _repr_markdown_(self) -> str:
+        return "\n".join([self.caption, "", *(f"- {name}: {value}" for name, value in self.values.items())])
 
 
 def from_records(
@@ -86,6 +99,10 @@ def from_records(
     """A table of dictionaries; `columns` maps keys to headings, `formats` keys to format specifications."""
     rows = [[record.get(key) for key in columns] for record in records]
     return Table(caption, list(columns.values()), rows, {columns[key]: f for key, f in (formats or {}).items()})
+
+
+def _open_table(caption: str) -> str:
+    return f"<table><caption>{html.escape(caption)}</caption>"
 
 
 def _is_number(table: Table, column: int) -> bool:
@@ -149,7 +166,8 @@ class Banner:
     text: str
 
     def _repr_html_(self) -> str:
-        return f'<div class="banner {self.kind}" role="note"><strong>{html.escape(self.title)}</strong> {html.escape(self.text)}</div>'
+        title, text = html.escape(self.title), html.escape(self.text)
+        return f'<div class="banner {self.kind}" role="note"><strong>{title}</strong> {text}</div>'
 
     def _repr_markdown_(self) -> str:
         return f"**{self.title}** {self.text}"
@@ -163,7 +181,16 @@ class Links:
 
     def _repr_html_(self) -> str:
         def items(links: dict[str, str]) -> str:
-            return "".join(f'<li><a href="{html.escape(to, quote=True)}">{html.escape(text)}</a></li>' for text, to in links.items())
+            return "".join(
+                f'<li><a href="{html.escape(to, quote=True)}">{html.escape(text)}</a></li>' for text, to in links.items()
+            )
 
-        rows = "".join(f"<div><dt>{html.escape(name)}</dt><dd><ul>{items(links)}</ul></dd></div>" for name, links in self.groups.items())
+        rows = "".join(
+            f"<div><dt>{html.escape(name)}</dt><dd><ul>{items(links)}</ul></dd></div>" for name, links in self.groups.items()
+        )
         return f'<nav class="pages" aria-label="Pages of this run"><dl>{rows}</dl></nav>'
+
+
+def runtime_text(runtime: dict[str, Any]) -> str:
+    """Which runtime and device a figure was measured on, as a backend describes itself."""
+    return f"{runtime['backend']} {runtime['version']} ({runtime['device']}, {runtime['precision']})"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from . import provenance
 from .backends import REGISTRY
+from .hashing import version_of
 
 
 class Finding(NamedTuple):
@@ -36,10 +37,10 @@ def examine() -> list[Finding]:
     machine = provenance.machine()
     rows = [Finding("machine", True, f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB")]
     for name, (_, hint) in REGISTRY.items():
-        version = provenance.version_of(name)
+        version = version_of(name)
         rows.append(Finding(f"backend {name}", version is not None, version or hint))
     for name, (purpose, hint) in _OPTIONAL.items():
-        version = provenance.version_of(name)
+        version = version_of(name)
         rows.append(Finding(f"{name} for {purpose}", version is not None, version or hint))
     for tool, hint in _TOOLS.items():
         path = shutil.which(tool)

@@ -55,9 +55,9 @@ def _export(run: Run) -> None:
         with open_backend("onnxruntime", temporary) as backend:
             found = backend.infer(crops)
             runtime = backend.describe()
-    parity = accuracy.compare(expected, found)
-    if parity["top1_agreement_percent"] < 100 or parity["max_abs_diff"] > MAX_RELATIVE_DIFF * max(1.0, parity["std"]):
-        raise GraphError(f"export: the ONNX graph differs from the torch module ({parity}); try another opset or torch")
+        parity = accuracy.compare(expected, found)
+        if parity["top1_agreement_percent"] < 100 or parity["max_abs_diff"] > MAX_RELATIVE_DIFF * max(1.0, parity["std"]):
+            raise GraphError(f"export: the ONNX graph differs from the torch module ({parity}); try another opset or torch")
     rows = [
         {"image": name, "torch_top1": int(e.argmax()), "onnx_top1": int(f.argmax()), "max_abs_diff": float(abs(e - f).max())}
         for name, e, f in zip(names, expected, found, strict=True)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import accuracy, images, labels, tables
+from . import accuracy, images, labels, overview, tables
 from .artifacts import Run
 from .display import Chart, Table
 from .profile import FAMILIES, NAMED_FIRST
 
 # Okabe and Ito's palette: told apart by colour-blind readers; every bar also carries its name and value.
 FAMILY_COLOURS = dict(
-    zip(FAMILIES, ("#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#999999", "#CCCCCC"), strict=True)
+    zip(
+        FAMILIES,
+        ("#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#999999", "#CCCCCC"),
+        strict=True,
+    )
 )
 PURE, END_TO_END = "#0072B2", "#D55E00"
 FEW_CLASSES = 20  # up to so many, every class gets a bar and the confusion matrix is readable
@@ -53,10 +55,10 @@ def latency(run: Run) -> Chart:
 
 def throughput(run: Run) -> Chart:
     """Images per second against batch size: the model call alone, and end to end."""
-    rows = {size: row for size, row in tables.per_batch(run, "infer", "infer").items() if not isinstance(row, str)}
+    rows = {size: row for size, row in overview.per_batch(run, "infer", "infer").items() if not isinstance(row, str)}
     series = {
         "model call alone": ([row["interface_images_per_s"] for row in rows.values()], PURE, "-", "o"),
-        "end to end": ([tables.end_to_end(row) for row in rows.values()], END_TO_END, "--", "s"),
+        "end to end": ([overview.end_to_end(row) for row in rows.values()], END_TO_END, "--", "s"),
     }
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_IN, 3.0))
@@ -73,7 +75,7 @@ def throughput(run: Run) -> Chart:
 
 def families(run: Run) -> Chart:
     """Share of operator time by Ascend family, for the batch sizes that were profiled; the named three on top."""
-    rows = {size: perf for size, perf in tables.per_batch(run, "perf", "perf").items() if not isinstance(perf, str)}
+    rows = {size: perf for size, perf in overview.per_batch(run, "perf", "perf").items() if not isinstance(perf, str)}
     if run.batch_size:
         rows = {run.batch_size: rows[run.batch_size]}
     shares = {size: {name: row["families"][name]["share_percent"] for name in FAMILIES} for size, row in rows.items()}
@@ -115,7 +117,7 @@ def classes(run: Run) -> Chart:
             axes.set(yticks=range(len(rows)), yticklabels=names, xlabel="Acc@1, %", xlim=(0, 112))
             axes.invert_yaxis()
         else:
-            axes.hist(shares, bins=np.arange(0, 105, 5), color=PURE)
+            axes.hist(shares, bins=list(range(0, 105, 5)), color=PURE)
             axes.set(xlabel="Acc@1 of a class, %", ylabel="classes")
     weakest = int(np.argmin(shares))
     text = f"{len(rows)} classes, from {min(shares):.0f} % (class {names[weakest]}) to {max(shares):.0f} %"
@@ -144,5 +146,5 @@ def confusion(run: Run) -> Chart | Table:
         axes.set_yticklabels(names)
     wrong = counts - np.diag(np.diag(counts))
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-    text = f"{int(np.trace(counts))} of {int(counts.sum())} right; most often {names[row]} taken for {names[column]}, {wrong.max()} times"
+    text = f"{np.trace(counts)} of {counts.sum()} right; most often {names[row]} taken for {names[column]}, {wrong.max()} times"
     return Chart(figure, f"Images by label and top-1 answer, bs{run.batch_size}", text)

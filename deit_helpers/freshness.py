@@ -6,21 +6,18 @@ the code and the package versions. A file without a matching record is never reu
 
 from __future__ import annotations
 
-import ast
-import functools
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from .artifacts import FILES, Run, expected_row, fingerprint, read_json, sha256, write_dir, write_json
+from .artifacts import FILES, Run, expected_row, read_json, write_dir, write_json
 from .errors import ArtifactError
+from .hashing import code_sha256, fingerprint, listing_sha256, sha256, version_of
 from .spec import check_batch_size
 
 
@@ -82,7 +79,8 @@ def record_path(run: Run, stage: str) -> Path:
 
 def read_record(run: Run, stage: str) -> dict[str, Any]:
     """The record of a stage; empty when there is none or it is damaged."""
-    return read_json(record_path(run, stage))
+    record = read_json(record_path(run, stage))
+    return record if record.keys() >= {"outputs", "spec", "inputs", "code", "packages"} else {}
 
 
 def how_to_make(run: Run, stage: str) -> str:
@@ -195,8 +193,8 @@ def _key(run: Run, stage: str) -> dict[str, Any]:
     return {
         "spec": {name: spec[name] for name in row.keys},
         "inputs": {name: _input_sha256(run, name) for name in _inputs(run, stage)},
-        "code": _code_sha256(row.module),
-        "packages": {name: _version(name) for name in row.packages},
+        "code": code_sha256(row.module),
+        "packages": {name: version_of(name) for name in row.packages},
     }
 
 
@@ -211,47 +209,4 @@ def _input_sha256(run: Run, name: str) -> str | None:
         return fingerprint(run.spec.model)
     if name == "checkpoint":
         return sha256(run.checkpoint) if run.checkpoint.is_file() else None
-    return _listing_sha256(run.image_folder, run.root / run.spec.labels if run.spec.labels else None)
-
-
-def _listing_sha256(folder: Path, labels: Path | None) -> str | None:
-    if not folder.is_dir() or (labels and not labels.is_file()):
-        return None
-    rows = []
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        stats = ((name, os.stat(os.path.join(parent, name))) for name in sorted(names))
-        rows.append((os.path.relpath(parent, folder), [(name, s.st_size, s.st_mtime_ns) for name, s in stats]))
-    return fingerprint([rows, sha256(labels) if labels else None])
-
-
-@functools.lru_cache
-def _code_sha256(module: str) -> str:
-    """Hash of a module of this package and of every module of the package it imports, directly or not."""
-    package = Path(__file__).parent
-    seen: dict[str, str] = {}
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        path = package / (name.replace(".", "/") + ".py")
-        if not path.exists():
-            path = package / name / "__init__.py"
-            todo += [f"{name}.{part.stem}" for part in path.parent.glob("*.py")]
-        if name in seen or not path.exists():
-            continue
-        text = path.read_text(encoding="utf-8")
-        seen[name] = text
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                base = name.rpartition(".")[0] if node.level == 1 else ""
-                target = ".".join(part for part in (base, node.module) if part)
-                todo += [target] if node.module else []
-                todo += [".".join(part for part in (target, alias.name) if part) for alias in node.names]
-    return fingerprint(seen)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return listing_sha256(run.image_folder, run.root / run.spec.labels if run.spec.labels else None)

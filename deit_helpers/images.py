@@ -5,6 +5,7 @@ Also what other stages need of images: which ones a spec means, a few crops, and
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from . import artifacts, freshness
 from .artifacts import Run
+from .ascend import benchmark
 from .errors import ArtifactError
 from .labels import Item, list_images, source_folder
 from .spec import PreprocessSpec
@@ -58,13 +60,19 @@ def decode(path: Path) -> Image.Image:
         ArtifactError: zero bytes, truncated, or no image; the message names the file.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # palette transparency: convert("RGB") drops it, as wanted
-            with Image.open(path) as image:
-                return image.convert("RGB")
+        with Image.open(path) as image:
+            return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
         hint = "replace the file, or set `on_bad_image: skip`"
         raise ArtifactError(f"{path}: cannot be decoded ({' '.join(str(err).split())}); {hint}") from err
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's remarks on palettes and EXIF data. Around the threads: the filters belong to the process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def crop(image: Image.Image, recipe: PreprocessSpec) -> np.ndarray:
@@ -76,9 +84,9 @@ def crop(image: Image.Image, recipe: PreprocessSpec) -> np.ndarray:
     width, height = image.size
     short = min(width, height)
     # The long side is truncated, not rounded: torchvision's _compute_resized_output_size.
-    size = tuple(recipe.resize_px if side == short else int(recipe.resize_px * side / short) for side in (width, height))
-    resized = image.resize(size, Image.Resampling[recipe.interpolation.upper()])
-    left, top = (round((side - recipe.crop_px) / 2.0) for side in size)
+    wide, high = (recipe.resize_px if side == short else int(recipe.resize_px * side / short) for side in (width, height))
+    resized = image.resize((wide, high), Image.Resampling[recipe.interpolation.upper()])
+    left, top = (round((side - recipe.crop_px) / 2.0) for side in (wide, high))
     return np.asarray(resized.crop((left, top, left + recipe.crop_px, top + recipe.crop_px)))
 
 
@@ -110,9 +118,21 @@ def sample(run: Run, count: int) -> tuple[list[str], np.ndarray]:
     A data set smaller than `count` is repeated.
     """
     items = list_images(run)
-    chosen = [items[i * len(items) // count] for i in range(count)]
-    crops = np.stack([crop(decode(item.path), run.spec.recipe) for item in chosen])
-    return [item.name for item in chosen], tensors(crops, run.spec.recipe)
+    starts = [i * len(items) // count for i in range(count)]
+    with _quiet_pillow():
+        chosen = [_first_decodable(run, items[start:] + items[:start]) for start in starts]
+    return [name for name, _ in chosen], tensors(np.stack([pixels for _, pixels in chosen]), run.spec.recipe)
+
+
+def _first_decodable(run: Run, items: list[Item]) -> tuple[str, np.ndarray]:
+    """Name and crop of the first image that decodes; with `on_bad_image: stop` the first one must."""
+    for item in items:
+        try:
+            return item.name, crop(decode(item.path), run.spec.recipe)
+        except ArtifactError:
+            if run.spec.on_bad_image == "stop":
+                raise
+    raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
 
 
 def progress(total: int) -> tqdm:
@@ -132,7 +152,7 @@ def _write_store(run: Run) -> None:
     items, recipe = list_images(run), run.spec.recipe
     kept: list[Item] = []
     skipped: list[dict[str, str]] = []
-    head = []
+    head: list[np.ndarray] = []
 
     def load(item: Item) -> np.ndarray | ArtifactError:
         try:
@@ -142,7 +162,7 @@ def _write_store(run: Run) -> None:
 
     with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
         header_bytes = _write_header(file, len(items), recipe.crop_px)
-        with ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(items)) as bar:
+        with _quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(items)) as bar:
             for start in range(0, len(items), _CHUNK):
                 chunk = items[start : start + _CHUNK]
                 for item, pixels in zip(chunk, pool.map(load, chunk), strict=True):
@@ -165,6 +185,10 @@ def _write_store(run: Run) -> None:
         writer = csv.writer(text)
         writer.writerow(["name", "label"])
         writer.writerows((item.name, item.label) for item in kept)
+    if run.spec.bins:
+        store = np.load(run.file("images"), mmap_mode="r")
+        rows = (tensors(store[i : i + 1], recipe)[0] for i in range(len(store)))
+        benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)
     artifacts.write_json(
         run.file("preprocess"),
         {

@@ -61,7 +61,7 @@ def _infer(run: Run) -> None:
             made_for = f"{run.file('static_onnx')}: made for batches of {backend.batch_size}"
             raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
         accuracy.check_labels(names, labels, backend.classes)
-        warmup_ms = _warm_up(backend, next(images.batches(store, run.batch_size, run.spec.recipe)))
+        warmup_ms = _warm_up(backend, next(images.batches(store, run.size, run.spec.recipe)))
         with artifacts.atomic(run.file("logits")) as temporary:
             logits = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(store), backend.classes))
             start = time.perf_counter()
@@ -82,7 +82,7 @@ def _warm_up(backend: Backend, batch: images.Batch) -> list[float]:
 
 def _stream(run: Run, backend: Backend, store: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
     """One pass over the store, one batch after the other; returns the spans of every batch in ms."""
-    size, recipe, clock = run.batch_size or 1, run.spec.recipe, time.perf_counter_ns
+    size, recipe, clock = run.size, run.spec.recipe, time.perf_counter_ns
     rows = []
     right = 0
     with images.progress(len(store)) as bar:
@@ -118,19 +118,19 @@ def _write_results(
         for name in benchmark.STAGES
     ]
     # The padded rows of the last batch are work done too: the rate of the call alone counts them.
-    interface_per_s = len(rows) * (run.batch_size or 1) / seconds["interface"]
+    interface_per_s = len(rows) * run.size / seconds["interface"]
     with artifacts.atomic(run.file("latency")) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["batch", "images", *(f"{span}_ms" for span in SPANS)])
         writer.writerows([row["batch"], row["images"], *(f"{row[span]:.6f}" for span in SPANS)] for row in rows)
-    perf_file = benchmark.perf_vision(stages, interface_per_s, count, run.batch_size or 1)
+    perf_file = benchmark.perf_vision(stages, interface_per_s, count, run.size)
     artifacts.write_text(run.file("perf_vision"), perf_file)
     artifacts.write_json(
         run.file("infer"),
         {
             "batch_size": run.batch_size,
             "images": count,
-            "padded_rows": len(rows) * (run.batch_size or 1) - count,
+            "padded_rows": len(rows) * run.size - count,
             "batches": len(rows),
             "warmup_batches": len(warmup_ms),
             "warmup_ms": warmup_ms,

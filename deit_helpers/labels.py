@@ -47,10 +47,7 @@ def list_images(run: Run) -> list[Item]:
         SpecError: a label file that cannot be read as one, or class folders of mixed kinds.
     """
     folder = source_folder(run)
-    if run.spec.labels:
-        items = _flat_items(folder, run.root / run.spec.labels)
-    else:
-        items = _class_items(folder)
+    items = _flat_items(folder, run.root / run.spec.labels) if run.spec.labels else _class_items(folder)
     if not items:
         kinds = ", ".join(sorted(SUFFIXES))
         raise ArtifactError(f"{folder}: no images ({kinds}) found; set `images` to a folder that holds some")
@@ -102,9 +99,7 @@ def _class_items(folder: Path) -> list[Item]:
     else:
         indices = {name: i for i, name in enumerate(classes)}
     return [
-        Item(f"{name}/{file}", folder / name / file, indices[name])
-        for name in classes
-        for file in _image_names(folder / name)
+        Item(f"{name}/{file}", folder / name / file, indices[name]) for name in classes for file in _image_names(folder / name)
     ]
 
 
@@ -129,16 +124,20 @@ def _read_labels(path: Path) -> dict[str, int]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         raise SpecError(f"labels: {path} cannot be read ({err}); give a text file of lines `NAME LABEL`") from err
-    labels = {}
+    labels: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name, _, label = line.strip().replace("\t", " ").rpartition(" ")
         if not name.strip() or not (label.isascii() and label.isdigit()):
             raise SpecError(f"{path}:{number}: expected `NAME LABEL` with LABEL a class index from 0, got {line.strip()!r}")
-        labels[name.strip()] = int(label)
+        if labels.setdefault(name.strip(), int(label)) != int(label):
+            raise SpecError(
+                f"{path}:{number}: {name.strip()} already has label {labels[name.strip()]}: remove one of the lines"
+            )
     return labels
 
 
 def _image_names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in SUFFIXES)
+    entries = (entry for entry in os.scandir(folder) if not entry.name.startswith("."))
+    return sorted(entry.name for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES and not entry.is_dir())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import accuracy, artifacts, demo, freshness, images, labels
+from . import accuracy, artifacts, demo, freshness, hashing, images, labels
 from .artifacts import Run
 from .errors import ArtifactError, SpecError
 
@@ -50,8 +50,8 @@ def load_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"checkpoint: no such file {path}; give a .pth or .safetensors file, `hub` or `demo`")
     prefix = re.search(r"-([0-9a-f]{8})\.(pth|pt|safetensors)$", path.name)
-    if prefix and not artifacts.sha256(path).startswith(prefix[1]):
-        found = artifacts.sha256(path)[:8]
+    if prefix and not hashing.sha256(path).startswith(prefix[1]):
+        found = hashing.sha256(path)[:8]
         raise ArtifactError(f"{path}: its sha256 starts with {found}, its name says {prefix[1]}: download it again")
     try:
         if path.suffix == ".safetensors":
@@ -127,7 +127,9 @@ def _create(run: Run, fused_attention: bool, **options: Any) -> Any:
         model = timm.create_model(run.spec.model, **{**options, **run.spec.model_args})
     except (RuntimeError, TypeError, ValueError) as err:
         reason = " ".join(str(err).split())
-        raise SpecError(f"model: timm cannot create {run.spec.model!r} ({reason}); names are those of timm.list_models()") from err
+        raise SpecError(
+            f"model: timm cannot create {run.spec.model!r} ({reason}); names are those of timm.list_models()"
+        ) from err
     except OSError as err:
         raise ArtifactError(f"checkpoint: hub: the download of {run.spec.model} failed ({err}); give a file instead") from err
     return model.eval()

@@ -10,9 +10,10 @@ import onnx
 
 from . import artifacts, freshness, images, profile
 from .artifacts import Run
-from .backends import open_backend
+from .backends import Profiler, open_backend
+from .errors import BackendError
 
-PROFILED_IMAGES = 16  # at least so many images, and two batches, pass through the profiled session
+PROFILED_IMAGES = 16  # at least so many images pass through the profiled session
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -44,13 +45,15 @@ def flops_per_batch(graph: onnx.ModelProto) -> int:
 
 
 def _measure(run: Run) -> None:
-    size = run.batch_size or 1
+    size = run.size
     inference = run.read("infer")
     graph = onnx.load(run.file("static_onnx"))
     store = np.load(run.file("images"), mmap_mode="r")
     batch = next(images.batches(store, size, run.spec.recipe)).tensor
-    iterations = max(2, -(-PROFILED_IMAGES // size))
+    iterations = -(-PROFILED_IMAGES // size)
     with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
+        if not isinstance(backend, Profiler):
+            raise BackendError(f"backend {run.spec.backend!r} has no profiler: profile it with the device's own tool")
         events = backend.profile(batch, iterations)
         peak = backend.peak_flops_per_s()
         runtime = backend.describe()

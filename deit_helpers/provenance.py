@@ -6,12 +6,12 @@ import os
 import platform
 import subprocess
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from . import artifacts, freshness
 from .artifacts import Run
+from .hashing import version_of
 
 PACKAGES = (
     "deit-report",
@@ -56,9 +56,7 @@ def write_manifest(run: Run) -> dict[str, Any]:
 def stages_of(run: Run) -> list[tuple[str, Run]]:
     """Every stage of a run in order, with the run opened at the batch size it belongs to."""
     at_sizes = [run.at(size) for size in run.spec.batch_sizes]
-    return [
-        (stage, at) for stage, row in freshness.STAGES.items() for at in (at_sizes if row.per_batch else at_sizes[:1])
-    ]
+    return [(stage, at) for stage, row in freshness.STAGES.items() for at in (at_sizes if row.per_batch else at_sizes[:1])]
 
 
 def machine() -> dict[str, Any]:
@@ -84,11 +82,4 @@ def git_commit() -> str | None:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def version_of(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
         return None

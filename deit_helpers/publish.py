@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import artifacts
+from . import artifacts, hashing
 from .artifacts import Run
 
 # In the order they run.
@@ -17,7 +17,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def page_path(notebook: str, run: Run) -> Path:
     """Where the executed notebook lies; its HTML page lies beside it."""
-    folder = ONCE[notebook] if notebook in ONCE else f"bs{run.batch_size}"
+    folder = ONCE.get(notebook, f"bs{run.batch_size}")
     return run.folder / folder / f"{notebook}.ipynb"
 
 
@@ -62,16 +62,22 @@ def html_path(notebook: Path) -> Path:
 def helpers_sha256() -> str:
     """Hash of every file of this package: a page is made again when the code that draws it changed."""
     files = sorted(p for p in Path(__file__).parent.rglob("*") if p.suffix in {".py", ".j2", ".css", ".json"})
-    return artifacts.fingerprint({str(p.relative_to(Path(__file__).parent)): artifacts.sha256(p) for p in files})
+    return hashing.fingerprint({str(p.relative_to(Path(__file__).parent)): hashing.sha256(p) for p in files})
 
 
 def _title(title: str, page: Path, run_folder: Path) -> str:
-    return f"{title.partition(':')[0]} ({page.parent.name})" if page.parent.name.startswith("bs") else f"{title.partition(':')[0]}"
+    return (
+        f"{title.partition(':')[0]} ({page.parent.name})" if page.parent.name.startswith("bs") else f"{title.partition(':')[0]}"
+    )
 
 
 def _exporter(show_code: bool):  # type: ignore[no-untyped-def]  # nbconvert has no types
     from nbconvert import HTMLExporter
 
     return HTMLExporter(
-        extra_template_basedirs=[str(TEMPLATES)], template_name="report", exclude_input=not show_code, exclude_input_prompt=True
+        extra_template_basedirs=[str(TEMPLATES)],
+        template_name="report",
+        exclude_input=not show_code,
+        exclude_input_prompt=True,
+        exclude_anchor_links=True,
     )

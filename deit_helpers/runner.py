@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import artifacts, freshness, publish
+from . import artifacts, freshness, hashing, publish
 from .artifacts import Run
 from .errors import ArtifactError, DeitError, SpecError, VerdictError
-from .publish import NOTEBOOKS, ONCE, html_path, page_path
+from .publish import NOTEBOOKS, html_path, page_path
 
 ALONE = frozenset({"05_infer", "07_perf"})  # they measure time: nothing runs beside them
 # 01 and 04 need nothing of each other and may run side by side.
@@ -66,6 +66,10 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
         VerdictError: a verdict is `fail`; raised at the end, so that the report shows everything.
         DeitError: a notebook failed; its page is published with the error in it, and the rest is not run.
     """
+    if force:
+        for step in steps:
+            for stage in _own_stages(step.notebook):
+                freshness.forget(step.run, stage)
     verdicts: list[VerdictError] = []
     done = itertools.count(1)
 
@@ -75,7 +79,7 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
             return
         say(f"[{next(done)}/{len(steps)}] {step.name}")
         try:
-            _run_notebook(step, force)
+            _run_notebook(step)
         except VerdictError as err:
             verdicts.append(err)
 
@@ -95,7 +99,7 @@ def render(run: Run, show_code: bool = False) -> Path:
         for at in publish.opened(run, notebook):
             if page_path(notebook, at).exists():
                 publish.html(page_path(notebook, at), at.folder, show_code)
-    _run_notebook(Step("report", run, "asked for"), force=False, show_code=show_code)
+    _run_notebook(Step("report", run, "asked for"), show_code)
     return run.folder / "index.html"
 
 
@@ -145,10 +149,10 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
     sizes = [run.at(size) for size in run.spec.batch_sizes]
     shown += [(s, at) for s in ACROSS.get(notebook, ()) for at in (sizes if freshness.STAGES[s].per_batch else sizes[:1])]
     return {
-        "notebook": artifacts.sha256(notebook_source(notebook)),
+        "notebook": hashing.sha256(notebook_source(notebook)),
         "helpers": publish.helpers_sha256(),
-        "spec": artifacts.fingerprint(run.spec.model_dump(mode="json")),
-        "files": artifacts.fingerprint([_hashes(freshness.read_record(at, stage)) for stage, at in shown]),
+        "spec": hashing.fingerprint(run.spec.model_dump(mode="json")),
+        "files": hashing.fingerprint([_hashes(freshness.read_record(at, stage)) for stage, at in shown]),
     }
 
 
@@ -156,15 +160,12 @@ def _hashes(record: dict[str, Any]) -> dict[str, str]:
     return {path: facts["sha256"] for path, facts in record.get("outputs", {}).items()}
 
 
-def _run_notebook(step: Step, force: bool, show_code: bool = False) -> None:
+def _run_notebook(step: Step, show_code: bool = False) -> None:
     """Execute and publish one notebook; an error inside it becomes the DeitError it was."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     run = step.run
-    if force:
-        for stage in _own_stages(step.notebook):
-            freshness.forget(run, stage)
     page = page_path(step.notebook, run)
     artifacts.write_dir(page.parent)
     failure: DeitError | None = None
@@ -175,8 +176,8 @@ def _run_notebook(step: Step, force: bool, show_code: bool = False) -> None:
             {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size},
             cwd=run.root,
             progress_bar=False,
-            stdout_file=sys.stderr if step.notebook in ALONE else None,
-            log_output=False,
+            stdout_file=sys.stderr if step.notebook in ALONE and sys.stderr.isatty() else None,  # its progress bar
+            shutdown_kernel="immediate",  # everything is on disk; a graceful end interrupts the kernel, noisily
         )
     except PapermillExecutionError as err:
         if err.ename != "VerdictError":

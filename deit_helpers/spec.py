@@ -82,7 +82,7 @@ class RunSpec(_Frozen):
     @classmethod
     def _positive_and_distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or min(value) < 1 or len(set(value)) != len(value):
-            raise ValueError("must be one or more different positive integers, such as [1, 8, 32]")
+            raise ValueError("one or more different positive integers, such as [1, 8, 32]")
         return value
 
     @property
@@ -158,5 +158,6 @@ def _explain(error: Any, source: str, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"{source}: key {key!r} is missing"
     where = ".".join([key, *rest])
-    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").replace("valid tuple", "valid list")
+    expected = expected.replace("String should match pattern", "text that matches")
     return f"{source}: key {where!r}: expected {expected}, got {error['input']!r}"

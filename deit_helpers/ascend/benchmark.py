@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,28 @@ from ..errors import ArtifactError
 STAGES = ("data read", "preprocess", "inference", "postprocess", "e2e")  # rows of the performance file
 
 
-def write_info(folder: Path, names: list[str], tensors: list[np.ndarray]) -> Path:
+def write_info(folder: Path, names: list[str], tensors: Iterable[np.ndarray]) -> Path:
     """Write `bins/<stem>.bin` (raw little-endian float32, CHW) and `deit_prep_bin.info` beside that folder.
 
-    A line of the info file is `<index> <path> <width> <height>`. Names below class folders keep the folder in the stem,
-    joined by `__`, because the tool names its dumps after the stem alone.
+    A line of the info file is `<index> <path> <width> <height>`, the path relative to the parent of `folder`: the run
+    folder, where the tool is to be started. Names below class folders keep the folder in the stem, joined by `__`,
+    because the tool names its dumps after the stem alone.
 
     Raises:
         ArtifactError: two images would get the same file.
     """
-    lines = []
     stems: dict[str, str] = {}
-    for i, (name, tensor) in enumerate(zip(names, tensors, strict=True)):
+    for name in names:
         stem = str(Path(name).with_suffix("")).replace("/", "__")
         if stem in stems:
             raise ArtifactError(f"bins: {name} and {stems[stem]} would both become {stem}.bin: rename one of the images")
         stems[stem] = name
+    lines = []
+    for i, (stem, tensor) in enumerate(zip(stems, tensors, strict=True)):
         path = folder / "bins" / f"{stem}.bin"
         with artifacts.atomic(path) as temporary:
             tensor.astype("<f4").tofile(temporary)
-        lines.append(f"{i} {path} {tensor.shape[2]} {tensor.shape[1]}\n")
+        lines.append(f"{i} {path.relative_to(folder.parent).as_posix()} {tensor.shape[2]} {tensor.shape[1]}\n")
     info = folder / "deit_prep_bin.info"
     artifacts.write_text(info, "".join(lines))
     return info

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,15 @@ from ..errors import BackendError
 REGISTRY = {
     "onnxruntime": ("deit_helpers.backends.ort:OnnxRuntime", "pip install onnxruntime"),
 }
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """What a backend may also offer: its own profiler, and the rate of a plain matrix product."""
+
+    def profile(self, batch: np.ndarray, iterations: int) -> list[dict[str, Any]]: ...
+
+    def peak_flops_per_s(self) -> float: ...
 
 
 class Backend(ABC):
@@ -51,11 +60,15 @@ class Backend(ABC):
         if self.batch_size is not None and len(batch) != self.batch_size:
             made_for = f"batch of {len(batch)} images, {self.model.name} was made for {self.batch_size}"
             raise BackendError(f"{made_for}: pad it with images.pad")
+        if batch.dtype != np.float32:
+            raise BackendError(f"batch of {batch.dtype}, {self.model.name} takes float32: convert it with images.tensors")
         if batch.shape[1:] != (3, self.image_px, self.image_px):
             raise BackendError(f"images of shape {batch.shape[1:]}, {self.model.name} takes 3x{self.image_px}x{self.image_px}")
         logits = self._infer(batch)
         if logits.shape != (len(batch), self.classes):
-            raise BackendError(f"{self.model.name} returned logits of shape {logits.shape}, expected {(len(batch), self.classes)}")
+            raise BackendError(
+                f"{self.model.name} returned logits of shape {logits.shape}, expected {(len(batch), self.classes)}"
+            )
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if len(bad):
             raise BackendError(f"{self.model.name} returned NaN or infinite logits for row {bad[0]} of the batch")

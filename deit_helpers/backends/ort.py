@@ -28,6 +28,9 @@ class OnnxRuntime(Backend):
         self._session = self._open(onnxruntime.SessionOptions())
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._input, self._output = inputs[0].name, outputs[0].name
+        if len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
+            shapes = f"{inputs[0].shape} to {outputs[0].shape}"
+            raise BackendError(f"{model}: maps {shapes}, expected images (N, 3, H, W) to logits (N, C)")
         batch, _, self.image_px, _ = inputs[0].shape
         self.batch_size = batch if isinstance(batch, int) else None
         self.classes = outputs[0].shape[1]

@@ -1,0 +1,171 @@
+"""Tables over all batch sizes of a run: what the report shows first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import freshness, publish
+from .accuracy import TOP
+from .artifacts import Run
+from .display import Banner, Cell, Facts, Links, Table, runtime_text
+
+
+def per_batch(run: Run, stage: str, name: str) -> dict[int, dict[str, Any] | str]:
+    """The JSON file `name` of every batch size of the run, or why it cannot be shown."""
+    sizes = sorted({*run.spec.batch_sizes, *([run.batch_size] if run.batch_size else [])})
+    rows: dict[int, dict[str, Any] | str] = {}
+    for size in sizes:
+        at = run.at(size)
+        why = freshness.problem(at, stage, strict=False)
+        rows[size] = f"not shown: {why}" if why else at.read(name)
+    return rows
+
+
+def accuracy(run: Run) -> Table:
+    """Acc@1 to Acc@5 of every batch size that was scored, then the reference, then the expected figures (quoted)."""
+    columns = [
+        "model",
+        "batch size",
+        "images",
+        *(f"Acc@{k}" for k in TOP),
+        "95 % interval",
+        "same top-1 %",
+        "drop",
+        "verdict",
+    ]
+    rows: list[list[Cell]] = []
+    scored = per_batch(run, "score", "accuracy")
+    for size, row in scored.items():
+        if isinstance(row, str):
+            rows.append([run.spec.backend, size, None, *[None] * len(TOP), None, None, None, row])
+            continue
+        low, high = row["top1_ci95_percent"]
+        shares = [row[f"top{k}_percent"] for k in TOP]
+        agreement = row["reference"]["agreement_percent"]
+        interval = f"{low:.2f}\u00a0to\u00a0{high:.2f}"  # kept on one line
+        name = f"{run.spec.backend} {run.spec.precision}"
+        rows.append([name, size, row["images"], *shares, interval, agreement, row["drop_points"], row["verdict"]])
+    done = [row for row in scored.values() if not isinstance(row, str)]
+    quoted: list[int] = []
+    if done:
+        reference, expected = done[0]["reference"], done[0]["expected"]
+        shares = [reference[f"top{k}_percent"] for k in TOP]
+        rows.append([reference["name"], None, done[0]["images"], *shares, None, None, None, "reference"])
+        quoted.append(len(rows))
+        shares = [expected.get(f"top{k}_percent") for k in TOP]
+        rows.append(
+            [expected["name"], None, expected.get("images"), *shares, None, None, None, f"expected: {expected['source']}"]
+        )
+    limit = f", at most {done[0]['max_drop_points']:g} points of drop allowed" if done else ""
+    formats = {name: ".2f" for name in columns if name.startswith("Acc@") or name in ("same top-1 %", "drop")}
+    caption = f"Accuracy in percent, drop in points below the expected row (in italics){limit}"
+    return Table(caption, columns, rows, formats, frozenset(quoted))
+
+
+def verdict(run: Run) -> Banner:
+    """One sentence over all batch sizes of the run."""
+    scored = per_batch(run, "score", "accuracy")
+    rows = [row for row in scored.values() if not isinstance(row, str)]
+    missing = [f"bs{size}" for size, row in scored.items() if isinstance(row, str)]
+    words = [row["verdict"] for row in rows]
+    word = next((w for w in ("fail", "inconclusive") if w in words), "pass" if rows and not missing else "inconclusive")
+    if not rows:
+        return Banner(word, "Not scored yet.", "Run the notebooks first.")
+    worst = max(rows, key=lambda row: row["drop_points"])
+    text = (
+        f"Acc@1 is {worst['top1_percent']:.2f} % on {worst['images']} images, {worst['drop_points']:.2f} points below "
+        f"{worst['expected']['name']} ({worst['expected']['top1_percent']:.2f} %); at most {worst['max_drop_points']:g} "
+        "allowed."
+    )
+    agreement = min(row["reference"]["agreement_percent"] for row in rows)
+    text += f" Top-1 agrees with the fp32 reference on {agreement:.2f} % of the images."
+    if run.spec.expected is None:
+        text += " The spec names no published figure, so the reference is the measure: this says nothing about the checkpoint."
+    if missing:
+        text += f" Not scored: {', '.join(missing)}."
+    if word == "inconclusive" and not missing:
+        text += " The sample is too small to tell: the interval of the drop holds the limit."
+    return Banner(word, {"pass": "Pass.", "fail": "Fail.", "inconclusive": "Inconclusive."}[word], text)
+
+
+def throughput(run: Run) -> Table:
+    """Rates of every batch size that was run; the fastest is not picked out, the reader chooses."""
+    columns = ["batch size", "images/s", "end to end images/s", "efficiency %", "p50 ms", "p90 ms", "batches", "images"]
+    rows: list[list[Cell]] = []
+    where = ""
+    for size, infer in per_batch(run, "infer", "infer").items():
+        if isinstance(infer, str):
+            rows.append([size, *[None] * 6, infer])
+            continue
+        where = f" on {runtime_text(infer['runtime'])}"
+        rate, e2e, numbers = infer["interface_images_per_s"], end_to_end(infer), infer["latency_ms"]
+        rows.append([size, rate, e2e, 100 * e2e / rate, numbers["p50"], numbers["p90"], numbers["n"], infer["images"]])
+    caption = (
+        f"Throughput{where}: images/s of the model call alone, padded rows included, and end to end from the store to the "
+        "logits; p50 and p90 of the call per batch"
+    )
+    return Table(caption, columns, rows, dict.fromkeys(columns[1:4], ".1f") | dict.fromkeys(columns[4:6], ".2f"))
+
+
+def end_to_end(infer: dict[str, Any]) -> float:
+    return next(row["images_per_s"] for row in infer["stages"] if row["name"] == "e2e")
+
+
+def summary(run: Run) -> Facts:
+    spec = run.spec
+    sizes = ", ".join(map(str, spec.batch_sizes))
+    return Facts(
+        f"Run {spec.run}",
+        {
+            "model": spec.model,
+            "checkpoint": spec.checkpoint,
+            "images": f"{spec.images}, recipe {spec.recipe.describe()}",
+            "backend": f"{spec.backend} {spec.precision}, batch sizes {sizes}",
+        },
+    )
+
+
+def graphs(run: Run) -> Table:
+    """One row per batch size: shape, operators before and after, certificate."""
+    columns = ["batch size", "input", "operators exported", "operators static", "edit", "max abs diff", "same top-1 %"]
+    rows: list[list[Cell]] = []
+    for size, row in per_batch(run, "optimize", "optimize").items():
+        if isinstance(row, str):
+            rows.append([size, row, *[None] * 5])
+            continue
+        shape = "×".join(map(str, row["input_shape"]))
+        counts = [sum(row[key].values()) for key in ("operators_before", "operators_after")]
+        rows += [[size, shape, *counts, e["name"], e["max_abs_diff"], e["top1_agreement"]] for e in row["edits"]]
+    caption = "Static graphs, each certified against the exported graph on real crops and noise"
+    return Table(caption, columns, rows, {"max abs diff": ".1e", "same top-1 %": ".2f"})
+
+
+def pages(run: Run) -> Links:
+    """Links to every published page, by step."""
+    groups: dict[str, dict[str, str]] = {}
+    for notebook, at, path in publish.pages(run):
+        text = f"batch size {at.batch_size}" if at.batch_size else "page"
+        groups.setdefault(notebook.replace("_", " "), {})[text] = run.relative(path)
+    return Links(groups)
+
+
+def provenance(manifest: dict[str, Any]) -> Facts:
+    machine = manifest["machine"]
+    return Facts(
+        "Where and with what this run was made",
+        {
+            "created": manifest["created"],
+            "git commit": manifest["git_commit"] or "unknown",
+            "machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
+            "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
+        },
+    )
+
+
+def files(manifest: dict[str, Any]) -> Table:
+    rows: list[list[Cell]] = [
+        [path, row["bytes"], row["seconds"], row["sha256"][:16], ", ".join(row["inputs"]) or None]
+        for path, row in manifest["artifacts"].items()
+    ]
+    columns = ("file", "bytes", "made in s", "sha256, first 16", "made from")
+    return Table("Files of this run; manifest.json has the full hashes", columns, rows, {"bytes": ",", "made in s": ".1f"})

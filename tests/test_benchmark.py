@@ -1,0 +1,100 @@
+"""File formats of the benchmark tool: the data set it reads, the performance file it writes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deit_helpers.ascend import benchmark
+from deit_helpers.errors import ArtifactError
+
+NUMBER = r"(?<=: )[0-9.e+]+"
+TENSORS = [np.random.default_rng(i).normal(size=(3, 4, 5)).astype(np.float32) for i in range(3)]
+# (images, batch size, wall seconds, rates) and the file that CANN 5.1.RC1 wrote for them, on one Ascend 310.
+PUBLISHED = [
+    (
+        (
+            50_000,
+            1,
+            569.604,
+            {"data read": 92.9318, "preprocess": 92.6819, "inference": 88.0032, "postprocess": 88.0046},
+            103.795,
+        ),
+        """\
+[e2e] throughputRate: 87.7802, latency: 569604
+[data read] throughputRate: 92.9318, moduleLatency: 10.7606
+[preprocess] throughputRate: 92.6819, moduleLatency: 10.7896
+[inference] throughputRate: 88.0032, Interface throughputRate: 103.795, moduleLatency: 10.7968
+[postprocess] throughputRate: 88.0046, moduleLatency: 11.363
+""",
+    ),
+    (
+        (
+            50_000,
+            8,
+            532.197,
+            {"data read": 100.308, "preprocess": 100.228, "inference": 95.0294, "postprocess": 95.0424},
+            122.054,
+        ),
+        """\
+[e2e] throughputRate: 93.9502, latency: 532197
+[data read] throughputRate: 100.308, moduleLatency: 9.96932
+[preprocess] throughputRate: 100.228, moduleLatency: 9.97721
+[inference] throughputRate: 95.0294, Interface throughputRate: 122.054, moduleLatency: 9.64742
+[postprocess] throughputRate: 11.8803, moduleLatency: 84.173
+""",
+    ),
+]
+
+
+def parsed(text: str) -> tuple[str, list[float]]:
+    """The text with its numbers taken out, and the numbers."""
+    return re.sub(NUMBER, "#", text), [float(number) for number in re.findall(NUMBER, text)]
+
+
+@pytest.mark.parametrize(("measured", "published"), PUBLISHED, ids=["bs1", "bs8"])
+def test_the_performance_file_is_the_published_one(measured: tuple, published: str) -> None:
+    images, batch_size, wall_s, rates, interface_per_s = measured
+    rates = {**rates, "e2e": images / wall_s}
+    stages = [{"name": name, "images_per_s": rate, "seconds": images / rate} for name, rate in rates.items()]
+    (our_text, ours), (their_text, theirs) = (
+        parsed(text) for text in (benchmark.perf_vision(stages, interface_per_s, images, batch_size), published)
+    )
+    assert our_text == their_text
+    # The published latency of the inference stage is 1000 divided by neither of its rates: ours is by the first.
+    assert ours.pop(8) == pytest.approx(1000 / rates["inference"], rel=1e-5)
+    assert theirs.pop(8) > 0
+    assert ours == pytest.approx(theirs, rel=2e-5)  # the published rates are rounded to six digits
+
+
+def test_numbers_have_six_significant_digits() -> None:
+    stages = [{"name": name, "images_per_s": 1234567.0, "seconds": 12.3456789} for name in benchmark.STAGES]
+    text = benchmark.perf_vision(stages, 0.000123456789, 10, 10)
+    assert text.startswith("[e2e] throughputRate: 1.23457e+06, latency: 12345.7\n")
+    assert "Interface throughputRate: 0.000123457," in text
+
+
+def test_a_partial_last_batch_is_one_more_batch_on_the_postprocess_line() -> None:
+    stages = [{"name": name, "images_per_s": 13.0, "seconds": 1.0} for name in benchmark.STAGES]
+    assert "[postprocess] throughputRate: 4, moduleLatency: 250\n" in benchmark.perf_vision(stages, 13.0, 13, 4)
+
+
+def test_the_data_set_is_raw_float32_with_one_info_line_per_image(tmp_path: Path) -> None:
+    info = benchmark.write_info(tmp_path, ["apple/1.jpg", "berry/1.jpg", "c.d.JPEG"], TENSORS)
+    bins = [tmp_path / "bins" / name for name in ("apple__1.bin", "berry__1.bin", "c.d.bin")]
+    assert info == tmp_path / "deit_prep_bin.info"
+    assert info.read_text() == "".join(f"{i} {path} 5 4\n" for i, path in enumerate(bins))
+    for path, tensor in zip(bins, TENSORS, strict=True):
+        np.testing.assert_array_equal(np.fromfile(path, "<f4").reshape(3, 4, 5), tensor, strict=True)
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "a.png"), ("a/b.jpg", "a__b.jpg")])
+def test_two_images_that_would_share_a_file_are_named(tmp_path: Path, names: tuple[str, str]) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        benchmark.write_info(tmp_path, list(names), TENSORS[:2])
+    assert all(name in str(caught.value) for name in names)
+    assert "rename one" in str(caught.value)
+    assert not (tmp_path / "deit_prep_bin.info").exists()

@@ -1,0 +1,126 @@
+"""07: FLOPs counted by hand and by torch, and a summary that follows from the files it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pandas as pd
+import pytest
+import torch
+from onnx import TensorProto, helper
+from pipeline import SIZES, copy_of, finished, new_run
+from torch.utils.flop_counter import FlopCounterMode
+
+from deit_helpers import freshness, model, perf, profile
+from deit_helpers.artifacts import Run
+from deit_helpers.backends import Backend
+from deit_helpers.errors import ArtifactError, BackendError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished(tmp_path_factory)
+
+
+def test_flops_are_those_counted_by_hand(run: Run) -> None:
+    tokens, width, heads, classes, patch = 197, 48, 3, 3, 16
+    embed = 196 * width * 3 * patch * patch
+    attention = tokens * width * 3 * width + 2 * heads * tokens * tokens * (width // heads) + tokens * width * width
+    mlp = 2 * tokens * width * 4 * width
+    by_hand = 2 * (embed + 2 * (attention + mlp) + width * classes)
+    for size in SIZES:
+        assert perf.flops_per_batch(onnx.load(run.at(size).file("static_onnx"))) == size * by_hand
+        assert run.at(size).read("perf")["flops_per_image"] == by_hand
+
+
+def test_flops_are_those_torch_counts(run: Run) -> None:
+    module = model.build(run)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.zeros(4, 3, 224, 224))
+    assert perf.flops_per_batch(onnx.load(run.file("static_onnx"))) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("flipped", "shape"), [(0, [5, 7]), (1, [7, 5])])
+def test_a_transposed_factor_counts_the_same(flipped: int, shape: list[int]) -> None:
+    values = {"a": shape, "b": [7, 3], "c": [5, 3]}
+    a, b, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in values.items())
+    graph = helper.make_graph([helper.make_node("Gemm", ["a", "b"], ["c"], transA=flipped)], "g", [a, b], [c])
+    assert perf.flops_per_batch(helper.make_model(graph)) == 2 * 5 * 7 * 3
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_file_holds_what_others_read(run: Run, size: int) -> None:
+    found, inference = run.at(size).read("perf"), run.at(size).read("infer")
+    assert found.keys() >= {
+        "batch_size", "backend", "device", "precision", "images_per_s", "e2e_images_per_s", "e2e_efficiency", "latency_ms",
+        "stages", "families", "flops_per_image", "utilisation_percent",
+    }  # fmt: skip
+    assert (found["batch_size"], found["backend"], found["device"], found["precision"]) == (size, "onnxruntime", "CPU", "fp32")
+    assert found["latency_ms"] == inference["latency_ms"]
+    assert found["stages"] == inference["stages"]
+    assert found["images_per_s"] == inference["interface_images_per_s"]
+    assert found["e2e_images_per_s"] == inference["stages"][-1]["images_per_s"]
+    assert found["e2e_efficiency"] == pytest.approx(found["e2e_images_per_s"] / found["images_per_s"])
+    rate = found["images_per_s"] * found["flops_per_image"] / found["peak_flops_per_s"]
+    assert found["utilisation_percent"] == pytest.approx(100 * rate)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_operator_table_is_of_the_counted_batches(run: Run, size: int) -> None:
+    table, found = pd.read_csv(run.at(size).file("profile")), run.at(size).read("perf")
+    assert list(table.columns) == profile.COLUMNS
+    assert found["profiled_batches"] == -(-perf.PROFILED_IMAGES // size)
+    assert set(table["calls"]) == {found["profiled_batches"]}
+    assert found["operators_ms"] == pytest.approx(table["total_us"].sum() / 1000 / found["profiled_batches"], rel=1e-4)
+    assert found["operators_ms"] <= found["profiled_ms"]
+    for family, row in found["families"].items():
+        assert row["share_percent"] == pytest.approx(table.loc[table["family"] == family, "share_percent"].sum(), abs=1e-3)
+    assert set(found["families"]) == set(profile.FAMILIES)
+    assert sum(row["share_percent"] for row in found["families"].values()) == pytest.approx(100)
+
+
+def test_a_vits_attention_has_its_matrix_products_and_softmaxes(run: Run) -> None:
+    nodes = pd.read_csv(run.file("profile")).groupby("family").size()
+    assert nodes[["BatchMatMulV2", "SoftmaxV2", "Conv2D", "Gelu"]].to_list() == [4, 2, 1, 2]  # two blocks
+    assert nodes["MatMulV2"] == 2 * 4 + 1  # qkv, proj, fc1, fc2; the head
+
+
+def test_a_backend_without_a_profiler_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = copy_of(run, tmp_path)
+    freshness.forget(copy, "perf")
+
+    class Plain(Backend):
+        def __init__(self, *_: object) -> None:
+            super().__init__(Path("m"))
+
+        def _infer(self, batch: object) -> None:  # type: ignore[override]
+            raise NotImplementedError
+
+        def describe(self) -> dict[str, str]:
+            return {}
+
+    monkeypatch.setattr(perf, "open_backend", Plain)
+    with pytest.raises(BackendError, match="has no profiler"):
+        perf.measure(copy)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("optimize", r"notebooks/02_optimize\.ipynb with batch_size=4"),
+        ("preprocess", r"notebooks/04_preprocess\.ipynb \("),
+        ("infer", r"notebooks/05_infer\.ipynb with batch_size=4"),
+    ],
+)
+def test_measuring_without_its_inputs_names_the_notebook(run: Run, tmp_path: Path, stage: str, message: str) -> None:
+    copy = copy_of(run, tmp_path)
+    freshness.forget(copy, "perf")
+    freshness.forget(copy, stage)
+    with pytest.raises(ArtifactError, match=message):
+        perf.measure(copy)
+
+
+def test_a_new_run_starts_with_02(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"deit_bs4\.onnx: does not exist yet; run notebooks/02_optimize\.ipynb"):
+        perf.measure(new_run(tmp_path))

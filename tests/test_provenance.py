@@ -1,0 +1,67 @@
+"""`manifest.json`: every file of the run with the hash it really has."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pipeline import SIZES, copy_of, finished, new_run
+
+from deit_helpers import hashing, provenance
+from deit_helpers.artifacts import Run
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Run:
+    return copy_of(finished(tmp_path_factory), tmp_path)
+
+
+def test_the_manifest_hashes_every_file_of_the_run(run: Run) -> None:
+    found = provenance.write_manifest(run)
+    assert json.loads((run.folder / "manifest.json").read_text()) == found
+    files = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
+    made = {name for name in files if not name.startswith("meta/")} - {"spec.yaml", "manifest.json"}
+    assert found["artifacts"].keys() == made
+    assert {f"bs{size}/deit_bs{size}.onnx" for size in SIZES} <= made
+    for name, facts in found["artifacts"].items():
+        content = (run.folder / name).read_bytes()
+        assert (facts["sha256"], facts["bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
+        assert facts.keys() >= {"seconds", "inputs"}
+
+
+def test_the_inputs_of_a_file_are_the_hashes_of_others(run: Run) -> None:
+    files = provenance.write_manifest(run)["artifacts"]
+    assert files["bs4/logits.npy"]["inputs"]["static_onnx"] == files["bs4/deit_bs4.onnx"]["sha256"]
+    assert files["bs4/deit_bs4.onnx"]["inputs"]["onnx"] == files["export/deit.onnx"]["sha256"]
+    assert files["bs4/accuracy.json"]["inputs"]["logits"] == files["bs4/logits.npy"]["sha256"]
+
+
+def test_the_manifest_says_where_and_with_what(run: Run) -> None:
+    found = provenance.write_manifest(run)
+    assert found["spec"]["batch_sizes"] == list(SIZES)
+    assert found["packages"]["numpy"] == np.__version__
+    assert found["machine"].keys() == {"cpu", "cores", "memory_gib", "system"}
+    assert 1 <= found["machine"]["cores"] <= (os.cpu_count() or 1)
+    assert found["created"].endswith("+00:00")
+
+
+def test_a_run_with_nothing_made_has_an_empty_list(tmp_path: Path) -> None:
+    assert provenance.write_manifest(new_run(tmp_path))["artifacts"] == {}
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("git"), subprocess.CalledProcessError(128, "git")])
+def test_outside_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert provenance.git_commit() is None
+
+
+def test_a_package_that_is_not_installed_has_no_version() -> None:
+    assert hashing.version_of("no-such-package-at-all") is None

@@ -1,0 +1,91 @@
+"""Promises of the repository itself: notebooks, environments, README."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def cells(request: pytest.FixtureRequest) -> list[dict]:
+    cells = json.loads(request.param.read_text())["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+
+
+def test_there_are_seven_notebooks_and_the_report() -> None:
+    numbers = [path.stem[:2] for path in NOTEBOOKS]
+    assert numbers == ["01", "02", "03", "04", "05", "06", "07", "re"]
+
+
+def test_a_notebook_is_title_parameters_setup_then_body(cells: list[dict]) -> None:
+    assert [cell["metadata"].get("tags") for cell in cells[1:3]] == [["parameters"], ["setup"]]
+    assert re.fullmatch(r'spec = "params/demo.yaml"\nbatch_size = (8|None)', cells[1]["source"])
+    title = cells[0]["source"]
+    assert title.startswith("# ")
+    assert len(title.split()) < 120
+    assert not any("import" in cell["source"].split() for cell in cells[3:] if cell["cell_type"] == "code")
+
+
+def test_every_body_cell_is_short_announced_and_ends_in_a_value(cells: list[dict]) -> None:
+    for before, cell in itertools.pairwise(cells[2:]):
+        if cell["cell_type"] == "markdown":
+            continue
+        lines = cell["source"].splitlines()
+        assert before["cell_type"] == "markdown", cell["source"]
+        assert len(lines) <= 12
+        assert re.match(r"[\w.]+\(", lines[-1]), lines[-1]
+        assert not re.search(r"^\s*(def |class |try:|%|!|from |import )", cell["source"], re.MULTILINE)
+
+
+def test_committed_notebooks_are_stripped(cells: list[dict]) -> None:
+    for cell in cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+        assert "papermill" not in cell["metadata"]
+
+
+def test_environment_yml_asks_for_the_same_packages_as_pyproject() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [d for extra in project["optional-dependencies"].values() for d in extra]
+    conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
+    assert conda[-1]["pip"] == [*wanted, "-e ."]
+
+
+def test_the_lock_pins_everything_and_names_no_host() -> None:
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    assert all(re.match(r"[\w.\[\]-]+==[\w.+!]+( ;.*)?$", line) for line in lines)
+    assert "://" not in "".join(lines)
+
+
+def test_modules_stay_thin() -> None:
+    for path in (REPOSITORY / "deit_helpers").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 260, path
+
+
+def test_listing_the_package_imports_no_runtime() -> None:
+    code = (
+        "import sys, deit_helpers.runner, deit_helpers.tables, deit_helpers.infer, deit_helpers.model, deit_helpers.export;"
+        "sys.exit(', '.join({'torch', 'timm', 'onnxsim', 'onnxruntime'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stderr.strip() == ""
+
+
+def test_the_readme_shows_only_make_targets_and_files_that_exist() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    targets = set(re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make (\w+)", readme, re.MULTILINE)) <= targets
+    paths = re.findall(r"\b(?:notebooks|params|docs)/[\w./-]+\.\w+", readme)
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
+    assert Path(REPOSITORY / "docs/report.png").stat().st_size < 400_000
