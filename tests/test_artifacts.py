@@ -43,9 +43,9 @@ def test_a_notebooks_folder_that_is_no_project_is_a_root_of_its_own(project: Pat
     assert artifacts.project_root() == project / "notebooks"
 
 
-def test_a_spec_named_spec_yaml_uses_its_own_folder(project: Path) -> None:
+def test_the_spec_of_a_run_folder_uses_that_folder(project: Path) -> None:
     copied = project / "elsewhere" / "copy" / "spec.yaml"
-    copied.parent.mkdir(parents=True)
+    (copied.parent / "meta").mkdir(parents=True)
     copied.write_text(write_spec(project).read_text())
     assert artifacts.open_run(copied).folder == copied.parent
     assert not (project / "reports").exists()
@@ -76,7 +76,7 @@ def test_a_run_folder_that_cannot_be_written_is_named(project: Path, blocked: st
     else:
         path.parent.mkdir(exist_ok=True)
         path.write_text("a file where a folder should be")
-    with pytest.raises(ArtifactError, match=r"reports/test/spec\.yaml: cannot be written .*choose another `run` name"):
+    with pytest.raises(ArtifactError, match=r"reports/test/(spec\.yaml|meta): cannot be written .*choose another `run` name"):
         artifacts.open_run(write_spec(project))
 
 

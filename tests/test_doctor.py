@@ -7,7 +7,7 @@ import shutil
 import onnxruntime
 import pytest
 
-from deit_helpers import backends, doctor, provenance
+from deit_helpers import backends, doctor
 
 
 def rows() -> dict[str, doctor.Finding]:
@@ -25,7 +25,7 @@ def test_what_is_here_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    monkeypatch.setattr(provenance, "version_of", lambda _: None)
+    monkeypatch.setattr(doctor, "version_of", lambda _: None)
     found = rows()
     assert [row.what for row in found.values() if row.ok] == ["machine"]
     assert found["backend onnxruntime"].found == "pip install onnxruntime"

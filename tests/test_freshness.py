@@ -246,6 +246,7 @@ def test_forgetting_a_stage_makes_it_again(run: Run) -> None:
 
 
 def test_a_meta_folder_that_cannot_be_written_is_an_artifact_error(run: Run) -> None:
+    (run.folder / "meta").rmdir()
     (run.folder / "meta").write_text("a file where a folder should be")
     with pytest.raises(ArtifactError, match="meta: cannot be written"):
         make(run, "preprocess")
@@ -271,8 +272,8 @@ def test_changed_code_makes_the_stages_that_import_it_again(
     run: Run, monkeypatch: pytest.MonkeyPatch, stage: str, module: str, stale: bool
 ) -> None:
     make(run, *UP_TO_INFER)
-    package = shutil.copytree(Path(freshness.__file__).parent, run.root / "package")
-    monkeypatch.setattr(freshness, "__file__", str(package / "freshness.py"))
+    package = shutil.copytree(Path(hashing.__file__).parent, run.root / "package")
+    monkeypatch.setattr(hashing, "__file__", str(package / "hashing.py"))
     hashing.code_sha256.cache_clear()
     assert freshness.problem(run, stage) is None
     with (package / module).open("a") as file:
@@ -284,7 +285,7 @@ def test_changed_code_makes_the_stages_that_import_it_again(
 
 def test_another_version_of_a_package_makes_the_stage_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     make(run, "preprocess")
-    monkeypatch.setattr(freshness.metadata, "version", lambda name: "0.0.1")
+    monkeypatch.setattr(hashing.metadata, "version", lambda name: "0.0.1")
     assert str(freshness.problem(run, "preprocess")).endswith(", now 0.0.1")
     freshness.require(run, "images")
 
