@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -99,10 +99,24 @@ def tensors(crops: np.ndarray, recipe: PreprocessSpec) -> np.ndarray:
     return x
 
 
-def batches(store: np.ndarray, batch_size: int, recipe: PreprocessSpec) -> Iterator[Batch]:
-    """Float batches of exactly `batch_size` rows; the last is padded with its last image, and masked."""
-    for start in range(0, len(store), batch_size):
-        yield pad(start, tensors(np.asarray(store[start : start + batch_size]), recipe), batch_size)
+def read_store(run: Run, start: int, stop: int) -> np.ndarray:
+    """Crops `start` to `stop` (N, H, W, 3) uint8 of the store, or fewer at its end.
+
+    The file is mapped anew at every call: pages of a lasting map would add up to the whole store in memory.
+    """
+    return np.array(np.load(run.file("images"), mmap_mode="r")[start:stop])
+
+
+def batches(run: Run, batch_size: int) -> Iterator[Batch]:
+    """The store as float batches of exactly `batch_size` rows; the last is padded with its last image, and masked."""
+    for start in range(0, run.read("preprocess")["images"], batch_size):
+        yield pad(start, tensors(read_store(run, start, start + batch_size), run.spec.recipe), batch_size)
+
+
+def write_npy_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> int:
+    """Begin an `.npy` file whose rows are then written one after the other; returns the length of the header in bytes."""
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.tell()
 
 
 def pad(start: int, tensor: np.ndarray, batch_size: int) -> Batch:
@@ -161,7 +175,8 @@ def _write_store(run: Run) -> None:
             return err
 
     with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
-        header_bytes = _write_header(file, len(items), recipe.crop_px)
+        shape = (recipe.crop_px, recipe.crop_px, 3)
+        header_bytes = write_npy_header(file, "|u1", (len(items), *shape))
         with _quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(items)) as bar:
             for start in range(0, len(items), _CHUNK):
                 chunk = items[start : start + _CHUNK]
@@ -179,15 +194,14 @@ def _write_store(run: Run) -> None:
         if not kept:
             raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
         file.seek(0)
-        if _write_header(file, len(kept), recipe.crop_px) != header_bytes:
+        if write_npy_header(file, "|u1", (len(kept), *shape)) != header_bytes:
             raise AssertionError("the npy header changed its length with the number of images")
     with artifacts.atomic(run.file("index")) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
         writer = csv.writer(text)
         writer.writerow(["name", "label"])
         writer.writerows((item.name, item.label) for item in kept)
     if run.spec.bins:
-        store = np.load(run.file("images"), mmap_mode="r")
-        rows = (tensors(store[i : i + 1], recipe)[0] for i in range(len(store)))
+        rows = (tensors(read_store(run, i, i + 1), recipe)[0] for i in range(len(kept)))
         benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)
     artifacts.write_json(
         run.file("preprocess"),
@@ -199,9 +213,3 @@ def _write_store(run: Run) -> None:
             "fingerprint_images": len(head),
         },
     )
-
-
-def _write_header(file: Any, count: int, side: int) -> int:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.tell()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -54,21 +54,19 @@ def latency_ms(samples: np.ndarray) -> dict[str, float | int | None]:
 
 
 def _infer(run: Run) -> None:
-    store = np.load(run.file("images"), mmap_mode="r")
     names, labels = images.read_index(run)
     with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
         if backend.batch_size != run.batch_size:
             made_for = f"{run.file('static_onnx')}: made for batches of {backend.batch_size}"
             raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
         accuracy.check_labels(names, labels, backend.classes)
-        warmup_ms = _warm_up(backend, next(images.batches(store, run.size, run.spec.recipe)))
-        with artifacts.atomic(run.file("logits")) as temporary:
-            logits = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(store), backend.classes))
+        warmup_ms = _warm_up(backend, next(images.batches(run, run.size)))
+        with artifacts.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
             start = time.perf_counter()
-            rows = _stream(run, backend, store, labels, logits)
-            logits.flush()
+            images.write_npy_header(file, "<f4", (len(labels), backend.classes))
+            rows = _stream(run, backend, labels, file)
             wall_s = time.perf_counter() - start
-        _write_results(run, rows, wall_s, warmup_ms, len(store), backend.describe())
+        _write_results(run, rows, wall_s, warmup_ms, len(labels), backend.describe())
 
 
 def _warm_up(backend: Backend, batch: images.Batch) -> list[float]:
@@ -80,15 +78,15 @@ def _warm_up(backend: Backend, batch: images.Batch) -> list[float]:
     return times_ms
 
 
-def _stream(run: Run, backend: Backend, store: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
+def _stream(run: Run, backend: Backend, labels: np.ndarray, file: BinaryIO) -> list[dict[str, Any]]:
     """One pass over the store, one batch after the other; returns the spans of every batch in ms."""
     size, recipe, clock = run.size, run.spec.recipe, time.perf_counter_ns
     rows = []
     right = 0
-    with images.progress(len(store)) as bar:
-        for number, start in enumerate(range(0, len(store), size)):
+    with images.progress(len(labels)) as bar:
+        for number, start in enumerate(range(0, len(labels), size)):
             ticks = [clock()]
-            crops = np.array(store[start : start + size])
+            crops = images.read_store(run, start, start + size)
             ticks.append(clock())
             tensor = images.tensors(crops, recipe)
             ticks.append(clock())
@@ -97,8 +95,9 @@ def _stream(run: Run, backend: Backend, store: np.ndarray, labels: np.ndarray, l
             found = backend.infer(batch.tensor)
             ticks.append(clock())
             stop = start + len(crops)
-            logits[start:stop] = found[batch.valid]
-            right += int(np.sum(logits[start:stop].argmax(axis=1) == labels[start:stop]))
+            logits = found[batch.valid]
+            file.write(logits.tobytes())
+            right += int(np.sum(logits.argmax(axis=1) == labels[start:stop]))
             ticks.append(clock())
             read, preprocess, inference, postprocess = np.diff(ticks) / 1e6
             spans = dict(zip(SPANS, (read, preprocess, inference, (ticks[3] - called) / 1e6, postprocess), strict=True))
@@ -143,12 +142,14 @@ def _write_results(
 
 
 def _reference(run: Run) -> None:
-    store = np.load(run.file("images"), mmap_mode="r")
-    with open_backend("onnxruntime", run.file("onnx")) as backend, artifacts.atomic(run.file("reference")) as temporary:
-        logits = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(store), backend.classes))
-        with images.progress(len(store)) as bar:
-            for batch in images.batches(store, REFERENCE_BATCH, run.spec.recipe):
-                count = int(batch.valid.sum())
-                logits[batch.start : batch.start + count] = backend.infer(batch.tensor)[batch.valid]
-                bar.update(count)
-        logits.flush()
+    count = run.read("preprocess")["images"]
+    with (
+        open_backend("onnxruntime", run.file("onnx")) as backend,
+        artifacts.atomic(run.file("reference")) as temporary,
+        temporary.open("wb") as file,
+        images.progress(count) as bar,
+    ):
+        images.write_npy_header(file, "<f4", (count, backend.classes))
+        for batch in images.batches(run, REFERENCE_BATCH):
+            file.write(backend.infer(batch.tensor)[batch.valid].tobytes())
+            bar.update(int(batch.valid.sum()))

@@ -48,8 +48,7 @@ def _measure(run: Run) -> None:
     size = run.size
     inference = run.read("infer")
     graph = onnx.load(run.file("static_onnx"))
-    store = np.load(run.file("images"), mmap_mode="r")
-    batch = next(images.batches(store, size, run.spec.recipe)).tensor
+    batch = next(images.batches(run, size)).tensor
     iterations = -(-PROFILED_IMAGES // size)
     with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
         if not isinstance(backend, Profiler):

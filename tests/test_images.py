@@ -218,12 +218,13 @@ def test_pillows_remarks_on_palettes_do_not_leak_into_the_process(project: Path)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 8, 13, 32])
-def test_padded_rows_are_masked_and_repeat_the_last_image(batch_size: int) -> None:
-    store = np.random.default_rng(0).integers(0, 256, (13, 6, 5, 3), dtype=np.uint8)
-    found = list(images.batches(store, batch_size, RECIPES["deit"]))
-    plain = images.tensors(store, RECIPES["deit"])
+def test_padded_rows_are_masked_and_repeat_the_last_image(class_folders: Path, batch_size: int) -> None:
+    run = open_run(class_folders)
+    images.preprocess(run)
+    found = list(images.batches(run, batch_size))
+    plain = images.tensors(np.load(run.file("images")), RECIPES["deit"])
 
-    assert all(batch.tensor.shape == (batch_size, 3, 6, 5) for batch in found)
+    assert all(batch.tensor.shape == (batch_size, 3, 224, 224) for batch in found)
     assert [batch.start for batch in found] == list(range(0, 13, batch_size))
     assert [int(batch.valid.sum()) for batch in found] == [min(batch_size, 13 - batch.start) for batch in found]
     np.testing.assert_array_equal(np.concatenate([batch.tensor[batch.valid] for batch in found]), plain, strict=True)
