@@ -81,13 +81,13 @@ def families(run: Run) -> Chart:
     shares = {size: {name: row["families"][name]["share_percent"] for name in FAMILIES} for size, row in rows.items()}
     height = 0.8 / len(rows)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, 1.2 + 0.34 * len(FAMILIES) * max(1, 0.55 * len(rows))))
+        figure = Figure(figsize=(_WIDTH_IN, 1.2 + 0.34 * len(FAMILIES) * max(1, 0.6 * len(rows))))
         axes = figure.subplots()
         for i, (size, values) in enumerate(shares.items()):
             places = np.arange(len(FAMILIES)) + (i - (len(rows) - 1) / 2) * height
             bars = axes.barh(places, list(values.values()), height * 0.9, color=[FAMILY_COLOURS[f] for f in FAMILIES])
             tag = f" bs{size}" if len(rows) > 1 else ""
-            axes.bar_label(bars, [f"{v:.1f} %{tag}" for v in values.values()], padding=3, fontsize=9 if len(rows) == 1 else 7.5)
+            axes.bar_label(bars, [f"{v:.1f} %{tag}" for v in values.values()], padding=3, fontsize=9)
         axes.set(yticks=range(len(FAMILIES)), yticklabels=FAMILIES, xlabel="share of operator time, %")
         axes.invert_yaxis()
         axes.set_xlim(0, 1.25 * max(max(values.values()) for values in shares.values()))
