@@ -18,7 +18,7 @@ lint: $(READY) ## Check style, types and that notebooks are stripped
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
+	$(BIN)/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
 
 lab: $(READY) ## Open the notebooks in Jupyter
 	$(BIN)/jupyter lab notebooks

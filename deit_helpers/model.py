@@ -110,8 +110,9 @@ def _fit_demo(run: Run) -> None:
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(bias))
         logits = head(torch.from_numpy(unseen)).numpy()
-    with artifacts.atomic(run.file("demo_checkpoint")) as temporary:
-        torch.save({"model": model.state_dict()}, temporary)
+    # An open file, not a path: torch writes a path's name into the archive, and two runs would differ by it.
+    with artifacts.atomic(run.file("demo_checkpoint")) as temporary, temporary.open("wb") as file:
+        torch.save({"model": model.state_dict()}, file)
     ranks = accuracy.label_ranks(logits, np.array([item.label for item in held_out]))
     top1, top5 = (accuracy.percent_within(ranks, k) for k in (1, 5))
     figures = {"images": len(held_out), "top1_percent": top1, "top5_percent": top5, "training_images": len(pictures)}
