@@ -52,7 +52,7 @@ def run(
     plan_only: bool,
 ) -> None:
     """Run the notebooks of SPEC that are not current and publish the report."""
-    from . import runner
+    from . import accuracy, runner
 
     overrides = dict(_setting(text) for text in settings)
     if batch_sizes:
@@ -67,14 +67,12 @@ def run(
         return
     artifacts.save_spec(run_spec, folder)
     page = folder / "index.html"
-    if not any(step.why for step in steps):
-        click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")
-        return
-    try:
+    if any(step.why for step in steps):
         runner.execute(steps, force, lambda line: click.echo(line, err=True))
-    finally:
-        if page.exists():
-            click.echo(str(page))
+        click.echo(str(page))
+    else:
+        click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")
+    accuracy.require_pass(opened)
 
 
 @main.command()
@@ -95,7 +93,7 @@ def doctor() -> None:
     from .doctor import examine
 
     for row in examine():
-        click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:42} {row.found}")
+        click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:52} {row.found}")
 
 
 def _setting(text: str) -> tuple[str, Any]:

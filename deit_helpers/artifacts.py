@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ArtifactError, SpecError
-from .spec import RunSpec, check_batch_size, nearest, read_yaml
+from .spec import ExpectedRow, RunSpec, check_batch_size, nearest, read_yaml
 
 # Names of files as the helpers use them -> where they lie in the run folder. {n} is the batch size, {d} the device.
 FILES = {
+    "demo_images": "demo/images.csv",
     "demo_checkpoint": "demo/checkpoint.pth",
     "demo": "demo/demo.json",
     "onnx": "export/deit.onnx",
@@ -52,8 +53,15 @@ class Run:
         return self.folder / template.format(n=self.size if "{n}" in template else None, d=self.spec.device)
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of this run."""
-        return json.loads(self.file(name).read_text(encoding="utf-8"))
+        """A JSON file of this run.
+
+        Raises:
+            ArtifactError: it does not exist or is damaged.
+        """
+        value = read_json(self.file(name))
+        if not value:
+            raise ArtifactError(f"{self.file(name)}: missing or damaged; make it again with `deit-report run`")
+        return value
 
     def relative(self, path: Path) -> str:
         """A path as it is written in records and reports: relative to the run folder, with forward slashes."""
@@ -105,7 +113,7 @@ def save_spec(spec: RunSpec, folder: Path) -> None:
     """Write the resolved spec to the run folder's `spec.yaml`, unless it says the same already."""
     path = folder / "spec.yaml"
     write_dir(folder / "meta")  # also tells a run folder from a folder that merely holds a spec.yaml
-    if not path.is_file() or path.read_text(encoding="utf-8") != spec.to_yaml():
+    if not path.is_file() or path.read_bytes() != spec.to_yaml().encode():
         write_text(path, spec.to_yaml())
 
 
@@ -130,9 +138,11 @@ def expected_row(run: Run) -> dict[str, Any] | None:
     name = run.spec.expected
     if name not in rows:
         raise SpecError(f"expected: no row {name!r} in {path}{nearest(name, list(rows))}; rows: {', '.join(rows)}")
-    row = dict(rows[name])
-    if row.pop("measured_by_demo", False):
-        row |= {key: run.read("demo")[key] for key in ("images", "top1_percent", "top5_percent")}
+    row = ExpectedRow.from_mapping(rows[name], f"{path}: {name}").model_dump(exclude_none=True)
+    if row.pop("measured_by_demo"):
+        if run.spec.checkpoint != "demo":
+            raise SpecError(f"expected: row {name!r} is measured on the demo's checkpoint, not {run.spec.checkpoint!r}")
+        row |= {key: read_json(run.file("demo")).get(key) for key in ("images", "top1_percent", "top5_percent")}
     return row
 
 
@@ -151,7 +161,9 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as err:
-        raise _unwritable(path, err) from err
+        if err.filename is not None and Path(err.filename).parent not in (path.parent, path.parent.parent):
+            raise  # something the caller read, not what is written here
+        raise unwritable(path, err) from err
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -166,7 +178,7 @@ def write_dir(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise _unwritable(path, err) from err
+        raise unwritable(path, err) from err
 
 
 def write_text(path: Path, text: str) -> None:
@@ -187,5 +199,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _unwritable(path: Path, err: OSError) -> ArtifactError:
-    return ArtifactError(f"{path}: cannot be written ({err.strerror}); free or unlock it, or choose another `run` name")
+def unwritable(path: Path, err: OSError) -> ArtifactError:
+    """The error to raise when a file of a run cannot be written."""
+    return ArtifactError(f"{path}: cannot be written ({err.strerror}); free or unlock what is in its way, or run elsewhere")

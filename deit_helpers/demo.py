@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,16 +16,14 @@ from PIL import Image
 CLASSES = 10
 HELD_OUT = 300  # no multiple of 8 or 32, so that the last batch is always partial
 TRAINING = 320
-_SEED = 20121228  # the DeiT paper is arXiv 2012.12877
+SEED = 20121228  # the DeiT paper is arXiv 2012.12877
 
 
 def write_images(folder: Path) -> None:
-    """Write the held-out digits once: `folder/<digit>/<number>.jpg`, 200 to 420 pixels a side, grey on black.
+    """Write the held-out digits anew: `folder/<digit>/<number>.jpg`, 200 to 420 pixels a side, grey on black.
 
     The folder appears complete or not at all.
     """
-    if folder.is_dir():
-        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
     try:
@@ -36,10 +33,8 @@ def write_images(folder: Path) -> None:
             path.parent.mkdir(exist_ok=True)
             _picture(digits[i], i).save(path, quality=92)
         temporary.chmod(0o755)  # mkdtemp makes it private
+        shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was faster, with the same images
-            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -48,26 +43,6 @@ def training_images() -> tuple[list[Image.Image], np.ndarray]:
     """The digits the head is fitted on, none of them held out: RGB images and their labels (N,)."""
     digits, labels = _digits()
     return [_picture(digits[i], i).convert("RGB") for i in range(TRAINING)], labels[:TRAINING]
-
-
-def seed_backbone(model: Any) -> None:
-    """Give a timm vision transformer seeded weights whose random features tell digits apart.
-
-    timm's initialisation (std 0.02) leaves the residual stream nearly constant; scaling attention by 3, MLP and patch
-    embedding by 2 and drawing position embeddings with std 1 makes the class token depend on what is where.
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(_SEED)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.startswith("head"):
-                continue
-            scale = 3.0 if ".attn." in name else 2.0
-            std = 1.0 if name == "pos_embed" else 0.02 * scale
-            # Biases and norms too: left at 0 and 1 they would vanish from the graph, and trained ones do not.
-            mean = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-            weight.copy_(mean + torch.randn(weight.shape, generator=generator) * std)
 
 
 def fit_head(features: np.ndarray, labels: np.ndarray, ridge: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -95,13 +70,13 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    order = np.random.default_rng(_SEED).permutation(len(data.images))
+    order = np.random.default_rng(SEED).permutation(len(data.images))
     return (data.images[order] * (255 / 16)).astype(np.uint8), data.target[order]
 
 
 def _picture(digit: np.ndarray, number: int) -> Image.Image:
     """One digit centred on a black picture whose size depends on its number; the margin survives the centre crop."""
-    width, height = (int(side) for side in np.random.default_rng([_SEED, number]).integers(200, 421, 2))
+    width, height = (int(side) for side in np.random.default_rng([SEED, number]).integers(200, 421, 2))
     side = int(min(width, height) * 0.7)
     picture = Image.new("L", (width, height))
     picture.paste(

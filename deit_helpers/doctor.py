@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import NamedTuple
 
-from . import provenance
 from .backends import REGISTRY
 from .hashing import version_of
+from .machine import machine
 
 
 class Finding(NamedTuple):
@@ -34,8 +34,8 @@ _TOOLS = {
 
 def examine() -> list[Finding]:
     """Look at machine, packages, backends and tools."""
-    machine = provenance.machine()
-    rows = [Finding("machine", True, f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB")]
+    host = machine()
+    rows = [Finding("machine", True, f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB")]
     for name, (_, hint) in REGISTRY.items():
         version = version_of(name)
         rows.append(Finding(f"backend {name}", version is not None, version or hint))
@@ -44,5 +44,5 @@ def examine() -> list[Finding]:
         rows.append(Finding(f"{name} for {purpose}", version is not None, version or hint))
     for tool, hint in _TOOLS.items():
         path = shutil.which(tool)
-        rows.append(Finding(tool, path is not None, path or f"missing; {hint}"))
+        rows.append(Finding(tool, path is not None, path or hint))
     return rows

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import accuracy, images, labels, overview, tables
+from . import accuracy, labels, overview, tables
 from .artifacts import Run
-from .display import Chart, Table
+from .display import Banner, Chart, Table, runtime_text
 from .profile import FAMILIES, NAMED_FIRST
 
 # Okabe and Ito's palette: told apart by colour-blind readers; every bar also carries its name and value.
@@ -53,12 +53,14 @@ def latency(run: Run) -> Chart:
     return Chart(figure, f"Latency of the model call, {where}, {numbers['n']} batches of {perf['batch_size']}", text)
 
 
-def throughput(run: Run) -> Chart:
+def throughput(run: Run) -> Chart | Banner:
     """Images per second against batch size: the model call alone, and end to end."""
     rows = {size: row for size, row in overview.per_batch(run, "infer", "infer").items() if not isinstance(row, str)}
+    if not rows:
+        return Banner("note", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
     series = {
         "model call alone": ([row["interface_images_per_s"] for row in rows.values()], PURE, "-", "o"),
-        "end to end": ([overview.end_to_end(row) for row in rows.values()], END_TO_END, "--", "s"),
+        "end to end": ([row["e2e_images_per_s"] for row in rows.values()], END_TO_END, "--", "s"),
     }
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_IN, 3.0))
@@ -73,11 +75,13 @@ def throughput(run: Run) -> Chart:
     return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, store to logits", text)
 
 
-def families(run: Run) -> Chart:
+def families(run: Run) -> Chart | Banner:
     """Share of operator time by Ascend family, for the batch sizes that were profiled; the named three on top."""
     rows = {size: perf for size, perf in overview.per_batch(run, "perf", "perf").items() if not isinstance(perf, str)}
     if run.batch_size:
-        rows = {run.batch_size: rows[run.batch_size]}
+        rows = {size: row for size, row in rows.items() if size == run.batch_size}
+    if not rows:
+        return Banner("note", "Not profiled yet.", "Run notebooks/07_perf.ipynb, or `deit-report run`.")
     shares = {size: {name: row["families"][name]["share_percent"] for name in FAMILIES} for size, row in rows.items()}
     height = 0.8 / len(rows)
     with matplotlib.rc_context(_STYLE):
@@ -95,8 +99,10 @@ def families(run: Run) -> Chart:
             label.set_fontweight("bold")
     first = next(iter(rows.values()))
     text = "; ".join(f"bs{n}: " + ", ".join(f"{f} {v[f]:.1f} %" for f in FAMILIES) for n, v in shares.items())
+    batches = ", ".join(f"bs{size}: {row['profiled_batches']}" for size, row in rows.items())
     caption = (
-        f"Operator time measured on {first['backend']} ({first['device']}), no NPU; names are Ascend's for the counterpart work"
+        f"Operator time measured on {runtime_text(first['runtime'])}, profiled batches {batches}; the names are Ascend's for "
+        "the counterpart work"
     )
     return Chart(figure, caption, text)
 
@@ -129,7 +135,7 @@ def confusion(run: Run) -> Chart | Table:
     logits = np.load(run.file("logits"), mmap_mode="r")
     if logits.shape[1] > FEW_CLASSES:
         return tables.classes(run)
-    _, targets = images.read_index(run)
+    _, targets = labels.read_index(run)
     counts = accuracy.confusion(np.asarray(logits), targets)
     words = labels.class_words(run)
     names = [words.get(i, str(i)) for i in range(len(counts))]

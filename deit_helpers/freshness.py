@@ -6,8 +6,9 @@ the code and the package versions. A file without a matching record is never reu
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from .artifacts import FILES, Run, expected_row, read_json, write_dir, write_json
+from .artifacts import FILES, Run, expected_row, read_json, unwritable, write_dir, write_json
 from .errors import ArtifactError
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256, version_of
+from .machine import git_commit, machine
 from .spec import check_batch_size
 
 
@@ -34,8 +36,11 @@ class Stage:
     per_batch: bool = True
 
 
-_DATA_KEYS = ("images", "labels", "preprocess")
+_DATA_KEYS = ("images", "labels", "limit", "on_bad_image", "preprocess")
 STAGES = {
+    "demo_images": Stage(
+        "04_preprocess", "demo", (), (), ("demo_images",), ("scikit-learn", "numpy", "pillow"), per_batch=False,
+    ),
     "demo": Stage(
         "01_export", "model", ("model", "model_args", "preprocess", "limit"), ("source",), ("demo_checkpoint", "demo"),
         ("torch", "timm", "scikit-learn", "numpy", "pillow"), per_batch=False,
@@ -50,14 +55,14 @@ STAGES = {
     ),
     "convert": Stage("03_convert", "ascend.atc", ("backend", "precision", "soc_version"), ("static_onnx",), ("convert",)),
     "preprocess": Stage(
-        "04_preprocess", "images", (*_DATA_KEYS, "limit", "on_bad_image", "bins"), ("source",),
+        "04_preprocess", "images", (*_DATA_KEYS, "bins"), ("source",),
         ("images", "index", "preprocess"), ("numpy", "pillow"), per_batch=False,
     ),
     "reference": Stage(
         "05_infer", "infer", ("preprocess",), ("onnx", "images"), ("reference",), ("onnxruntime",), per_batch=False
     ),
     "infer": Stage(
-        "05_infer", "infer", ("backend", "precision", "device", "preprocess"), ("static_onnx", "images", "index"),
+        "05_infer", "infer", ("backend", "precision", "device", "preprocess"), ("static_onnx", "images"),
         ("logits", "latency", "infer", "perf_vision"), ("onnxruntime",),
     ),
     "score": Stage(
@@ -80,7 +85,12 @@ def record_path(run: Run, stage: str) -> Path:
 def read_record(run: Run, stage: str) -> dict[str, Any]:
     """The record of a stage; empty when there is none or it is damaged."""
     record = read_json(record_path(run, stage))
-    return record if record.keys() >= {"outputs", "spec", "inputs", "code", "packages"} else {}
+    if "code" not in record or not all(
+        isinstance(record.get(name), dict) for name in ("outputs", "spec", "inputs", "packages")
+    ):
+        return {}
+    outputs = record["outputs"].values()
+    return record if all(isinstance(facts, dict) and isinstance(facts.get("sha256"), str) for facts in outputs) else {}
 
 
 def how_to_make(run: Run, stage: str) -> str:
@@ -95,10 +105,12 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
     Raises:
         ArtifactError: an input is missing, damaged or stale; the message names the notebook that makes it.
     """
+    if problem(run, stage) is None:
+        return False
     path = record_path(run, stage)
     write_dir(path.parent)
-    with FileLock(path.with_suffix(".lock")):
-        if problem(run, stage) is None:
+    with _lock(path):
+        if problem(run, stage) is None:  # another process made it while we waited
             return False
         require(run, *(name for name in _inputs(run, stage) if name in MAKER))
         path.unlink(missing_ok=True)
@@ -113,7 +125,9 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
             outputs[run.relative(file)] = facts
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         seconds = round(time.perf_counter() - start, 3)
-        write_json(path, {"stage": stage, "created": created, "seconds": seconds, **key, "outputs": outputs})
+        origin = {"machine": machine(), "git_commit": git_commit()}
+        head = {"stage": stage, "created": created, "seconds": seconds}
+        write_json(path, {**head, **origin, **key, "outputs": outputs})
     return True
 
 
@@ -132,8 +146,9 @@ def require(run: Run, *names: str) -> None:
 def problem(run: Run, stage: str, *, strict: bool = True) -> str | None:
     """Why a stage's files cannot be used as they stand, or None if they are current.
 
-    With `strict=False` the code and package versions may differ and outside inputs may be absent: that is the question
-    a later stage asks, perhaps on another machine. Strict is the question "would making it again change anything?".
+    With `strict=False` the code, the package versions and the image files may differ, and outside inputs may be absent:
+    that is the question a later stage asks, perhaps on another machine. Strict is the question "would making it again
+    change anything?".
     """
     record = read_record(run, stage)
     if not record:
@@ -145,7 +160,7 @@ def problem(run: Run, stage: str, *, strict: bool = True) -> str | None:
     for name in _inputs(run, stage):
         if name in MAKER and (why := problem(run, MAKER[name], strict=False)):
             return f"made from {FILES[name].format(n=run.batch_size, d=run.spec.device)}, which is not current ({why})"
-    return _difference(record, _key(run, stage), strict)
+    return _difference(record, _key(run, stage, strict), strict)
 
 
 def forget(run: Run, stage: str) -> None:
@@ -153,11 +168,25 @@ def forget(run: Run, stage: str) -> None:
     record_path(run, stage).unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _lock(record: Path) -> Iterator[None]:
+    """One process at a time makes the files of a record."""
+    lock = FileLock(record.with_suffix(".lock"))
+    try:
+        lock.acquire()
+    except OSError as err:
+        raise unwritable(record, err) from err
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _damage(path: Path, facts: dict[str, Any]) -> str | None:
     if not path.exists():
         return f"{path.name} is missing"
     stat = path.stat()
-    if (stat.st_size, stat.st_mtime_ns) == (facts["bytes"], facts["mtime_ns"]):
+    if (stat.st_size, stat.st_mtime_ns) == (facts.get("bytes"), facts.get("mtime_ns")):
         return None
     found = sha256(path)
     if found == facts["sha256"]:
@@ -183,16 +212,19 @@ def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> st
 
 
 def _inputs(run: Run, stage: str) -> tuple[str, ...]:
-    made = {"checkpoint": "demo_checkpoint"} if run.spec.checkpoint == "demo" else {}
-    return tuple(made.get(name, name) for name in STAGES[stage].inputs)
+    if run.spec.checkpoint != "demo":
+        return STAGES[stage].inputs
+    made = {"checkpoint": ("demo_checkpoint",), "expected": ("expected", "demo")}
+    return tuple(actual for name in STAGES[stage].inputs for actual in made.get(name, (name,)))
 
 
-def _key(run: Run, stage: str) -> dict[str, Any]:
+def _key(run: Run, stage: str, strict: bool = True) -> dict[str, Any]:
     row = STAGES[stage]
     spec = run.spec.model_dump(mode="json")
     return {
         "spec": {name: spec[name] for name in row.keys},
-        "inputs": {name: _input_sha256(run, name) for name in _inputs(run, stage)},
+        # A copied folder has other file times: only the stage that reads the images asks for them.
+        "inputs": {name: _input_sha256(run, name) for name in _inputs(run, stage) if strict or name != "source"},
         "code": code_sha256(row.module),
         "packages": {name: version_of(name) for name in row.packages},
     }

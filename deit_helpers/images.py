@@ -6,7 +6,6 @@ Also what other stages need of images: which ones a spec means, a few crops, and
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import os
 import sys
@@ -24,10 +23,11 @@ from . import artifacts, freshness
 from .artifacts import Run
 from .ascend import benchmark
 from .errors import ArtifactError
-from .labels import Item, list_images, source_folder
+from .labels import Item, list_images, source_folder, write_index
 from .spec import PreprocessSpec
 
 FINGERPRINT_IMAGES = 8
+MAX_ASPECT = 50  # a narrower image would grow to gigabytes when its short side is resized
 _CHUNK = 256  # images decoded ahead of the writer: bounds memory whatever the size of the data set
 
 
@@ -61,6 +61,10 @@ def decode(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"more than 8 bits a channel, mode {image.mode}, would be clipped to white")
+            if max(image.size) > MAX_ASPECT * min(image.size):
+                raise ValueError(f"{image.width}x{image.height} pixels are too narrow to resize")
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
         hint = "replace the file, or set `on_bad_image: skip`"
@@ -113,10 +117,9 @@ def batches(run: Run, batch_size: int) -> Iterator[Batch]:
         yield pad(start, tensors(read_store(run, start, start + batch_size), run.spec.recipe), batch_size)
 
 
-def write_npy_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> int:
-    """Begin an `.npy` file whose rows are then written one after the other; returns the length of the header in bytes."""
+def write_npy_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
+    """Begin an `.npy` file whose rows are then written one after the other."""
     np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return file.tell()
 
 
 def pad(start: int, tensor: np.ndarray, batch_size: int) -> Batch:
@@ -154,13 +157,6 @@ def progress(total: int) -> tqdm:
     return tqdm(total=total, unit="image", file=sys.stdout, delay=2, mininterval=0.5, dynamic_ncols=False, ncols=88)
 
 
-def read_index(run: Run) -> tuple[list[str], np.ndarray]:
-    """Names and labels (N,) of the images in the store, in order."""
-    with run.file("index").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row["name"] for row in rows], np.array([int(row["label"]) for row in rows])
-
-
 def _write_store(run: Run) -> None:
     """Write the store in order and in constant memory; its header gets the final count at the end."""
     items, recipe = list_images(run), run.spec.recipe
@@ -176,7 +172,7 @@ def _write_store(run: Run) -> None:
 
     with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
         shape = (recipe.crop_px, recipe.crop_px, 3)
-        header_bytes = write_npy_header(file, "|u1", (len(items), *shape))
+        write_npy_header(file, "|u1", (len(items), *shape))
         with _quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(items)) as bar:
             for start in range(0, len(items), _CHUNK):
                 chunk = items[start : start + _CHUNK]
@@ -193,13 +189,10 @@ def _write_store(run: Run) -> None:
                     file.write(pixels.tobytes())
         if not kept:
             raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
-        file.seek(0)
-        if write_npy_header(file, "|u1", (len(kept), *shape)) != header_bytes:
-            raise AssertionError("the npy header changed its length with the number of images")
-    with artifacts.atomic(run.file("index")) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.writer(text)
-        writer.writerow(["name", "label"])
-        writer.writerows((item.name, item.label) for item in kept)
+        file.seek(0)  # the header leaves room for any number of rows, so that its length is the same
+        write_npy_header(file, "|u1", (len(kept), *shape))
+    with artifacts.atomic(run.file("index")) as temporary:
+        write_index(temporary, kept)
     if run.spec.bins:
         rows = (tensors(read_store(run, i, i + 1), recipe)[0] for i in range(len(kept)))
         benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)

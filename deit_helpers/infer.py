@@ -12,13 +12,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from . import accuracy, artifacts, freshness, images
+from . import accuracy, artifacts, freshness, images, labels
 from .artifacts import Run
 from .ascend import benchmark
 from .backends import Backend, open_backend
 from .errors import BackendError
+from .machine import machine
 
-WARMUP_BATCHES = 1
+WARMUP_BATCHES, WARMUP_S = 3, 1.0  # warm up for so many batches, or so long, whichever ends first
 REFERENCE_BATCH = 8
 P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
 SPANS = ("read", "preprocess", "inference", "interface", "postprocess")  # timed per batch; interface lies in inference
@@ -54,37 +55,37 @@ def latency_ms(samples: np.ndarray) -> dict[str, float | int | None]:
 
 
 def _infer(run: Run) -> None:
-    names, labels = images.read_index(run)
+    names, targets = labels.read_index(run)
     with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
         if backend.batch_size != run.batch_size:
             made_for = f"{run.file('static_onnx')}: made for batches of {backend.batch_size}"
             raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
-        accuracy.check_labels(names, labels, backend.classes)
+        accuracy.check_labels(names, targets, backend.classes)
         warmup_ms = _warm_up(backend, next(images.batches(run, run.size)))
         with artifacts.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
             start = time.perf_counter()
-            images.write_npy_header(file, "<f4", (len(labels), backend.classes))
-            rows = _stream(run, backend, labels, file)
+            images.write_npy_header(file, "<f4", (len(targets), backend.classes))
+            rows = _stream(run, backend, targets, file)
             wall_s = time.perf_counter() - start
-        _write_results(run, rows, wall_s, warmup_ms, len(labels), backend.describe())
+        _write_results(run, rows, wall_s, warmup_ms, len(targets), backend.describe())
 
 
 def _warm_up(backend: Backend, batch: images.Batch) -> list[float]:
-    times_ms = []
-    for _ in range(WARMUP_BATCHES):
+    times_ms: list[float] = []
+    while len(times_ms) < WARMUP_BATCHES and sum(times_ms) < 1000 * WARMUP_S:
         start = time.perf_counter_ns()
         backend.infer(batch.tensor)
         times_ms.append((time.perf_counter_ns() - start) / 1e6)
     return times_ms
 
 
-def _stream(run: Run, backend: Backend, labels: np.ndarray, file: BinaryIO) -> list[dict[str, Any]]:
+def _stream(run: Run, backend: Backend, targets: np.ndarray, file: BinaryIO) -> list[dict[str, Any]]:
     """One pass over the store, one batch after the other; returns the spans of every batch in ms."""
     size, recipe, clock = run.size, run.spec.recipe, time.perf_counter_ns
     rows = []
     right = 0
-    with images.progress(len(labels)) as bar:
-        for number, start in enumerate(range(0, len(labels), size)):
+    with images.progress(len(targets)) as bar:
+        for number, start in enumerate(range(0, len(targets), size)):
             ticks = [clock()]
             crops = images.read_store(run, start, start + size)
             ticks.append(clock())
@@ -97,7 +98,7 @@ def _stream(run: Run, backend: Backend, labels: np.ndarray, file: BinaryIO) -> l
             stop = start + len(crops)
             logits = found[batch.valid]
             file.write(logits.tobytes())
-            right += int(np.sum(logits.argmax(axis=1) == labels[start:stop]))
+            right += int(np.sum(logits.argmax(axis=1) == targets[start:stop]))
             ticks.append(clock())
             read, preprocess, inference, postprocess = np.diff(ticks) / 1e6
             spans = dict(zip(SPANS, (read, preprocess, inference, (ticks[3] - called) / 1e6, postprocess), strict=True))
@@ -116,8 +117,9 @@ def _write_results(
         {"name": name, "images_per_s": count / seconds[keys.get(name, name)], "seconds": seconds[keys.get(name, name)]}
         for name in benchmark.STAGES
     ]
-    # The padded rows of the last batch are work done too: the rate of the call alone counts them.
-    interface_per_s = len(rows) * run.size / seconds["interface"]
+    # The rate of the call alone is taken over full batches: padded rows are work, but not images.
+    full = [row for row in rows if row["images"] == run.size] or rows
+    interface_per_s = sum(row["images"] for row in full) / sum(row["interface"] for row in full) * 1000
     with artifacts.atomic(run.file("latency")) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["batch", "images", *(f"{span}_ms" for span in SPANS)])
@@ -134,9 +136,13 @@ def _write_results(
             "warmup_batches": len(warmup_ms),
             "warmup_ms": warmup_ms,
             "interface_images_per_s": interface_per_s,
+            "interface_batches": len(full),
+            "e2e_images_per_s": count / wall_s,
+            "e2e_efficiency": seconds["interface"] / wall_s,
             "latency_ms": latency_ms(np.array([row["interface"] for row in rows])),
             "stages": stages,
             "runtime": runtime,
+            "machine": machine(),
         },
     )
 

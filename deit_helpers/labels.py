@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import os
 from pathlib import Path
 from typing import NamedTuple
 
-from . import artifacts, demo
+import numpy as np
+
+from . import artifacts, demo, freshness
 from .artifacts import Run
 from .errors import ArtifactError, SpecError
 
@@ -29,8 +32,9 @@ def source_folder(run: Run) -> Path:
         ArtifactError: there is no such folder.
     """
     if run.spec.images == "demo":
-        artifacts.write_dir(run.image_folder.parent)
-        demo.write_images(run.image_folder)
+        if run.spec.labels:
+            raise SpecError("labels: the demo's images lie in class folders: leave `labels` out")
+        freshness.ensure(run, "demo_images", lambda: _write_demo(run))
     if not run.image_folder.is_dir():
         raise ArtifactError(f"images: no such folder {run.image_folder}; set `images` to a folder of JPEG or PNG files")
     return run.image_folder
@@ -57,14 +61,29 @@ def list_images(run: Run) -> list[Item]:
 def class_words(run: Run) -> dict[int, str]:
     """Words for class indices, where the class folders have names: ImageNet's words, or the folder's own name.
 
-    Empty with a label file, or when the images are not on this machine.
+    Empty with a label file. Taken from the names in the store, so the images themselves need not be here.
     """
-    if run.spec.labels or not run.image_folder.is_dir():
+    if run.spec.labels:
         return {}
-    items = _class_items(run.image_folder)
-    folders = {item.label: item.name.partition("/")[0] for item in items}
+    names, targets = read_index(run)
+    folders = {int(label): name.partition("/")[0] for name, label in zip(names, targets, strict=True)}
     words = synset_names() if _is_synset(next(iter(folders.values()), "")) else {}
     return {label: words.get(name, name).split(",")[0] for label, name in folders.items()}
+
+
+def read_index(run: Run) -> tuple[list[str], np.ndarray]:
+    """Names and labels (N,) of the images in the store, in order."""
+    with run.file("index").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row["name"] for row in rows], np.array([int(row["label"]) for row in rows])
+
+
+def write_index(path: Path, items: list[Item]) -> None:
+    """Write `name,label` rows; `read_index` reads them."""
+    with path.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(["name", "label"])
+        writer.writerows((item.name, item.label) for item in items)
 
 
 def synset_names() -> dict[str, str]:
@@ -81,6 +100,15 @@ def synset_names() -> dict[str, str]:
     lemmas = (info / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     words = dict(line.split("\t", 1) for line in lemmas)
     return {synset: words[synset] for synset in synsets}
+
+
+def _write_demo(run: Run) -> None:
+    with artifacts.atomic(run.file("demo_images")) as temporary:
+        try:
+            demo.write_images(run.image_folder)
+        except OSError as err:
+            raise artifacts.unwritable(run.image_folder, err) from err
+        write_index(temporary, _class_items(run.image_folder))
 
 
 def _class_items(folder: Path) -> list[Item]:
@@ -129,7 +157,7 @@ def _read_labels(path: Path) -> dict[str, int]:
         if not line.strip():
             continue
         name, _, label = line.strip().replace("\t", " ").rpartition(" ")
-        if not name.strip() or not (label.isascii() and label.isdigit()):
+        if not name.strip() or not (label.isascii() and label.isdigit() and len(label) < 10):
             raise SpecError(f"{path}:{number}: expected `NAME LABEL` with LABEL a class index from 0, got {line.strip()!r}")
         if labels.setdefault(name.strip(), int(label)) != int(label):
             raise SpecError(

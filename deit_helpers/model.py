@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,18 @@ from .errors import ArtifactError, SpecError
 _BATCH = 8  # images per forward pass when features are computed
 
 
-def build(run: Run, *, fused_attention: bool = False) -> Any:
-    """The spec's model in evaluation mode with its weights.
-
-    Args:
-        fused_attention: leave attention as one scaled_dot_product_attention. Not for export: that needs opset 14.
+def build(run: Run) -> Any:
+    """The spec's model in evaluation mode with its weights, attention unfused: the fused operator needs opset 14.
 
     Raises:
         SpecError: timm does not know the model.
         ArtifactError: the checkpoint is missing, damaged, refused or belongs to another model.
     """
     if run.spec.checkpoint == "hub":
-        return _create(run, fused_attention, pretrained=True)
+        return _create(run, fused_attention=False, pretrained=True)
     state = load_state(run.checkpoint)
-    heads = [tensor for name, tensor in state.items() if re.fullmatch(r"head(\.fc)?\.weight", name)]
-    model = _create(run, fused_attention, **({"num_classes": heads[0].shape[0]} if heads else {}))
+    heads = [tensor for name, tensor in state.items() if re.fullmatch(r"head(\.fc)?\.weight", name) and tensor.ndim]
+    model = _create(run, fused_attention=False, **({"num_classes": heads[0].shape[0]} if heads else {}))
     _check_keys(run, model.state_dict(), state)
     model.load_state_dict(state)
     return model
@@ -46,30 +44,37 @@ def load_state(path: Path) -> dict[str, Any]:
         ArtifactError: missing, damaged, wrong hash, refused, or no state dict.
     """
     import torch
+    from safetensors import SafetensorError
 
     if not path.is_file():
         raise ArtifactError(f"checkpoint: no such file {path}; give a .pth or .safetensors file, `hub` or `demo`")
     prefix = re.search(r"-([0-9a-f]{8})\.(pth|pt|safetensors)$", path.name)
     if prefix and not hashing.sha256(path).startswith(prefix[1]):
         found = hashing.sha256(path)[:8]
-        raise ArtifactError(f"{path}: its sha256 starts with {found}, its name says {prefix[1]}: download it again")
+        raise ArtifactError(f"{path}: its sha256 starts with {found}, its name says {prefix[1]}: get it again, or rename it")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's advice on raw pickles
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
-        reason = " ".join(str(err).split("Please file")[0].split())[:160]
-        raise ArtifactError(f"{path}: refused, it is not a plain file of weights ({reason}); use the official file") from err
-    except Exception as err:  # torch and safetensors raise RuntimeError, EOFError, KeyError and their own on damage
-        reason = " ".join(str(err).split())[:160]
+        advice = "use the official file, or safetensors"
+        raise ArtifactError(f"{path}: refused, reading it would run code or build more than tensors; {advice}") from err
+    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as err:
+        reason = f"{type(err).__name__}: {' '.join(str(err).split())[:120]}"
         raise ArtifactError(f"{path}: cannot be read as a checkpoint ({reason}); download it again") from err
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]
-    if not isinstance(state, dict) or not state or not all(hasattr(tensor, "shape") for tensor in state.values()):
+    named = isinstance(state, dict) and state and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise ArtifactError(f"{path}: holds no state dict (names to tensors), bare or under `model`; use the official file")
+    sick = next((name for name, tensor in state.items() if not torch.isfinite(tensor).all()), None)
+    if sick:
+        raise ArtifactError(f"{path}: weight {sick} holds NaN or infinity; use a sound checkpoint")
     return state
 
 
@@ -90,7 +95,7 @@ def _fit_demo(run: Run) -> None:
 
     recipe = run.spec.recipe
     model = _create(run, fused_attention=True, num_classes=demo.CLASSES)
-    demo.seed_backbone(model)
+    seed_backbone(model)
     pictures, targets = demo.training_images()
     held_out = labels.list_images(run)
     crops = np.stack(
@@ -117,6 +122,26 @@ def _fit_demo(run: Run) -> None:
     top1, top5 = (accuracy.percent_within(ranks, k) for k in (1, 5))
     figures = {"images": len(held_out), "top1_percent": top1, "top5_percent": top5, "training_images": len(pictures)}
     artifacts.write_json(run.file("demo"), figures)
+
+
+def seed_backbone(model: Any) -> None:
+    """Give a timm vision transformer seeded weights whose random features tell digits apart.
+
+    timm's initialisation (std 0.02) leaves the residual stream nearly constant; scaling attention by 3, MLP and patch
+    embedding by 2 and drawing position embeddings with std 1 makes the class token depend on what is where.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(demo.SEED)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.startswith("head"):
+                continue
+            scale = 3.0 if ".attn." in name else 2.0
+            std = 1.0 if name == "pos_embed" else 0.02 * scale
+            # Biases and norms too: left at 0 and 1 they would vanish from the graph, and trained ones do not.
+            mean = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            weight.copy_(mean + torch.randn(weight.shape, generator=generator) * std)
 
 
 def _create(run: Run, fused_attention: bool, **options: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from . import accuracy as accuracy_checks
 from . import freshness, publish
 from .accuracy import TOP
 from .artifacts import Run
@@ -63,29 +65,33 @@ def accuracy(run: Run) -> Table:
 
 
 def verdict(run: Run) -> Banner:
-    """One sentence over all batch sizes of the run."""
+    """One sentence over all batch sizes of the run, about the check that came out worst."""
     scored = per_batch(run, "score", "accuracy")
     rows = [row for row in scored.values() if not isinstance(row, str)]
     missing = [f"bs{size}" for size, row in scored.items() if isinstance(row, str)]
-    words = [row["verdict"] for row in rows]
-    word = next((w for w in ("fail", "inconclusive") if w in words), "pass" if rows and not missing else "inconclusive")
     if not rows:
-        return Banner(word, "Not scored yet.", "Run the notebooks first.")
-    worst = max(rows, key=lambda row: row["drop_points"])
-    text = (
-        f"Acc@1 is {worst['top1_percent']:.2f} % on {worst['images']} images, {worst['drop_points']:.2f} points below "
-        f"{worst['expected']['name']} ({worst['expected']['top1_percent']:.2f} %); at most {worst['max_drop_points']:g} "
-        "allowed."
-    )
-    agreement = min(row["reference"]["agreement_percent"] for row in rows)
-    text += f" Top-1 agrees with the fp32 reference on {agreement:.2f} % of the images."
+        return Banner("inconclusive", "Not scored yet.", "Run notebooks 01 to 06 first.")
+    order = ("pass", "inconclusive", "fail")
+    checks = [check for row in rows for check in row["checks"]]
+    worst = max(checks, key=lambda check: (order.index(check["verdict"]), check["drop_points"] - check["max_drop_points"]))
+    word = "inconclusive" if missing and worst["verdict"] == "pass" else worst["verdict"]
+    text = f"On {rows[0]['images']} images {accuracy_checks.describe(worst)}."
+    if worst["metric"] != "top-1 agreement":
+        agreement = min(row["reference"]["agreement_percent"] for row in rows)
+        text += f" Top-1 agrees with the fp32 reference on {agreement:.2f} % of the images."
     if run.spec.expected is None:
-        text += " The spec names no published figure, so the reference is the measure: this says nothing about the checkpoint."
+        text += " The spec names no published figure: this says that the port is faithful, nothing about the checkpoint."
     if missing:
         text += f" Not scored: {', '.join(missing)}."
-    if word == "inconclusive" and not missing:
+    if worst["verdict"] == "inconclusive":
         text += " The sample is too small to tell: the interval of the drop holds the limit."
     return Banner(word, {"pass": "Pass.", "fail": "Fail.", "inconclusive": "Inconclusive."}[word], text)
+
+
+def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
+    """What `draw` makes of the run, or a note that says which notebook must run first."""
+    why = freshness.problem(run, stage, strict=False)
+    return Banner("note", "Not here yet.", f"{stage}: {why}; {freshness.how_to_make(run, stage)}") if why else draw(run)
 
 
 def throughput(run: Run) -> Table:
@@ -98,17 +104,14 @@ def throughput(run: Run) -> Table:
             rows.append([size, *[None] * 6, infer])
             continue
         where = f" on {runtime_text(infer['runtime'])}"
-        rate, e2e, numbers = infer["interface_images_per_s"], end_to_end(infer), infer["latency_ms"]
-        rows.append([size, rate, e2e, 100 * e2e / rate, numbers["p50"], numbers["p90"], numbers["n"], infer["images"]])
+        numbers = infer["latency_ms"]
+        rates = [infer["interface_images_per_s"], infer["e2e_images_per_s"], 100 * infer["e2e_efficiency"]]
+        rows.append([size, *rates, numbers["p50"], numbers["p90"], numbers["n"], infer["images"]])
     caption = (
-        f"Throughput{where}: images/s of the model call alone, padded rows included, and end to end from the store to the "
-        "logits; p50 and p90 of the call per batch"
+        f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the store to the logits "
+        "over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per batch"
     )
     return Table(caption, columns, rows, dict.fromkeys(columns[1:4], ".1f") | dict.fromkeys(columns[4:6], ".2f"))
-
-
-def end_to_end(infer: dict[str, Any]) -> float:
-    return next(row["images_per_s"] for row in infer["stages"] if row["name"] == "e2e")
 
 
 def summary(run: Run) -> Facts:

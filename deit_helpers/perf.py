@@ -12,8 +12,9 @@ from . import artifacts, freshness, images, profile
 from .artifacts import Run
 from .backends import Profiler, open_backend
 from .errors import BackendError
+from .machine import machine
 
-PROFILED_IMAGES = 16  # at least so many images pass through the profiled session
+PROFILED_IMAGES = 16  # at least so many images, and two batches, pass through the profiled session
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def _measure(run: Run) -> None:
     inference = run.read("infer")
     graph = onnx.load(run.file("static_onnx"))
     batch = next(images.batches(run, size)).tensor
-    iterations = -(-PROFILED_IMAGES // size)
+    iterations = max(2, -(-PROFILED_IMAGES // size))
     with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
         if not isinstance(backend, Profiler):
             raise BackendError(f"backend {run.spec.backend!r} has no profiler: profile it with the device's own tool")
@@ -61,7 +62,6 @@ def _measure(run: Run) -> None:
         table.to_csv(temporary, index=False, float_format="%.6g")
     flops = flops_per_batch(graph) / size
     rate = inference["interface_images_per_s"]
-    e2e = next(row["images_per_s"] for row in inference["stages"] if row["name"] == "e2e")
     runs_us = [event["dur"] for event in events if event["name"] == "model_run"]
     artifacts.write_json(
         run.file("perf"),
@@ -71,10 +71,11 @@ def _measure(run: Run) -> None:
             "device": runtime["device"],
             "precision": runtime["precision"],
             "runtime": runtime,
+            "machine": machine(),
             "images": inference["images"],
             "images_per_s": rate,
-            "e2e_images_per_s": e2e,
-            "e2e_efficiency": e2e / rate,
+            "e2e_images_per_s": inference["e2e_images_per_s"],
+            "e2e_efficiency": inference["e2e_efficiency"],
             "latency_ms": inference["latency_ms"],
             "stages": inference["stages"],
             "families": {name: {"share_percent": share} for name, share in profile.family_shares(table).items()},

@@ -13,7 +13,8 @@ from typing import Any
 
 from . import artifacts, freshness, hashing, publish
 from .artifacts import Run
-from .errors import ArtifactError, DeitError, SpecError, VerdictError
+from .backends import REGISTRY
+from .errors import ArtifactError, DeitError, SpecError
 from .publish import NOTEBOOKS, html_path, page_path
 
 ALONE = frozenset({"05_infer", "07_perf"})  # they measure time: nothing runs beside them
@@ -48,6 +49,9 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
         SpecError: `first` or `last` is no notebook's number.
     """
     chosen = _between(first, last)
+    artifacts.expected_row(run)  # a wrong row would otherwise be found after hours of inference
+    if run.spec.backend not in REGISTRY:
+        raise SpecError(f"backend: {run.spec.backend!r} is not part of this version; it has: {', '.join(REGISTRY)}")
     steps: list[Step] = []
     for notebook in (name for name in NOTEBOOKS if name in chosen):
         for at in publish.opened(run, notebook):
@@ -62,15 +66,15 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
 def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
     """Run the steps that are needed; each is judged again when its turn comes.
 
+    A verdict of `fail` is no error here: the pages show it, and `accuracy.require_pass` says it from the files.
+
     Raises:
-        VerdictError: a verdict is `fail`; raised at the end, so that the report shows everything.
-        DeitError: a notebook failed; its page is published with the error in it, and the rest is not run.
+        DeitError: a notebook failed; its page is published with the error in it, the rest is not run but the report.
     """
     if force:
         for step in steps:
             for stage in _own_stages(step.notebook):
                 freshness.forget(step.run, stage)
-    verdicts: list[VerdictError] = []
     done = itertools.count(1)
 
     def one(step: Step) -> None:
@@ -78,19 +82,19 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
             next(done)
             return
         say(f"[{next(done)}/{len(steps)}] {step.name}")
-        try:
-            _run_notebook(step)
-        except VerdictError as err:
-            verdicts.append(err)
+        _run_notebook(step)
 
     for _, group in itertools.groupby(steps, key=lambda step: GROUPS[step.notebook]):
         members = list(group)
         workers = 1 if members[0].notebook in ALONE else min(len(members), os.cpu_count() or 1)
-        with ThreadPoolExecutor(workers) as pool:
-            for future in [pool.submit(one, step) for step in members]:
-                future.result()
-    if verdicts:
-        raise verdicts[0]
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                for future in [pool.submit(one, step) for step in members]:
+                    future.result()
+        except DeitError:
+            if members[0].notebook != "report":  # the report must not go on showing what held before
+                _run_notebook(steps[-1])
+            raise
 
 
 def render(run: Run, show_code: bool = False) -> Path:
@@ -117,6 +121,8 @@ def _between(first: str | None, last: str | None) -> list[str]:
     for value in (first, last):
         if value is not None and not any(name.startswith(f"{value}_") for name in numbers):
             raise SpecError(f"no notebook {value!r}: give a number from {numbers[0][:2]} to {numbers[-1][:2]}")
+    if first and last and first > last:
+        raise SpecError(f"--from {first} --to {last}: nothing lies between; swap them")
     return [name for name in numbers if (first or "") <= name[:2] and name[:2] <= (last or "99")] + ["report"]
 
 
@@ -127,7 +133,7 @@ def _own_stages(notebook: str) -> list[str]:
 def _why(notebook: str, run: Run) -> str:
     """Why a page must be made, or an empty string."""
     for stage in _own_stages(notebook):
-        if stage == "demo" and run.spec.checkpoint != "demo":
+        if stage in ("demo", "demo_images") and "demo" not in (run.spec.checkpoint, run.spec.images):
             continue
         if why := freshness.problem(run, stage):
             return f"{stage}: {why}"
@@ -148,11 +154,13 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
     shown = [(stage, run) for stage in _own_stages(notebook)]
     sizes = [run.at(size) for size in run.spec.batch_sizes]
     shown += [(s, at) for s in ACROSS.get(notebook, ()) for at in (sizes if freshness.STAGES[s].per_batch else sizes[:1])]
+    spec = run.spec.model_dump(mode="json") if notebook == "report" else {}  # the others show what their stages recorded
     return {
         "notebook": hashing.sha256(notebook_source(notebook)),
         "helpers": publish.helpers_sha256(),
-        "spec": hashing.fingerprint(run.spec.model_dump(mode="json")),
+        "spec": hashing.fingerprint(spec),
         "files": hashing.fingerprint([_hashes(freshness.read_record(at, stage)) for stage, at in shown]),
+        "state": hashing.fingerprint([freshness.problem(at, stage, strict=False) for stage, at in shown]),
     }
 
 
@@ -168,6 +176,7 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     run = step.run
     page = page_path(step.notebook, run)
     artifacts.write_dir(page.parent)
+    _page_record(step.notebook, run).unlink(missing_ok=True)
     failure: DeitError | None = None
     try:
         papermill.execute_notebook(
@@ -180,13 +189,12 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
             shutdown_kernel="immediate",  # everything is on disk; a graceful end interrupts the kernel, noisily
         )
     except PapermillExecutionError as err:
+        ours = {kind.__name__ for kind in DeitError.__subclasses__()}
         if err.ename != "VerdictError":
-            failure = DeitError(f"{step.name}: {err.evalue if err.ename.endswith('Error') else f'{err.ename} {err.evalue}'}")
-        else:
-            failure = VerdictError(err.evalue)
+            failure = DeitError(f"{step.name}: {'' if err.ename in ours else err.ename + ': '}{err.evalue}")
+    except OSError as err:
+        raise artifacts.unwritable(page, err) from err
     publish.html(page, run.folder, show_code)
-    if failure and not isinstance(failure, VerdictError):
-        raise failure
-    artifacts.write_json(_page_record(step.notebook, run), _page_key(step.notebook, run))
     if failure:
         raise failure
+    artifacts.write_json(_page_record(step.notebook, run), _page_key(step.notebook, run))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import SpecError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,6 +23,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    @classmethod
+    def from_mapping(cls, values: Any, source: str) -> Self:
+        """Validate a mapping read from a file.
+
+        Raises:
+            SpecError: every wrong key with what is allowed; `source` names the file.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as err:
+            raise SpecError("; ".join(_explain(e, source, cls) for e in err.errors())) from err
 
 
 class PreprocessSpec(_Frozen):
@@ -51,8 +66,26 @@ RECIPES = {
 }
 
 
+class ExpectedRow(_Frozen):
+    """A row of `params/expected.yaml`: published figures in percent, and the number of images they were taken on."""
+
+    name: str
+    source: str
+    images: int | None = None
+    top1_percent: float | None = Field(default=None, ge=0, le=100)
+    top5_percent: float | None = Field(default=None, ge=0, le=100)
+    max_drop_points: float = Field(default=1.0, ge=0)
+    measured_by_demo: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> ExpectedRow:
+        if not self.measured_by_demo and (self.top1_percent is None or self.top5_percent is None):
+            raise ValueError("top1_percent and top5_percent, both, in percent")
+        return self
+
+
 class RunSpec(_Frozen):
-    """One run. Paths are relative to the directory the command runs in; the keys are those of the README's table."""
+    """One run. Paths are relative to the directory the command runs in; what the keys mean is in the README."""
 
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str
@@ -102,13 +135,6 @@ class RunSpec(_Frozen):
         """
         return cls.from_mapping({**read_yaml(path), **(overrides or {})}, source=str(path))
 
-    @classmethod
-    def from_mapping(cls, values: dict[str, Any], source: str) -> RunSpec:
-        try:
-            return cls.model_validate(values)
-        except ValidationError as err:
-            raise SpecError("; ".join(_explain(e, source, cls) for e in err.errors())) from err
-
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
@@ -151,6 +177,8 @@ def nearest(name: str, known: list[str]) -> str:
 
 def _explain(error: Any, source: str, model: type[BaseModel]) -> str:
     """One pydantic error as one clause that names file, key, value and what is allowed."""
+    if not error["loc"]:
+        return f"{source}: expected {error['msg'].removeprefix('Value error, ')}"
     key, *rest = (str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known = sorted(model.model_fields)

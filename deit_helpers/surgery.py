@@ -125,6 +125,7 @@ def _optimize(run: Run) -> None:
         run.file("optimize"),
         {
             "batch_size": run.batch_size,
+            "input_name": graph.graph.input[0].name,
             "input_shape": [d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim],
             "output_shape": [d.dim_value for d in graph.graph.output[0].type.tensor_type.shape.dim],
             "edits": [row],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import images, labels
+from . import labels
 from .artifacts import Run
 from .display import Banner, Cell, Facts, Gallery, Table, from_records, runtime_text
 
@@ -108,9 +108,9 @@ def skipped(run: Run) -> Table:
     return from_records(f"{len(rows)} images skipped, not counted anywhere", rows, {"name": "image", "reason": "why"})
 
 
-def crops(run: Run, count: int = 12) -> Gallery:
+def crops(run: Run, count: int = 6) -> Gallery:
     """Crops spread evenly over the data set, with name and label."""
-    names, targets = images.read_index(run)
+    names, targets = labels.read_index(run)
     store = np.load(run.file("images"), mmap_mode="r")
     chosen = sorted({i * len(names) // count for i in range(count)})
     words = labels.class_words(run)
@@ -125,7 +125,7 @@ def stages(run: Run) -> Table:
     return from_records(
         f"Stages, one after the other, over {infer['images']} images in batches of {infer['batch_size']} on "
         f"{runtime_text(infer['runtime'])}; {infer['warmup_batches']} "
-        f"warm-up batch not counted; Interface is the model call alone, {infer['padded_rows']} padded rows included",
+        f"warm-up batches not counted; Interface is the model call alone, over {infer['interface_batches']} full batches",
         rows,
         {"name": "stage", "seconds": "seconds", "images_per_s": "images/s", "interface": "Interface images/s"},
         {"seconds": ".3f", "images_per_s": ".1f", "interface": ".1f"},

@@ -154,7 +154,8 @@ def test_same_number_of_images_as_the_expected_figure_means_no_interval(
     run = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published")  # Acc@1 is 50 %
     found = run.read("accuracy")
     assert found["verdict"] == verdict
-    assert (found["drop_ci95_points"] is None) == (images == 40)
+    assert [check["metric"] for check in found["checks"]] == ["Acc@1", "Acc@5"]
+    assert all((check["drop_ci95_points"] is None) == (images == 40) for check in found["checks"])
     assert found["drop_points"] == pytest.approx(top1_percent - 50)
 
 
@@ -184,14 +185,41 @@ def test_without_an_expected_row_the_reference_is_the_yardstick(scored: Scored) 
     assert found["reference"]["agreement_percent"] == 0.0
 
 
-def test_a_failed_verdict_raises_and_carries_its_row(project: Path, scored: Scored) -> None:
+@pytest.fixture
+def take_as_current(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes a score count as current although the stages before it were not run."""
+    return lambda: monkeypatch.setattr(freshness, "problem", lambda *_, **__: None)
+
+
+def test_a_failed_verdict_raises_and_carries_its_row(
+    project: Path, scored: Scored, take_as_current: Callable[[], None]
+) -> None:
     expect(project, images=40, top1_percent=90.0)
     run = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published")
-    row = run.read("accuracy")
-    with pytest.raises(VerdictError, match=r"bs4: FAIL, Acc@1 is 40\.00 points below Published") as caught:
-        accuracy.require_pass(run, {**row, "verdict": "inconclusive"}, row)
-    assert caught.value.rows == [row]
-    accuracy.require_pass(run, {**row, "verdict": "inconclusive"}, {**row, "verdict": "pass"})
+    take_as_current()
+    failing = r"bs4: FAIL, Acc@1 is 50\.00 %, 40\.00 points below the 90\.00 % of Published, at most 1 below allowed"
+    with pytest.raises(VerdictError, match=failing) as caught:
+        accuracy.require_pass(run)
+    assert caught.value.rows == [run.read("accuracy")]
+
+
+def test_a_failure_of_acc5_alone_is_told_as_such(project: Path, scored: Scored, take_as_current: Callable[[], None]) -> None:
+    expect(project, images=40, top1_percent=50.0, top5_percent=99.0)
+    run = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published")
+    take_as_current()
+    with pytest.raises(VerdictError, match=r"FAIL, Acc@5 is 50\.00 %, 49\.00 points below the 99\.00 %"):
+        accuracy.require_pass(run)
+
+
+def test_without_a_published_figure_unrelated_answers_fail_however_low_the_accuracy(scored: Scored) -> None:
+    logits, labels = logits_with_ranks([5] * 40, 6)  # 0 % right
+    run = scored(logits, labels)
+    assert run.read("accuracy")["verdict"] == "pass"
+    np.save(run.file("logits"), -logits)
+    accuracy._score(run)
+    checks = {check["metric"]: check["verdict"] for check in run.read("accuracy")["checks"]}
+    assert checks["top-1 agreement"] == "fail"
+    assert run.read("accuracy")["verdict"] == "fail"
 
 
 def test_result_has_the_recipes_bytes() -> None:

@@ -76,7 +76,7 @@ def test_a_run_folder_that_cannot_be_written_is_named(project: Path, blocked: st
     else:
         path.parent.mkdir(exist_ok=True)
         path.write_text("a file where a folder should be")
-    with pytest.raises(ArtifactError, match=r"reports/test/(spec\.yaml|meta): cannot be written .*choose another `run` name"):
+    with pytest.raises(ArtifactError, match=r"reports/test/(spec\.yaml|meta): cannot be written .*or run elsewhere"):
         artifacts.open_run(write_spec(project))
 
 
@@ -128,7 +128,7 @@ def test_a_file_is_not_there_before_it_is_complete(project: Path) -> None:
 @pytest.mark.parametrize("make", [artifacts.write_dir, lambda path: artifacts.write_text(path, "")])
 def test_a_file_where_a_folder_should_be_is_an_artifact_error(project: Path, make) -> None:
     (project / "blocked").write_text("")
-    with pytest.raises(ArtifactError, match=r"blocked/x: cannot be written \(.+\); free or unlock it"):
+    with pytest.raises(ArtifactError, match=r"blocked/x: cannot be written \(.+\); free or unlock what"):
         make(project / "blocked" / "x")
 
 
@@ -155,7 +155,9 @@ def test_a_fingerprint_ignores_the_order_of_keys() -> None:
 def test_expected_figures_come_from_the_project_or_else_the_package(project: Path, whose: str) -> None:
     run = artifacts.open_run(write_spec(project, expected="deit_small"))
     if whose == "project":
-        (project / "params" / "expected.yaml").write_text("deit_small: {top1_percent: 12.5}")
+        (project / "params" / "expected.yaml").write_text(
+            "deit_small: {name: x, source: y, top1_percent: 12.5, top5_percent: 20.0}"
+        )
     row = artifacts.expected_row(run)
     assert row is not None
     assert row["top1_percent"] == (12.5 if whose == "project" else 79.9)
@@ -167,8 +169,23 @@ def test_an_unknown_row_of_expected_figures_is_refused_with_the_nearest(project:
         artifacts.expected_row(run)
 
 
-def test_figures_measured_by_the_demo_are_filled_in(project: Path) -> None:
+def test_the_demos_figures_are_refused_for_another_checkpoint(project: Path) -> None:
     run = artifacts.open_run(write_spec(project, expected="demo"))
+    with pytest.raises(SpecError, match=r"row 'demo' is measured on the demo's checkpoint, not 'tiny\.pth'"):
+        artifacts.expected_row(run)
+
+
+@pytest.mark.parametrize("row", ["{name: x, source: y, top1_percent: 50}", "{top1_percent: 50, top5_percent: 60}", "[1]"])
+def test_an_incomplete_row_of_expected_figures_is_named(project: Path, row: str) -> None:
+    (project / "params").mkdir(exist_ok=True)
+    (project / "params" / "expected.yaml").write_text(f"short: {row}")
+    run = artifacts.open_run(write_spec(project, expected="short"))
+    with pytest.raises(SpecError, match=r"expected\.yaml: short: "):
+        artifacts.expected_row(run)
+
+
+def test_figures_measured_by_the_demo_are_filled_in(project: Path) -> None:
+    run = artifacts.open_run(write_spec(project, expected="demo", checkpoint="demo"))
     measured = {"images": 300, "top1_percent": 94.0, "top5_percent": 99.0}
     artifacts.write_json(run.file("demo"), {**measured, "other": 1})
     row = artifacts.expected_row(run)

@@ -26,6 +26,9 @@ def run(*arguments: str) -> tuple[int, str]:
         (["params/test.yaml", "-s", "backend=onnx"], "key 'backend': expected 'onnxruntime'"),
         (["params/test.yaml", "-b", "0"], "key 'batch_sizes': expected one or more different positive integers"),
         (["params/test.yaml", "-b", "-8"], "key 'batch_sizes': expected one or more different positive integers"),
+        (["params/test.yaml", "-s", "expected=deit_smal"], "no row 'deit_smal'"),
+        (["params/test.yaml", "-s", "backend=pyacl"], "backend: 'pyacl' is not part of this version"),
+        (["params/test.yaml", "--from", "06", "--to", "02"], "nothing lies between"),
         (["params/test.yaml", "--from", "9"], "no notebook '9': give a number from 01 to 07"),
         (["params/test.yaml", "-s", "run=../elsewhere"], "key 'run': expected"),
     ],
@@ -76,7 +79,7 @@ def test_a_run_folder_that_cannot_be_written_is_named(project: Path, class_folde
     code, output = run("run", "params/test.yaml")
     assert code == 1
     assert "cannot be written" in output
-    assert "choose another `run` name" in output
+    assert "or run elsewhere" in output
 
 
 def test_render_refuses_a_folder_that_is_no_run(project: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.linear_model import Ridge
 
 from deit_helpers import demo
+from deit_helpers.model import seed_backbone
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,11 @@ def test_the_pictures_are_the_same_bytes_every_time(pictures: Path, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    demo.write_images(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def test_a_folder_that_is_there_is_replaced_whole(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "images" / "7").mkdir(parents=True)
+    (tmp_path / "images" / "7" / "mine.jpg").write_text("x")
+    demo.write_images(tmp_path / "images")
+    assert contents(tmp_path / "images") == contents(pictures)
 
 
 def test_pictures_appear_all_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +100,7 @@ def test_the_backbone_is_seeded_and_its_head_left_alone() -> None:
         torch.manual_seed(seed)
         model = timm.create_model(TINY["model"], num_classes=10, **TINY["model_args"])
         head = model.head.weight.detach().clone()
-        demo.seed_backbone(model)
+        seed_backbone(model)
         assert torch.equal(model.head.weight, head)
         states.append({name: weight for name, weight in model.state_dict().items() if not name.startswith("head")})
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -17,7 +17,8 @@ from deit_helpers import export, freshness, infer, surgery
 from deit_helpers.artifacts import Run
 from deit_helpers.ascend import benchmark
 from deit_helpers.errors import ArtifactError, BackendError, SpecError
-from deit_helpers.images import preprocess, read_index, tensors
+from deit_helpers.images import preprocess, tensors
+from deit_helpers.labels import read_index
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,11 @@ def test_the_summary_follows_from_the_latency_file(run: Run, size: int) -> None:
     assert found["latency_ms"]["mean"] == pytest.approx(sum(calls_ms) / len(rows), abs=1e-5)
     middle = (calls_ms[(len(rows) - 1) // 2] + calls_ms[len(rows) // 2]) / 2
     assert found["latency_ms"]["p50"] == pytest.approx(middle, abs=1e-5)
-    assert found["interface_images_per_s"] == pytest.approx(1000 * size * len(rows) / sum(calls_ms), rel=1e-4)
+    full = [row["interface_ms"] for row in rows if row["images"] == size]
+    assert found["interface_batches"] == len(full)
+    assert found["interface_images_per_s"] == pytest.approx(1000 * size * len(full) / sum(full), rel=1e-4)
+    wall_s = next(stage["seconds"] for stage in found["stages"] if stage["name"] == "e2e")
+    assert found["e2e_efficiency"] == pytest.approx(sum(calls_ms) / 1000 / wall_s, rel=1e-4)
     for name, column in (("data read", "read"), *((n, n) for n in ("preprocess", "inference", "postprocess"))):
         seconds = sum(row[f"{column}_ms"] for row in rows) / 1000
         stage = next(stage for stage in found["stages"] if stage["name"] == name)

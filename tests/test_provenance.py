@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pipeline import SIZES, copy_of, finished, new_run
 
-from deit_helpers import hashing, provenance
+from deit_helpers import hashing, machine, provenance
 from deit_helpers.artifacts import Run
 
 
@@ -60,7 +60,7 @@ def test_outside_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, error: 
         raise error
 
     monkeypatch.setattr(subprocess, "run", fail)
-    assert provenance.git_commit() is None
+    assert machine.git_commit.__wrapped__() is None
 
 
 def test_a_package_that_is_not_installed_has_no_version() -> None:

@@ -51,12 +51,13 @@ def command(model: PurePosixPath, input_name: str, shape: list[int], soc_version
 
 
 def _convert(run: Run) -> None:
-    from ..export import INPUT
-
-    shape = run.read("optimize")["input_shape"]
+    optimize = run.read("optimize")
+    shape = optimize["input_shape"]
     if shape[0] != run.batch_size:
         raise ToolError(f"{run.file('optimize')}: graph of batch size {shape[0]}, this run has {run.batch_size}")
-    arguments = command(PurePosixPath(run.relative(run.file("static_onnx"))), INPUT, shape, run.spec.soc_version)
+    arguments = command(
+        PurePosixPath(run.relative(run.file("static_onnx"))), optimize["input_name"], shape, run.spec.soc_version
+    )
     artifacts.write_json(
         run.file("convert"),
         {

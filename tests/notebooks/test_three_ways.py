@@ -110,7 +110,7 @@ def test_a_notebook_opened_too_early_names_the_one_to_run_first(tmp_path: Path) 
 
 
 def test_an_error_in_a_notebook_is_one_line_and_a_page(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project", checkpoint="weights.pth")
+    project = make_project(tmp_path / "project", checkpoint="weights.pth", expected=None)
     result = run_tool("deit_helpers", "run", "params/mini.yaml", "--to", "01", cwd=project)
     assert result.returncode == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
@@ -132,3 +132,31 @@ def test_a_failed_verdict_is_published_and_ends_in_failure(finished_project: Pat
     report = (project / "reports/mini/index.html").read_text()
     assert "Fail." in report
     assert "too good" in report
+    again = run_tool("deit_helpers", "run", "params/mini.yaml", "-s", "expected=perfect", cwd=project)
+    assert (again.returncode, "nothing to do" in again.stdout) == (1, True)  # the verdict is read from the files
+    assert "FAIL" in again.stderr
+
+
+def test_a_run_that_stops_early_still_has_a_report_that_says_what_is_missing(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", batch_sizes=[8])
+    result = run_tool("deit_helpers", "run", "params/mini.yaml", "--to", "04", cwd=project)
+    assert result.returncode == 0, result.stderr
+    report = (project / "reports/mini/index.html").read_text()
+    assert "Not scored yet." in report
+    assert "Not profiled yet." in report
+
+
+def test_a_page_with_an_error_is_made_again_and_the_report_stops_saying_pass(finished_project: Path, tmp_path: Path) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished_project, project)
+    logits = project / "reports/mini/bs8/logits.npy"
+    kept = logits.read_bytes()
+    logits.write_bytes(kept[:-4] + b"\0\0\0\0")
+    result = run_tool("deit_helpers", "run", "params/mini.yaml", "--from", "06", "--to", "06", cwd=project)
+    assert result.returncode == 1
+    assert "logits.npy was changed after it was made" in result.stderr.splitlines()[-1]
+    assert "Pass." not in (project / "reports/mini/index.html").read_text()
+    logits.write_bytes(kept)
+    assert run_tool("deit_helpers", "run", "params/mini.yaml", cwd=project).returncode == 0
+    assert "changed after it was made" not in (project / "reports/mini/bs8/06_accuracy.html").read_text()
+    assert "Pass." in (project / "reports/mini/index.html").read_text()
