@@ -154,12 +154,14 @@ def pages(run: Run) -> Links:
 
 def provenance(manifest: dict[str, Any]) -> Facts:
     machine = manifest["machine"]
+    measured = sorted({row["machine"] for path, row in manifest["artifacts"].items() if path.endswith("infer.json")})
     return Facts(
         "Where and with what this run was made",
         {
             "created": manifest["created"],
             "git commit": manifest["git_commit"] or "unknown",
-            "machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
+            "measured on": ", ".join(measured) or "nothing measured yet",
+            "page made on": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
             "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
         },
     )

@@ -14,7 +14,7 @@ from .backends import Profiler, open_backend
 from .errors import BackendError
 from .machine import machine
 
-PROFILED_IMAGES = 16  # at least so many images, and two batches, pass through the profiled session
+PROFILED_IMAGES = 24  # at least so many images pass through the profiled session; pages say how many batches
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _measure(run: Run) -> None:
     inference = run.read("infer")
     graph = onnx.load(run.file("static_onnx"))
     batch = next(images.batches(run, size)).tensor
-    iterations = max(2, -(-PROFILED_IMAGES // size))
+    iterations = -(-PROFILED_IMAGES // size)
     with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
         if not isinstance(backend, Profiler):
             raise BackendError(f"backend {run.spec.backend!r} has no profiler: profile it with the device's own tool")
