@@ -18,8 +18,8 @@ from .errors import ArtifactError, DeitError, SpecError
 from .publish import NOTEBOOKS, html_path, page_path
 
 ALONE = frozenset({"05_infer", "07_perf"})  # they measure time: nothing runs beside them
-# 01 and 04 need nothing of each other and may run side by side.
-GROUPS = {name: 0 if name in ("01_export", "04_preprocess") else i for i, name in enumerate(NOTEBOOKS)}
+# Side by side with the one named: 04 needs nothing of 01, and 03 only the 02 of its own batch size.
+BESIDE = {"04_preprocess": "01_export", "03_convert": "02_optimize"}
 # What a page shows of other batch sizes, besides its own stages.
 ACROSS = {"06_accuracy": ("score",), "07_perf": ("infer",), "report": tuple(freshness.STAGES)}
 
@@ -84,13 +84,18 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
         say(f"[{next(done)}/{len(steps)}] {step.name}")
         _run_notebook(step)
 
-    for _, group in itertools.groupby(steps, key=lambda step: GROUPS[step.notebook]):
+    def in_turn(lane: list[Step]) -> None:
+        for step in lane:
+            one(step)
+
+    for _, group in itertools.groupby(steps, key=lambda step: BESIDE.get(step.notebook, step.notebook)):
         members = list(group)
-        workers = 1 if members[0].notebook in ALONE else min(len(members), os.cpu_count() or 1)
+        lanes: dict[int | str, list[Step]] = {}
+        for step in members:
+            lanes.setdefault(step.run.batch_size or step.notebook, []).append(step)
         try:
-            with ThreadPoolExecutor(workers) as pool:
-                for future in [pool.submit(one, step) for step in members]:
-                    future.result()
+            with ThreadPoolExecutor(1 if members[0].notebook in ALONE else os.cpu_count()) as pool:
+                list(pool.map(in_turn, lanes.values()))
         except DeitError:
             if members[0].notebook != "report":  # the report must not go on showing what held before
                 _run_notebook(steps[-1])
