@@ -15,7 +15,7 @@ from PIL import Image
 
 CLASSES = 10
 HELD_OUT = 300  # no multiple of 8 or 32, so that the last batch is always partial
-TRAINING = 320
+TRAINING, FIRST_HELD_OUT = 200, 360  # of the shuffled digits
 SEED = 20121228  # the DeiT paper is arXiv 2012.12877
 
 
@@ -28,7 +28,7 @@ def write_images(folder: Path) -> None:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
     try:
         digits, labels = _digits()
-        for i in range(TRAINING, TRAINING + HELD_OUT):
+        for i in range(FIRST_HELD_OUT, FIRST_HELD_OUT + HELD_OUT):
             path = temporary / str(labels[i]) / f"{i:04d}.jpg"
             path.parent.mkdir(exist_ok=True)
             _picture(digits[i], i).save(path, quality=92)
