@@ -7,9 +7,13 @@ import functools
 import hashlib
 import json
 import os
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+# ast.parse fails now and then when two threads call it at once (CPython gh-106905), and notebooks run in threads.
+_PARSER = threading.Lock()
 
 
 def sha256(path: Path) -> str:
@@ -62,7 +66,9 @@ def code_sha256(module: str) -> str:
         seen[name] = text
         if path.name == "__init__.py" and "import_module" in text:  # a registry: it loads its modules by name
             todo += [f"{name}.{part.stem}" for part in path.parent.glob("*.py")]
-        for node in ast.walk(ast.parse(text)):
+        with _PARSER:
+            tree = ast.parse(text)
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level:
                 base = name.rpartition(".")[0] if node.level == 1 else ""
                 target = ".".join(part for part in (base, node.module) if part)
