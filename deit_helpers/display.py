@@ -1,7 +1,7 @@
-"""What a notebook cell ends in: values that render as accessible HTML and as Markdown.
+"""What a notebook cell ends in: values that render as accessible HTML.
 
 Our own table rather than pandas' Styler: it marks headings with a scope, scrolls by keyboard on a narrow screen, and the
-notebooks without arithmetic are spared the import. `Table.frame()` gives the DataFrame.
+notebooks without arithmetic are spared the import.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 Cell = str | int | float | None
@@ -25,7 +24,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings. Numbers are aligned right; `quoted` rows were measured elsewhere and are marked so.
+    """Rows under headings. Numbers are aligned right; `quoted` rows were measured elsewhere, `alarm` rows are wrong.
 
     Attributes:
         caption: what was measured, on what, over how many samples.
@@ -37,6 +36,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     formats: dict[str, str] = field(default_factory=dict)
     quoted: frozenset[int] = frozenset()
+    alarm: frozenset[int] = frozenset()
 
     def text(self, column: str, value: Cell) -> str:
         if value is None:
@@ -53,26 +53,13 @@ class Table:
                 f"<td{_number_class(self, i)}>{html.escape(self.text(self.columns[i], value))}</td>"
                 for i, value in enumerate(row)
             )
-            body.append(f'<tr class="quoted">{cells}</tr>' if number in self.quoted else f"<tr>{cells}</tr>")
+            kind = "quoted" if number in self.quoted else "alarm" if number in self.alarm else ""
+            body.append(f'<tr class="{kind}">{cells}</tr>' if kind else f"<tr>{cells}</tr>")
         label = html.escape(self.caption, quote=True)
         return (
             f'<div class="table" role="region" tabindex="0" aria-label="{label}">{_open_table(self.caption)}'
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
         )
-
-    def _repr_markdown_(self) -> str:
-        def line(cells: Sequence[str]) -> str:
-            return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-        rule = ["---:" if _is_number(self, i) else "---" for i in range(len(self.columns))]
-        rows = [[self.text(c, value) for c, value in zip(self.columns, row, strict=True)] for row in self.rows]
-        return "\n".join([line(list(self.columns)), line(rule), *map(line, rows), "", self.caption])
-
-    def frame(self) -> pd.DataFrame:
-        """The table as a DataFrame, for exploring."""
-        import pandas as pd
-
-        return pd.DataFrame(list(self.rows), columns=list(self.columns))
 
 
 @dataclass(frozen=True)
@@ -88,9 +75,6 @@ class Facts:
             for name, value in self.values.items()
         )
         return f'<div class="table facts">{_open_table(self.caption)}<tbody>{rows}</tbody></table></div>'
-
-    def _repr_markdown_(self) -> str:
-        return "\n".join([self.caption, "", *(f"- {name}: {value}" for name, value in self.values.items())])
 
 
 def from_records(
@@ -133,9 +117,6 @@ class Chart:
             f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
         )
 
-    def _repr_markdown_(self) -> str:
-        return f"{self.caption}\n\n{self.alt}"
-
 
 @dataclass(frozen=True)
 class Gallery:
@@ -168,9 +149,6 @@ class Banner:
     def _repr_html_(self) -> str:
         title, text = html.escape(self.title), html.escape(self.text)
         return f'<div class="banner {self.kind}" role="note"><strong>{title}</strong> {text}</div>'
-
-    def _repr_markdown_(self) -> str:
-        return f"**{self.title}** {self.text}"
 
 
 @dataclass(frozen=True)

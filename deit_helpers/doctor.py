@@ -23,6 +23,7 @@ _OPTIONAL = {
     "torch": ("export (01)", "pip install 'deit-report[export]'"),
     "timm": ("export (01)", "pip install 'deit-report[export]'"),
     "onnxsim": ("optimize (02)", "pip install 'deit-report[export]'"),
+    "onnx-ir": ("optimize (02)", "pip install 'deit-report[export]'"),
     "scikit-learn": ("the embedded demo", "pip install 'deit-report[demo]'"),
     "openvino": ("backend openvino, in a later version", "pip install 'deit-report[openvino]'"),
 }

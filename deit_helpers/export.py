@@ -35,7 +35,8 @@ def _export(run: Run) -> None:
     import torch
 
     module = model.build(run)
-    names, crops = images.sample(run, PARITY_IMAGES)
+    names, pixels = images.sample_crops(run, PARITY_IMAGES)
+    crops = images.tensors(pixels, run.spec.recipe)
     with torch.inference_mode():
         expected = module(torch.from_numpy(crops)).numpy()
     with artifacts.atomic(run.file("onnx")) as temporary:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -105,6 +107,63 @@ def families(run: Run) -> Chart | Banner:
         "the counterpart work"
     )
     return Chart(figure, caption, text)
+
+
+def attention_block(run: Run) -> Chart | Banner:
+    """The first attention before and after the edits, drawn from the graph: operators, shapes, what is out of alignment."""
+    blocks = run.read("optimize")["block"]
+    if not blocks["before"]:
+        return Banner("note", "No picture.", "This graph has no attention.")
+    sides = {name: nodes for name, nodes in blocks.items() if name == "before" or nodes != blocks["before"]}
+    depth = max(_layers(nodes)[-1][1] for nodes in sides.values()) + 1
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 0.5 + 0.34 * depth))
+        for axes, (name, nodes) in zip(np.atleast_1d(figure.subplots(1, len(sides))), sides.items(), strict=True):
+            _draw_block(axes, nodes)
+            axes.set_title(f"{name} the edits" if len(sides) > 1 else "no edits", fontsize=10)
+            axes.set(xlim=(-0.65, 2.65), ylim=(depth - 0.4, -0.6))
+            axes.axis("off")
+    text = "; ".join(
+        f"{name}: {' → '.join(node['op_type'] for node in nodes)}, results out of alignment: "
+        + (", ".join(node["op_type"] for node in nodes if node["aligned"] is False) or "none")
+        for name, nodes in sides.items()
+    )
+    caption = "The first attention block, operators and the last two dimensions of their results"
+    key = "blue: multiples of 16; orange, dashed: not; grey: layout work, which has no blocks of its own"
+    return Chart(figure, f"{caption}, bs{run.batch_size}; {key}", text)
+
+
+def _layers(nodes: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Column (0, 1, 2 for queries, keys, values; 1 elsewhere) and row of every node, rows by longest path."""
+    row: dict[str, int] = {}
+    column: dict[str, int] = {}
+    places = []
+    for node in nodes:
+        y = 1 + max((row[name] for name in node["inputs"] if name in row), default=-1)
+        free = [x for x in (1, 0, 2) if (x, y) not in places]
+        above = [column[name] for name in node["inputs"] if name in column]
+        wanted = above[0] if len(above) == 1 else 1
+        x = wanted if wanted in free else min(free, key=lambda x: abs(x - wanted), default=wanted)
+        places.append((x, y))
+        fan = [0, 1, 2] if len(node["outputs"]) == 3 else [x] * len(node["outputs"])
+        row.update(dict.fromkeys(node["outputs"], y))
+        column.update(zip(node["outputs"], fan, strict=True))
+    return places
+
+
+def _draw_block(axes: Any, nodes: list[dict[str, Any]]) -> None:
+    at: dict[str, tuple[int, int]] = {}
+    for node, (x, y) in zip(nodes, _layers(nodes), strict=True):
+        for name in node["inputs"]:
+            if name in at:
+                axes.annotate(
+                    "", (x, y - 0.3), (at[name][0], at[name][1] + 0.3), arrowprops={"arrowstyle": "-", "color": "#888888"}
+                )
+        colour, line = {True: (PURE, "-"), False: (END_TO_END, "--"), None: ("#999999", "-")}[node["aligned"]]
+        box = {"boxstyle": "round,pad=0.2", "edgecolor": colour, "linestyle": line}
+        shape = "×".join(map(str, node["shape"][-2:]))
+        axes.text(x, y, f"{node['op_type']} {shape}", ha="center", va="center", fontsize=6, bbox={"facecolor": "white", **box})
+        at.update(dict.fromkeys(node["outputs"], (x, y)))
 
 
 def classes(run: Run) -> Chart:

@@ -50,8 +50,8 @@ STAGES = {
         ("onnx", "export"), ("torch", "timm", "onnx", "onnxruntime"), per_batch=False,
     ),
     "optimize": Stage(
-        "02_optimize", "surgery", ("edits", *_DATA_KEYS), ("onnx", "source"), ("static_onnx", "optimize"),
-        ("onnx", "onnxsim", "onnxruntime"),
+        "02_optimize", "surgery", ("edits", "allow_inexact", *_DATA_KEYS), ("onnx", "source"), ("static_onnx", "optimize"),
+        ("onnx", "onnx-ir", "onnxsim", "onnxruntime"),
     ),
     "convert": Stage("03_convert", "ascend.atc", ("backend", "precision", "soc_version"), ("static_onnx",), ("convert",)),
     "preprocess": Stage(

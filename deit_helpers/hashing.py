@@ -70,7 +70,8 @@ def code_sha256(module: str) -> str:
             tree = ast.parse(text)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level:
-                base = name.rpartition(".")[0] if node.level == 1 else ""
+                inside = name if path.name == "__init__.py" else name.rpartition(".")[0]
+                base = inside if node.level == 1 else inside.rpartition(".")[0]
                 target = ".".join(part for part in (base, node.module) if part)
                 todo += [target] if node.module else []
                 todo += [".".join(part for part in (target, alias.name) if part) for alias in node.names]

@@ -28,11 +28,12 @@ from .spec import PreprocessSpec
 
 FINGERPRINT_IMAGES = 8
 MAX_ASPECT = 50  # a narrower image would grow to gigabytes when its short side is resized
+_FLOAT = np.dtype(np.float32)
 _CHUNK = 256  # images decoded ahead of the writer: bounds memory whatever the size of the data set
 
 
 class Batch(NamedTuple):
-    """`tensor` (B, 3, H, W) float32; rows where `valid` (B,) is False are padding; `start` counts images."""
+    """`tensor` (B, 3, H, W) float32, or (B, H, W, 3) uint8; rows where `valid` (B,) is False are padding."""
 
     start: int
     tensor: np.ndarray
@@ -103,6 +104,11 @@ def tensors(crops: np.ndarray, recipe: PreprocessSpec) -> np.ndarray:
     return x
 
 
+def prepare(crops: np.ndarray, recipe: PreprocessSpec, dtype: np.dtype) -> np.ndarray:
+    """What a model takes in: normalised tensors, or the crops as they are where it normalises 8-bit images itself."""
+    return crops if dtype == np.uint8 else tensors(crops, recipe)
+
+
 def read_store(run: Run, start: int, stop: int) -> np.ndarray:
     """Crops `start` to `stop` (N, H, W, 3) uint8 of the store, or fewer at its end.
 
@@ -111,10 +117,10 @@ def read_store(run: Run, start: int, stop: int) -> np.ndarray:
     return np.array(np.load(run.file("images"), mmap_mode="r")[start:stop])
 
 
-def batches(run: Run, batch_size: int) -> Iterator[Batch]:
-    """The store as float batches of exactly `batch_size` rows; the last is padded with its last image, and masked."""
+def batches(run: Run, batch_size: int, dtype: np.dtype = _FLOAT) -> Iterator[Batch]:
+    """The store as batches of exactly `batch_size` rows; the last is padded with its last image, and masked."""
     for start in range(0, run.read("preprocess")["images"], batch_size):
-        yield pad(start, tensors(read_store(run, start, start + batch_size), run.spec.recipe), batch_size)
+        yield pad(start, prepare(read_store(run, start, start + batch_size), run.spec.recipe, dtype), batch_size)
 
 
 def write_npy_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
@@ -129,8 +135,8 @@ def pad(start: int, tensor: np.ndarray, batch_size: int) -> Batch:
     return Batch(start, np.concatenate([tensor, tensor[-1:].repeat(short, axis=0)]) if short else tensor, valid)
 
 
-def sample(run: Run, count: int) -> tuple[list[str], np.ndarray]:
-    """Names and tensors (count, 3, H, W) of images spread evenly over the data set, for comparing graphs on real crops.
+def sample_crops(run: Run, count: int) -> tuple[list[str], np.ndarray]:
+    """Names and crops (count, H, W, 3) uint8 of images spread evenly over the data set, for comparing graphs.
 
     A data set smaller than `count` is repeated.
     """
@@ -138,7 +144,7 @@ def sample(run: Run, count: int) -> tuple[list[str], np.ndarray]:
     starts = [i * len(items) // count for i in range(count)]
     with _quiet_pillow():
         chosen = [_first_decodable(run, items[start:] + items[:start]) for start in starts]
-    return [name for name, _ in chosen], tensors(np.stack([pixels for _, pixels in chosen]), run.spec.recipe)
+    return [name for name, _ in chosen], np.stack([pixels for _, pixels in chosen])
 
 
 def _first_decodable(run: Run, items: list[Item]) -> tuple[str, np.ndarray]:

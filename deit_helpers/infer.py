@@ -61,7 +61,7 @@ def _infer(run: Run) -> None:
             made_for = f"{run.file('static_onnx')}: made for batches of {backend.batch_size}"
             raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
         accuracy.check_labels(names, targets, backend.classes)
-        warmup_ms = _warm_up(backend, next(images.batches(run, run.size)))
+        warmup_ms = _warm_up(backend, next(images.batches(run, run.size, backend.dtype)))
         with artifacts.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
             start = time.perf_counter()
             images.write_npy_header(file, "<f4", (len(targets), backend.classes))
@@ -89,7 +89,7 @@ def _stream(run: Run, backend: Backend, targets: np.ndarray, file: BinaryIO) -> 
             ticks = [clock()]
             crops = images.read_store(run, start, start + size)
             ticks.append(clock())
-            tensor = images.tensors(crops, recipe)
+            tensor = images.prepare(crops, recipe, backend.dtype)
             ticks.append(clock())
             batch = images.pad(start, tensor, size)
             called = clock()

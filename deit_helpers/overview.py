@@ -10,6 +10,7 @@ from . import freshness, publish
 from .accuracy import TOP
 from .artifacts import Run
 from .display import Banner, Cell, Facts, Links, Table, runtime_text
+from .graph_tables import operators_changed
 
 
 def per_batch(run: Run, stage: str, name: str) -> dict[int, dict[str, Any] | str]:
@@ -129,18 +130,23 @@ def summary(run: Run) -> Facts:
 
 
 def graphs(run: Run) -> Table:
-    """One row per batch size: shape, operators before and after, certificate."""
-    columns = ["batch size", "input", "operators exported", "operators static", "edit", "max abs diff", "same top-1 %"]
+    """One row per batch size and edit: the certificate, and the operators it added and removed."""
+    columns = ["batch size", "edit", "verdict", "max abs diff", "same top-1 %", "nodes", "operators"]
     rows: list[list[Cell]] = []
-    for size, row in per_batch(run, "optimize", "optimize").items():
-        if isinstance(row, str):
-            rows.append([size, row, *[None] * 5])
+    alarm = set()
+    for size, optimize in per_batch(run, "optimize", "optimize").items():
+        if isinstance(optimize, str):
+            rows.append([size, None, optimize, *[None] * 4])
             continue
-        shape = "×".join(map(str, row["input_shape"]))
-        counts = [sum(row[key].values()) for key in ("operators_before", "operators_after")]
-        rows += [[size, shape, *counts, e["name"], e["max_abs_diff"], e["top1_agreement"]] for e in row["edits"]]
-    caption = "Static graphs, each certified against the exported graph on real crops and noise"
-    return Table(caption, columns, rows, {"max abs diff": ".1e", "same top-1 %": ".2f"})
+        for row in (*optimize["edits"], *([optimize["chain"]] if run.spec.edits else [])):
+            if row["verdict"] == "not equal":
+                alarm.add(len(rows))
+            verdict = row["verdict"] if row["applied"] else f"not applied: {row['reason']}"
+            nodes = f"{row['nodes_before']} → {row['nodes_after']}"
+            numbers = [row["max_abs_diff"], row["top1_agreement"], nodes, operators_changed(row)]
+            rows.append([size, row["name"], verdict, *numbers])
+    caption = "Static graphs: each edit certified against the graph before it, on real crops, noise and hostile images"
+    return Table(caption, columns, rows, {"max abs diff": ".1e", "same top-1 %": ".2f"}, alarm=frozenset(alarm))
 
 
 def pages(run: Run) -> Links:

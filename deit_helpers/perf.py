@@ -49,12 +49,11 @@ def _measure(run: Run) -> None:
     size = run.size
     inference = run.read("infer")
     graph = onnx.load(run.file("static_onnx"))
-    batch = next(images.batches(run, size)).tensor
     iterations = -(-PROFILED_IMAGES // size)
     with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
         if not isinstance(backend, Profiler):
             raise BackendError(f"backend {run.spec.backend!r} has no profiler: profile it with the device's own tool")
-        events = backend.profile(batch, iterations)
+        events = backend.profile(next(images.batches(run, size, backend.dtype)).tensor, iterations)
         peak = backend.peak_flops_per_s()
         runtime = backend.describe()
     table = profile.table_from_onnxruntime(events, profile.layer_norm_nodes(graph))

@@ -99,6 +99,7 @@ class RunSpec(_Frozen):
     bins: bool = False
     opset: int = Field(default=11, ge=9, le=18)
     edits: tuple[str, ...] = ()
+    allow_inexact: bool = False
     backend: Literal["onnxruntime", "openvino", "pyacl", "torch"] = "onnxruntime"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     device: int = Field(default=0, ge=0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import labels
 from .artifacts import Run
-from .display import Banner, Cell, Facts, Gallery, Table, from_records, runtime_text
+from .display import Banner, Facts, Gallery, Table, from_records, runtime_text
 
 DEMO_NOTE = (
     "Digits, a seeded random backbone and a head fitted on other digits. These figures exercise the pipeline; "
@@ -43,34 +43,6 @@ def parity(run: Run) -> Table:
         export["parity_images"],
         {"image": "image", "torch_top1": "torch top-1", "onnx_top1": "ONNX top-1", "max_abs_diff": "max abs diff"},
         {"max_abs_diff": ".2e"},
-    )
-
-
-def operators(run: Run) -> Table:
-    """Operators of the exported and of the static graph; those the symbolic batch needed are gone."""
-    optimize = run.read("optimize")
-    before, after = optimize["operators_before"], optimize["operators_after"]
-    rows: list[list[Cell]] = [[op, before.get(op, 0), after.get(op, 0)] for op in sorted(before | after)]
-    rows.append(["all", sum(before.values()), sum(after.values())])
-    shape = "×".join(map(str, optimize["input_shape"]))
-    return Table(f"Operators before and after, input {shape}", ("operator", "exported", f"bs{run.batch_size}"), rows)
-
-
-def certificates(run: Run) -> Table:
-    return from_records(
-        f"Certificate of every edit, bs{run.batch_size}: logits before against after on real crops and noise",
-        [{**row, "verdict": "identical" if row["exact"] else "equal within rounding"} for row in run.read("optimize")["edits"]],
-        {
-            "name": "edit",
-            "verdict": "verdict",
-            "max_abs_diff": "max abs diff",
-            "relative_diff": "diff / std",
-            "top1_agreement": "top-1 agreement %",
-            "images": "tensors",
-            "nodes_before": "nodes before",
-            "nodes_after": "nodes after",
-        },
-        {"max_abs_diff": ".1e", "relative_diff": ".1e", "top1_agreement": ".2f"},
     )
 
 

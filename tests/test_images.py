@@ -208,7 +208,7 @@ def test_skipping_every_image_is_an_error(project: Path) -> None:
     with pytest.raises(ArtifactError, match="pictures: none of its 1 images can be decoded"):
         images.preprocess(run)
     with pytest.raises(ArtifactError, match="pictures: none of its 1 images can be decoded"):
-        images.sample(run, 2)
+        images.sample_crops(run, 2)
 
 
 def test_pillows_remarks_on_palettes_do_not_leak_into_the_process(project: Path) -> None:
@@ -240,15 +240,15 @@ def test_padded_rows_are_masked_and_repeat_the_last_image(class_folders: Path, b
 def test_a_sample_is_spread_over_the_data_set_and_repeats_a_small_one(class_folders: Path) -> None:
     run = open_run(class_folders)
     everything = [item.name for item in images.list_images(run)]
-    names, tensors = images.sample(run, 3)
+    names, crops = images.sample_crops(run, 3)
     assert names == [everything[0], everything[4], everything[8]]
     with Image.open(class_folders / names[1]) as image:
-        np.testing.assert_array_equal(tensors[1], torchvision_tensor(image, "deit"))
-    assert sorted(images.sample(run, 26)[0]) == sorted(everything * 2)
+        np.testing.assert_array_equal(images.tensors(crops[1:2], RECIPES["deit"])[0], torchvision_tensor(image, "deit"))
+    assert sorted(images.sample_crops(run, 26)[0]) == sorted(everything * 2)
 
 
 def test_a_sample_passes_over_damaged_images_only_where_they_are_skipped(class_folders: Path) -> None:
     damaged(class_folders / "apple" / "00.jpg", "truncated")
-    assert images.sample(open_run(class_folders, on_bad_image="skip"), 2)[0] == ["apple/03.jpg", "berry/04.jpg"]
+    assert images.sample_crops(open_run(class_folders, on_bad_image="skip"), 2)[0] == ["apple/03.jpg", "berry/04.jpg"]
     with pytest.raises(ArtifactError, match=r"apple/00\.jpg: cannot be decoded"):
-        images.sample(open_run(class_folders), 2)
+        images.sample_crops(open_run(class_folders), 2)

@@ -30,11 +30,18 @@ class Profiler(Protocol):
 
 
 class Backend(ABC):
-    """One loaded model. Subclasses set `batch_size` (None: any), `classes` and `image_px`, and implement `_infer`."""
+    """One loaded model. Subclasses set what it takes and gives, and implement `_infer`.
+
+    Attributes:
+        batch_size: None: any.
+        dtype: float32 for normalised (B, 3, H, W), uint8 for crops (B, H, W, 3) that the model normalises itself.
+        image_px: H and W.
+    """
 
     batch_size: int | None
     classes: int
     image_px: int
+    dtype: np.dtype
 
     def __init__(self, model: Path, precision: str = "fp32", device: int = 0):
         self.model, self.precision, self.device = model, precision, device
@@ -49,7 +56,7 @@ class Backend(ABC):
         """Run one batch.
 
         Args:
-            batch: (B, 3, H, W) float32, C-contiguous, normalised.
+            batch: as `images.prepare` makes it for `dtype`, C-contiguous.
 
         Returns:
             Logits (B, C) float32, owned by the caller.
@@ -60,10 +67,11 @@ class Backend(ABC):
         if self.batch_size is not None and len(batch) != self.batch_size:
             made_for = f"batch of {len(batch)} images, {self.model.name} was made for {self.batch_size}"
             raise BackendError(f"{made_for}: pad it with images.pad")
-        if batch.dtype != np.float32:
-            raise BackendError(f"batch of {batch.dtype}, {self.model.name} takes float32: convert it with images.tensors")
-        if batch.shape[1:] != (3, self.image_px, self.image_px):
-            raise BackendError(f"images of shape {batch.shape[1:]}, {self.model.name} takes 3x{self.image_px}x{self.image_px}")
+        if batch.dtype != self.dtype:
+            raise BackendError(f"batch of {batch.dtype}, {self.model.name} takes {self.dtype}: convert it with images.prepare")
+        takes = (self.image_px, self.image_px, 3) if self.dtype == np.uint8 else (3, self.image_px, self.image_px)
+        if batch.shape[1:] != takes:
+            raise BackendError(f"images of shape {batch.shape[1:]}, {self.model.name} takes {'x'.join(map(str, takes))}")
         logits = self._infer(batch)
         if logits.shape != (len(batch), self.classes):
             raise BackendError(

@@ -1,0 +1,53 @@
+"""The simplifier, in a process of its own with a limit of time and memory: it may crash, hang or return another graph.
+
+`python -m deit_helpers.simplifier IN OUT` simplifies one file; `simplify` runs that.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+
+LIMIT_S = 300
+LIMIT_BYTES = 16 << 30  # of address space; a DeiT-base graph takes 3 GiB of it
+
+
+def simplify(graph: Path, simplified: Path, limit_s: float = LIMIT_S, limit_bytes: int = LIMIT_BYTES) -> str | None:
+    """Simplify `graph` into the file `simplified`.
+
+    Returns:
+        None, or in one line why there is no simplified graph: it crashed, ran out of time or memory.
+    """
+    command = [sys.executable, "-m", __name__, str(graph), str(simplified), str(limit_bytes)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired:
+        return f"onnxsim did not end within {limit_s:g} s"
+    if done.returncode == 0 and simplified.is_file():
+        return None
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"failed with exit code {done.returncode}"
+    return f"onnxsim {how}{': ' + lines[-1] if lines else ''}"
+
+
+def main(graph: Path, simplified: Path, limit_bytes: int) -> None:
+    """Fold what is constant once the batch size is. Operators are not fused: their names stay those of torch's modules."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system: the limit of time still holds
+        pass
+    else:
+        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+    import onnxsim
+
+    model, same = onnxsim.simplify(onnx.load(graph), perform_optimization=False)
+    if not same:
+        sys.exit("its own check found the simplified graph different from the original")
+    onnx.save(model, simplified)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,170 @@
+"""02_optimize: the exported graph -> one static graph per batch size, edited as the spec asks, with certificates.
+
+Nothing is trusted: the simplifier's result and every edit are run against the graph before them, and the chain as a whole
+against the exported graph.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from .. import artifacts, freshness, labels, simplifier
+from ..artifacts import Run
+from ..errors import GraphError, SpecError
+from ..spec import nearest
+from . import alignment, certificate
+from .certificate import UNEQUAL, Observation
+from .edits import EDITS
+from .graph import Graph, with_shapes
+
+_OF_THE_SYMBOLIC_BATCH = frozenset({"Where", "Equal", "Expand", "Shape", "ConstantOfShape"})
+
+
+def optimize(run: Run) -> dict[str, Any]:
+    """Stage 02: fix the batch size, simplify, apply the spec's edits, and certify each step and the whole.
+
+    Returns:
+        The content of `optimize.json`.
+
+    Raises:
+        SpecError: an unknown edit, or one that is no identity without `allow_inexact`.
+        GraphError: an edit found nothing to edit, or a graph that must be equivalent is not.
+    """
+    check_edits(run.spec.edits, run.spec.allow_inexact)
+    labels.source_folder(run)
+    freshness.ensure(run, "optimize", lambda: _optimize(run))
+    return run.read("optimize")
+
+
+def check_edits(names: Sequence[str], allow_inexact: bool) -> None:
+    """Check the `edits` of a spec.
+
+    Raises:
+        SpecError: an unknown name, a name twice, or an edit that is no identity without `allow_inexact`.
+    """
+    for name in names:
+        if name not in EDITS:
+            raise SpecError(f"edits: unknown edit {name!r}{nearest(name, list(EDITS))}; known edits: {', '.join(EDITS)}")
+        if names.count(name) > 1:
+            raise SpecError(f"edits: {name!r} is listed {names.count(name)} times: list it once")
+        if not EDITS[name].exact and not allow_inexact:
+            raise SpecError(f"edits: {name!r} changes what the model computes: leave it out, or set allow_inexact: true")
+
+
+def fix_batch(graph: onnx.ModelProto, batch_size: int) -> onnx.ModelProto:
+    """Set the first dimension of every graph input and output, in place."""
+    for value in [*graph.graph.input, *graph.graph.output]:
+        value.type.tensor_type.shape.dim[0].Clear()
+        value.type.tensor_type.shape.dim[0].dim_value = batch_size
+    return graph
+
+
+def static_batch(graph: onnx.ModelProto) -> int:
+    """The batch size built into a graph.
+
+    Raises:
+        GraphError: inputs and outputs disagree, or a dimension is symbolic.
+    """
+    sizes = {value.type.tensor_type.shape.dim[0].dim_value for value in [*graph.graph.input, *graph.graph.output]}
+    if len(sizes) != 1 or 0 in sizes:
+        raise GraphError(f"the graph's inputs and outputs have batch sizes {sorted(sizes)}, expected one positive number")
+    return sizes.pop()
+
+
+def _optimize(run: Run) -> None:
+    exported = certificate.operators(onnx.load(run.file("onnx")))
+    chosen = certificate.probes(run)
+    with tempfile.TemporaryDirectory(prefix="deit-report-") as folder:
+        first = certificate.observe(run.file("onnx"), chosen, run.size)
+        path, rows, base = _simplified(run, Path(folder), chosen, first)
+        proto, last = onnx.load(path), base
+        simplified = Graph(proto)
+        for number, name in enumerate(run.spec.edits):
+            following = Path(folder) / f"{number}_{name}.onnx"
+            graph = Graph(proto)
+            EDITS[name].apply(graph, run.spec.recipe)
+            proto = graph.proto()
+            onnx.save(proto, following)
+            seen = certificate.observe(following, chosen, run.size)
+            rows.append(_declared(name, certificate.certify(name, last, seen)))
+            last = seen
+        chain = certificate.certify("chain", first, last)
+        inexact = [name for name in run.spec.edits if not EDITS[name].exact]
+        if chain["verdict"] == UNEQUAL and not inexact:
+            raise _unequal(chain)
+        if static_batch(proto) != run.batch_size:
+            raise GraphError(f"the graph came out with batch size {static_batch(proto)}, expected {run.batch_size}")
+        onnx.checker.check_model(proto, full_check=True)
+        with artifacts.atomic(run.file("static_onnx")) as temporary:
+            onnx.save(proto, temporary)
+    final = Graph(proto)
+    artifacts.write_json(
+        run.file("optimize"),
+        {
+            "batch_size": run.batch_size,
+            "opset": final.opset,
+            "input_name": last.interface["input"]["name"],
+            "input_shape": last.interface["input"]["shape"],
+            "input_dtype": last.interface["input"]["dtype"],
+            "output_shape": last.interface["output"]["shape"],
+            "edits": rows,
+            "chain": chain,
+            "inexact_edits": inexact,
+            "operators_before": exported,
+            "operators_after": last.operators,
+            "operators_simplified": base.operators,
+            "alignment": {
+                side: {"matrices": alignment.table(graph), "broken_runs": alignment.broken_runs(graph)}
+                for side, graph in (("before", simplified), ("after", final))
+            },
+            "block": {"before": alignment.block(simplified), "after": alignment.block(final)},
+        },
+    )
+
+
+def _simplified(
+    run: Run, folder: Path, chosen: list[certificate.Probe], first: Observation
+) -> tuple[Path, list[dict[str, Any]], Observation]:
+    """The simplified graph, or the shape-fixed one when the simplifier failed or its graph is not equivalent."""
+    fixed, path = folder / "fixed.onnx", folder / "simplified.onnx"
+    onnx.save(fix_batch(onnx.load(run.file("onnx")), run.size), fixed)
+    why = simplifier.simplify(fixed, path)
+    if why is None:
+        onnx.save(Graph(with_shapes(onnx.load(path))).proto(), path)
+        seen = certificate.observe(path, chosen, run.size)
+        row = certificate.certify("simplify", first, seen)
+        left = sorted(_OF_THE_SYMBOLIC_BATCH & seen.operators.keys())
+        if row["verdict"] != UNEQUAL and not left:
+            return path, [_declared("simplify", row)], seen
+        why = f"left {', '.join(left)} of the symbolic batch" if left else "the simplified graph is not equivalent"
+    onnx.save(with_shapes(onnx.load(fixed)), fixed)
+    seen = certificate.observe(fixed, chosen, run.size)
+    row = {**certificate.certify("simplify", first, seen), "applied": False, "reason": why}
+    return fixed, [_declared("simplify", row)], seen
+
+
+def _declared(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what the edit claims.
+
+    Raises:
+        GraphError: an edit declared exact is not.
+    """
+    edit = EDITS.get(name)
+    declared = edit is None or edit.exact
+    if declared and row["verdict"] == UNEQUAL:
+        raise _unequal(row)
+    return {**row, "declared_exact": declared, "purpose": edit.purpose if edit else "what the symbolic batch left is folded"}
+
+
+def _unequal(row: dict[str, Any]) -> GraphError:
+    worst = max(row["probes"], key=lambda probe: probe["max_abs_diff"])
+    found = f"max abs diff {row['max_abs_diff']:.2g} (on {worst['kind']}), top-1 agreement {row['top1_agreement']:.1f} %"
+    expected = f"expected at most {certificate.MAX_DIFF:g} and 100 %"
+    return GraphError(
+        f"{row['name']}: the graph is not equivalent, {found}, {expected}: leave the edit out and report the graph"
+    )

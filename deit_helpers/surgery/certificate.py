@@ -1,0 +1,179 @@
+"""The certificate of an edit: the graph before against the graph after, on real crops, noise and hostile images.
+
+Every graph is run once on all probes; a certificate compares two such observations.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from .. import accuracy, images
+from ..artifacts import Run
+from ..backends import Backend, open_backend
+
+REAL_CROPS, NOISE = 8, 4  # with the hostile images 20 in all
+MAX_DIFF = 1e-4  # absolute or of the logits' std, whichever allows more: fp32 rounding; a real error is far larger
+MAGNITUDE = 100  # of the probes that no 8-bit image can hold
+TIMED_S = 1.0  # a graph runs for at least so long, and on all probes
+SEED = 0
+IDENTICAL, ROUNDING, UNEQUAL = "identical", "equal within rounding", "not equal"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Some images of one kind: normalised (N, 3, H, W) float32, and as (N, H, W, 3) uint8 where 8 bits can hold them."""
+
+    kind: str
+    tensors: np.ndarray
+    crops: np.ndarray | None
+
+    def input(self, dtype: np.dtype) -> np.ndarray | None:
+        """What a graph with this input type takes, None if it cannot take it."""
+        return self.crops if dtype == np.uint8 else self.tensors
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a graph did with the probes, and what it looks like."""
+
+    logits: dict[str, np.ndarray]
+    batch_ms: list[float]
+    operators: dict[str, int]
+    softmax_tokens: list[int]
+    interface: dict[str, Any]
+
+
+def probes(run: Run) -> list[Probe]:
+    """Real crops of the run's images, noise, and images chosen to break an edit."""
+    recipe, side = run.spec.recipe, run.spec.recipe.crop_px
+    rng = np.random.default_rng(SEED)
+    _, crops = images.sample_crops(run, REAL_CROPS)
+    one = np.zeros((2, side, side, 3), np.uint8)
+    one[0, side // 2, side // 2] = one[1, 0, -1] = 255
+    colours = np.array([[255, 0, 0], [0, 128, 255]], np.uint8)[:, None, None].repeat(side, 1).repeat(side, 2)
+    pictures = {
+        "real crops": crops,
+        "noise": rng.integers(0, 256, (NOISE, side, side, 3), dtype=np.uint8),
+        "all 0": np.zeros((1, side, side, 3), np.uint8),
+        "all 255": np.full((1, side, side, 3), 255, np.uint8),
+        "one colour": colours,
+        "one hot pixel": one,
+    }
+    found = [Probe(kind, images.tensors(pixels, recipe), pixels) for kind, pixels in pictures.items()]
+    loud = np.concatenate([images.tensors(crops[:1], recipe), rng.standard_normal((1, 3, side, side)).astype(np.float32)])
+    return [*found, Probe(f"magnitude ×{MAGNITUDE}", loud * np.float32(MAGNITUDE), None)]
+
+
+def observe(path: Path, chosen: Sequence[Probe], batch_size: int) -> Observation:
+    """Run a graph on the probes, in batches of `batch_size` whose last one is padded, and time it."""
+    with open_backend("onnxruntime", path) as backend:
+        parts = {probe.kind: images for probe in chosen if (images := probe.input(backend.dtype)) is not None}
+        found, batch_ms = _run(backend, np.concatenate(list(parts.values())), batch_size)
+    ends = np.cumsum([len(part) for part in parts.values()])
+    logits = dict(zip(parts, np.split(found, ends[:-1]), strict=True))
+    proto = onnx.load(path)
+    return Observation(logits, batch_ms, operators(proto), _softmax_tokens(proto), _interface(proto))
+
+
+def certify(name: str, before: Observation, after: Observation) -> dict[str, Any]:
+    """A row of `optimize.json`: how far the logits differ on each kind of image, and what else the edit changed.
+
+    A kind that one of the graphs cannot take (an 8-bit input and tensors beyond 8 bits) is listed in `not_probed`.
+    """
+    kinds = [kind for kind in before.logits if kind in after.logits]
+    rows = [_compared(kind, before.logits[kind], after.logits[kind]) for kind in kinds]
+    whole = _compared("all", *(np.concatenate([seen.logits[kind] for kind in kinds]) for seen in (before, after)))
+    added = Counter(after.operators) - Counter(before.operators)
+    removed = Counter(before.operators) - Counter(after.operators)
+    return {
+        "name": name,
+        "applied": True,
+        "verdict": _verdict(whole),
+        "exact": whole["max_abs_diff"] == 0.0,
+        **{key: whole[key] for key in ("max_abs_diff", "relative_diff", "top1_agreement", "images")},
+        "probes": rows,
+        "not_probed": sorted(before.logits.keys() ^ after.logits.keys()),
+        "nodes_before": sum(before.operators.values()),
+        "nodes_after": sum(after.operators.values()),
+        "operators_added": dict(added),
+        "operators_removed": dict(removed),
+        "softmax_tokens_before": before.softmax_tokens,
+        "softmax_tokens_after": after.softmax_tokens,
+        "interface_before": before.interface,
+        "interface_after": after.interface,
+        "batch_ms_before": before.batch_ms,
+        "batch_ms_after": after.batch_ms,
+    }
+
+
+def operators(graph: onnx.ModelProto) -> dict[str, int]:
+    """How many nodes of each operator type, commonest first; constants are data, not work."""
+    counts = Counter(node.op_type for node in graph.graph.node if node.op_type != "Constant")
+    return dict(sorted(counts.items(), key=lambda row: (-row[1], row[0])))
+
+
+def _run(backend: Backend, inputs: np.ndarray, batch_size: int) -> tuple[np.ndarray, list[float]]:
+    """Logits of all inputs, and ms per batch, the first (warm-up) left out unless it is the only one there is time for."""
+    rows, times_ms, started = [], [], time.perf_counter()
+    batches = [images.pad(i, inputs[i : i + batch_size], batch_size) for i in range(0, len(inputs), batch_size)]
+    for batch in batches:
+        start = time.perf_counter_ns()
+        found = backend.infer(batch.tensor)
+        times_ms.append((time.perf_counter_ns() - start) / 1e6)
+        rows.append(found[batch.valid])
+    while time.perf_counter() - started < TIMED_S:
+        start = time.perf_counter_ns()
+        backend.infer(batches[0].tensor)
+        times_ms.append((time.perf_counter_ns() - start) / 1e6)
+    return np.concatenate(rows), times_ms[1:] or times_ms
+
+
+def _compared(kind: str, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    if before.shape != after.shape:
+        row = {"max_abs_diff": float("inf"), "std": 0.0, "top1_agreement_percent": 0.0, "images": len(before)}
+    else:
+        row = accuracy.compare(before, after)
+    return {
+        "kind": kind,
+        "images": row["images"],
+        "max_abs_diff": row["max_abs_diff"],
+        "relative_diff": row["max_abs_diff"] / row["std"] if row["std"] else row["max_abs_diff"],
+        "top1_agreement": row["top1_agreement_percent"],
+    }
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if row["max_abs_diff"] == 0.0:
+        return IDENTICAL
+    near = min(row["max_abs_diff"], row["relative_diff"]) <= MAX_DIFF
+    return ROUNDING if near and row["top1_agreement"] == 100 else UNEQUAL
+
+
+def _softmax_tokens(proto: onnx.ModelProto) -> list[int]:
+    """How many tokens enter the softmaxes; empty where no static shapes are noted, as in the exported graph."""
+    shapes = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in proto.graph.value_info}
+    found = set()
+    for node in proto.graph.node:
+        sides = shapes.get(node.input[0]) if node.op_type == "Softmax" else None
+        if sides and all(sides):
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
+            found.add(sides[axis])
+    return sorted(found)
+
+
+def _interface(proto: onnx.ModelProto) -> dict[str, Any]:
+    """Name, shape and dtype of input and output."""
+    facts = {}
+    for side, value in (("input", proto.graph.input[0]), ("output", proto.graph.output[0])):
+        kind = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+        facts[side] = {"name": value.name, "shape": [d.dim_value for d in kind.shape.dim], "dtype": dtype}
+    return facts

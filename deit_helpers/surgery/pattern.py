@@ -1,0 +1,182 @@
+"""The parts of a vision transformer, found in a graph by what they compute, never by node name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import GraphError
+from .graph import Graph, activations, array, axis_of, is_constant, rank, scale_factor, shape
+
+LAYOUT = frozenset({"Transpose", "Reshape", "Squeeze", "Split", "Gather"})  # operators that move values and change none
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x · weight (in, out) + bias (out,): a MatMul, and the Add of the bias if there is one."""
+
+    node: ir.Node
+    weight: np.ndarray
+    bias: np.ndarray | None
+    adding: ir.Node | None
+
+    @property
+    def name(self) -> str:
+        return (self.node.name or "linear").rpartition("/")[0] or (self.node.name or "linear")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """scores = queries · keysᵀ, softmax, context = probabilities · values (or all of it transposed)."""
+
+    scores: ir.Node
+    softmax: ir.Node
+    context: ir.Node
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the softmax runs over the last but one axis."""
+        return axis_of(self.softmax) == rank(self.softmax.inputs[0]) - 2
+
+    @property
+    def queries(self) -> ir.Value:
+        return self.scores.inputs[1 if self.transposed else 0]
+
+    @property
+    def keys(self) -> ir.Value:
+        return self.scores.inputs[0 if self.transposed else 1]
+
+    @property
+    def values(self) -> ir.Value:
+        return self.context.inputs[0 if self.transposed else 1]
+
+    @property
+    def tokens(self) -> int:
+        """How many keys enter the softmax."""
+        return shape(self.softmax.inputs[0])[axis_of(self.softmax)]
+
+    @property
+    def name(self) -> str:
+        return (self.softmax.name or "attention").rpartition("/")[0] or "attention"
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """One LayerNormalization or its decomposed form; `readers` are the nodes that read `input` for it."""
+
+    input: ir.Value
+    output: ir.Value
+    readers: tuple[ir.Node, ...]
+
+
+def attentions(graph: Graph) -> list[Attention]:
+    """Every attention of the graph, first block first.
+
+    Raises:
+        GraphError: there is none.
+    """
+    found = []
+    for softmax in graph.nodes("Softmax"):
+        scores = softmax.inputs[0].producer()
+        while scores is not None and scores.op_type != "MatMul":
+            scaled = scale_factor(scores)
+            # Besides a scale only the addition of a constant (a mask, a position bias) may lie in between.
+            known = scaled is not None or (scores.op_type == "Add" and len(activations(scores)) == 1)
+            scores = activations(scores)[0].producer() if known else None
+        users = [user for user in softmax.outputs[0].consumers() if user.op_type == "MatMul"]
+        if scores is not None and len(users) == 1 and len(activations(scores)) == 2:
+            found.append(Attention(scores, softmax, users[0]))
+    if not found:
+        kinds = ", ".join(sorted({node.op_type for node in graph.nodes()}))
+        message = "no attention (MatMul, Softmax, MatMul) in this graph: the edits are for vision transformers, set edits: []"
+        raise GraphError(f"{message} (operators: {kinds})")
+    return found
+
+
+def trace(value: ir.Value) -> tuple[list[ir.Node], Linear | None]:
+    """Walk up from an operand of an attention through layout work and scales to the linear layer it comes from.
+
+    Returns:
+        The nodes passed, nearest first, and the linear layer, None when something else is met.
+    """
+    path: list[ir.Node] = []
+    while (node := value.producer()) is not None:
+        scaled = scale_factor(node)
+        if scaled is None and node.op_type not in LAYOUT:
+            return path, linear_into(value)
+        path.append(node)
+        value = scaled[1] if scaled else node.inputs[0]
+    return path, None
+
+
+def linear_into(value: ir.Value) -> Linear | None:
+    """The linear layer whose result `value` is, None if it is something else."""
+    node = value.producer()
+    if node is None:
+        return None
+    adding = None
+    if node.op_type == "Add" and len(activations(node)) == 1:
+        adding, node = node, activations(node)[0].producer()
+    if node is None or node.op_type != "MatMul" or not is_constant(node.inputs[1]) or array(node.inputs[1]).ndim != 2:
+        return None
+    bias = next((v for v in adding.inputs if is_constant(v)), None) if adding else None
+    return Linear(node, array(node.inputs[1]), None if bias is None else array(bias), adding)
+
+
+def layer_norms(graph: Graph) -> list[LayerNorm]:
+    """Every LayerNorm: the operator of opset 17, or (x - mean(x)) / sqrt(var + eps), times weight, plus bias."""
+    found = []
+    for node in graph.nodes("LayerNormalization", "Sub"):
+        value = node.inputs[0]
+        if node.op_type == "LayerNormalization":
+            found.append(LayerNorm(value, node.outputs[0], (node,)))
+            continue
+        mean = node.inputs[1].producer() if node.inputs[1] else None
+        if mean is None or mean.op_type != "ReduceMean" or mean.inputs[0] is not value:
+            continue
+        output = node.outputs[0]
+        for op_type in ("Div", "Mul", "Add"):
+            step = next((user for user in output.consumers() if user.op_type == op_type), None)
+            # The two last steps carry the constant weight and bias; without them the norm ends at the division.
+            if step is None or (op_type != "Div" and not any(is_constant(v) and array(v).ndim for v in step.inputs)):
+                break
+            output = step.outputs[0]
+        found.append(LayerNorm(value, output, (mean, node)))
+    return found
+
+
+def qkv_exits(attention: Attention) -> list[tuple[ir.Value, str, Linear, ir.Node]] | None:
+    """Where queries, keys and values leave the 5-D tensor of one linear layer, None if they do not come from one.
+
+    Returns:
+        For each: the 4-D value, its axes in letters (b batch, n tokens, h heads, d width), the layer, the 5-D Reshape.
+    """
+    rows = []
+    for position, operand in enumerate((attention.queries, attention.keys, attention.values)):
+        path, linear = trace(operand)
+        if linear is None or not path or path[-1].op_type != "Reshape" or rank(path[-1].outputs[0]) != 5:
+            return None
+        if shape(path[-1].outputs[0])[2] != 3:
+            return None
+        labels, exit_, part = "bn3hd", None, -1
+        down = path[::-1]
+        for node, following in zip(down[1:], [*down[2:], None], strict=True):
+            if node.op_type == "Transpose":
+                labels = "".join(labels[axis] for axis in node.attributes["perm"].as_ints())
+            elif node.op_type == "Split" and labels[axis_of(node, 0)] == "3" and len(node.outputs) == 3 and following:
+                part = node.outputs.index(following.inputs[0])
+            elif node.op_type == "Gather" and labels[axis_of(node, 0)] == "3":
+                part, labels = int(array(node.inputs[1])), labels.replace("3", "")
+            elif node.op_type == "Squeeze" and shape(node.inputs[0])[labels.index("3")] == 1:
+                labels = labels.replace("3", "")
+            else:
+                return None
+            if "3" not in labels:
+                exit_ = node.outputs[0]
+                break
+        if exit_ is None or part != position:
+            return None
+        rows.append((exit_, labels, linear, path[-1]))
+    return rows if len({id(row[3]) for row in rows}) == 1 else None

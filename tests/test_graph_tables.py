@@ -1,0 +1,93 @@
+"""What 02 and the report show of certificates: every row, alarms marked, nothing said that the file does not hold."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline import copy_of, finished
+
+from deit_helpers import artifacts, figures, freshness, graph_tables, overview
+from deit_helpers.artifacts import Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished(tmp_path_factory)
+
+
+@pytest.fixture
+def spoilt(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose file says that an allowed edit is no identity, and that the simplifier crashed."""
+    found = run.read("optimize")
+    bad = {"name": "pad_tokens_unmasked", "verdict": "not equal", "exact": False, "max_abs_diff": 0.25, "top1_agreement": 75.0}
+    changes: dict[str, Any] = {"softmax_tokens_before": [197], "softmax_tokens_after": [208], "operators_added": {"Add": 12}}
+    edit = {**copy.deepcopy(found["edits"][0]), **bad, **changes, "operators_removed": {"Mul": 3}}
+    crashed = {**found["edits"][0], "applied": False, "reason": "onnxsim was killed by signal 11"}
+    damaged = copy_of(run, tmp_path)
+    content = {**found, "edits": [crashed, edit], "chain": {**edit, "name": "chain"}, "inexact_edits": ["pad_tokens_unmasked"]}
+    artifacts.write_json(damaged.file("optimize"), content)
+    monkeypatch.setattr(freshness, "problem", lambda *_, **__: None)
+    return damaged
+
+
+def test_an_equal_chain_is_said_to_be_the_same_function(run: Run) -> None:
+    banner = graph_tables.inexact(run)
+    assert (banner.kind, banner.title) == ("pass", "Still the same function.")
+    table = graph_tables.certificates(run)
+    assert [row[0] for row in table.rows] == ["simplify", "chain"]
+    assert not table.alarm
+
+
+def test_an_inexact_edit_is_marked_and_said_first(spoilt: Run) -> None:
+    table = graph_tables.certificates(spoilt)
+    assert table.alarm == {1, 2}
+    assert table._repr_html_().count('<tr class="alarm">') == 2
+    edit = dict(zip(table.columns, table.rows[1], strict=True))
+    assert (edit["edit"], edit["verdict"], edit["tokens per softmax"]) == ("pad_tokens_unmasked", "not equal", "197 → 208")
+    assert edit["operators"] == "+12 Add −3 Mul"
+    banner = graph_tables.inexact(spoilt)
+    assert banner.kind == "fail"
+    assert "pad_tokens_unmasked changes what the model computes: logits move by up to 0.25, 75 %" in banner.text
+
+
+def test_a_simplifier_that_failed_is_a_row_with_its_reason(spoilt: Run) -> None:
+    table = graph_tables.certificates(spoilt)
+    assert table.rows[0][1] == "not applied: onnxsim was killed by signal 11"
+    rows = [row for row in overview.graphs(spoilt).rows if row[0] == 4]
+    assert [row[1:3] for row in rows] == [
+        ["simplify", "not applied: onnxsim was killed by signal 11"],
+        ["pad_tokens_unmasked", "not equal"],
+    ]
+
+
+def test_operators_are_counted_by_step(run: Run) -> None:
+    table = graph_tables.operators(run)
+    found = run.read("optimize")
+    where = next(row for row in table.rows if row[0] == "Where")
+    assert where == ["Where", found["operators_before"]["Where"], 0]
+    assert table.rows[-1] == ["all", sum(found["operators_before"].values()), sum(found["operators_after"].values())]
+
+
+def test_many_kinds_of_operators_are_only_counted() -> None:
+    kinds = {f"op{i}": 2 for i in range(graph_tables.MOST_KINDS + 1)}
+    assert graph_tables.operators_changed({"operators_added": {}, "operators_removed": kinds}) == "+0 −18, 9 kinds"
+    assert graph_tables.operators_changed({"operators_added": {}, "operators_removed": {}}) == "none"
+
+
+def test_the_alignment_table_says_it_is_a_model(run: Run) -> None:
+    table = graph_tables.alignment(run)
+    assert table.caption.startswith("A model, not a measurement")
+    assert "34 tensors break an aligned run before the edits, 34 after" in table.caption
+    scores = next(row for row in table.rows if row[:2] == ["Softmax", "input"])
+    assert scores[2:4] == ["197×197", "208×208"]
+    assert (scores[-2], scores[-1]) == (2, 2)
+
+
+def test_the_picture_names_what_is_out_of_alignment(run: Run) -> None:
+    chart = figures.attention_block(run)
+    assert "Softmax" in chart.alt
+    assert "results out of alignment: MatMul, Add" in chart.alt
+    assert "Softmax 197×197" in chart._repr_html_()
