@@ -21,6 +21,19 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+# What each does and how: surgery/edits.py. Known here, so that a wrong name is an error before anything runs.
+EXACT_EDITS = (
+    "fold_scale",
+    "split_qkv",
+    "merge_transpose",
+    "softmax_axis",
+    "pad_tokens",
+    "pad_outside_attention",
+    "uint8_input",
+)
+INEXACT_EDITS = ("pad_tokens_unmasked",)  # need allow_inexact
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
@@ -111,6 +124,25 @@ class RunSpec(_Frozen):
     @classmethod
     def _tuple_from_list(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("edits")
+    @classmethod
+    def _known_and_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = [*EXACT_EDITS, *INEXACT_EDITS]
+        for name in value:
+            if name not in known:
+                raise ValueError(f"edits of {', '.join(known)}{nearest(name, known)}")
+        if len(set(value)) != len(value):
+            raise ValueError("every edit at most once")
+        return value
+
+    @model_validator(mode="after")
+    def _edits_that_can_be_made(self) -> RunSpec:
+        if "softmax_axis" in self.edits and self.opset < 13:
+            raise ValueError(f"edits without 'softmax_axis' at opset {self.opset}, or opset: 13 or newer")
+        if not self.allow_inexact and (inexact := [name for name in self.edits if name in INEXACT_EDITS]):
+            raise ValueError(f"edits without {inexact[0]!r}, which changes what the model computes, or allow_inexact: true")
+        return self
 
     @field_validator("batch_sizes")
     @classmethod

@@ -11,11 +11,11 @@ from graphs import RECIPE, crops, edited, infer, static
 
 from deit_helpers import images
 from deit_helpers.errors import GraphError
+from deit_helpers.spec import EXACT_EDITS, INEXACT_EDITS
 from deit_helpers.surgery.edits import EDITS
 from deit_helpers.surgery.graph import Graph, with_shapes
-from deit_helpers.surgery.pattern import attentions, layer_norms
+from deit_helpers.surgery.pattern import attentions, layer_norms, trace
 
-EXACT = [name for name, edit in EDITS.items() if edit.exact]
 ALL = ("uint8_input", "fold_scale", "split_qkv", "merge_transpose", "softmax_axis")
 CHAINS = [(*ALL, "pad_tokens"), ("pad_outside_attention", *ALL)]
 
@@ -38,9 +38,13 @@ def difference(before: onnx.ModelProto, after: onnx.ModelProto) -> float:
     return float(np.abs(infer(before, tensors) - infer(after, pixels if own else tensors)).max())
 
 
+def test_the_edits_a_spec_may_name_are_those_there_are() -> None:
+    assert sorted(EDITS) == sorted([*EXACT_EDITS, *INEXACT_EDITS])
+
+
 @pytest.mark.parametrize("opset", [11, 13, 17])
 @pytest.mark.parametrize("batch_size", [1, 8])
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", EXACT_EDITS)
 def test_an_exact_edit_alone_leaves_the_logits(name: str, batch_size: int, opset: int) -> None:
     if name == "softmax_axis" and opset < 13:
         pytest.skip("refused, see test_softmax_axis_needs_opset_13")
@@ -70,7 +74,6 @@ def test_these_are_identical_to_the_bit(name: str) -> None:
 
 
 def test_padding_without_a_mask_moves_the_logits() -> None:
-    assert not EDITS["pad_tokens_unmasked"].exact
     assert difference(static(8), edited(static(8), "pad_tokens_unmasked")) > 1e-2
 
 
@@ -87,7 +90,7 @@ def test_padding_without_a_mask_moves_the_logits() -> None:
 def test_the_same_patterns_match_other_models(model: str, tokens: int, padded: int) -> None:
     before = static(1, model, 13, depth=2)
     assert [attention.tokens for attention in attentions(Graph(before))] == [tokens] * 2
-    for chain in [(name,) for name in EXACT] + CHAINS:
+    for chain in [(name,) for name in EXACT_EDITS] + CHAINS:
         after = edited(before, *chain)
         assert difference(before, after) <= 1e-4, chain
         if "pad_tokens" in chain:
@@ -169,6 +172,33 @@ def test_layer_norms_are_found_decomposed_and_whole() -> None:
 def test_batch_sizes_that_equal_the_token_count_are_not_mistaken_for_it() -> None:
     before = static(50, "vit_small_patch32_224", 11, depth=1, embed_dim=48, num_heads=3)
     assert difference(before, edited(before, "pad_tokens")) == 0.0
+
+
+def test_names_of_nodes_and_values_do_not_matter() -> None:
+    before = onnx.ModelProto()
+    before.CopyFrom(static(2, opset=13))
+    renamed = {value: f"v{i}" for i, value in enumerate(v for node in before.graph.node for v in node.output if v != "class")}
+    for node in before.graph.node:
+        node.name = ""
+        node.input[:] = [renamed.get(value, value) for value in node.input]
+        node.output[:] = [renamed.get(value, value) for value in node.output]
+    for value in before.graph.value_info:
+        value.name = renamed.get(value.name, value.name)
+    for chain in CHAINS:
+        assert difference(before, edited(before, *chain)) <= 1e-5
+
+
+def test_a_scale_of_queries_keys_and_values_alike_is_not_folded() -> None:
+    graph = Graph(edited(static(2), "fold_scale"))
+    for attention in attentions(graph):
+        _, linear = trace(attention.values)
+        assert linear is not None
+        tripled = graph.add("Mul", [linear.adding.outputs[0], graph.constant("three", np.float32(3))], f"{linear.name}/tripled")
+        for user, index in list(linear.adding.outputs[0].uses()):
+            if user is not tripled.producer():
+                user.replace_input_with(index, tripled)
+    with pytest.raises(GraphError, match="fold_scale: no scores are scaled"):
+        edited(graph.proto(), "fold_scale")
 
 
 def test_contradicting_shapes_are_an_error() -> None:

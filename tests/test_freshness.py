@@ -76,7 +76,7 @@ def test_the_record_says_how_the_files_were_made(run: Run) -> None:
         ({"opset": 13}, ("export",)),
         ({"limit": 5}, ("export", "optimize", "preprocess")),
         ({"on_bad_image": "skip"}, ("export", "optimize", "preprocess")),
-        ({"edits": ["x"]}, ("optimize",)),
+        ({"edits": ["fold_scale"]}, ("optimize",)),
         ({"precision": "fp16"}, ("infer",)),
         ({"model_args": {"depth": 3}}, ("export",)),
         ({"expected": "deit_small"}, ()),

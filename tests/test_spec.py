@@ -41,7 +41,7 @@ def test_overrides_replace_the_keys_of_the_file(project: Path) -> None:
 
 
 def test_a_spec_written_out_and_read_again_is_the_same(project: Path) -> None:
-    path = write_spec(project, edits=["fold"], labels="größe.txt", limit=5)
+    path = write_spec(project, edits=["fold_scale"], labels="größe.txt", limit=5)
     once = RunSpec.load(path)
     path.write_text(once.to_yaml(), encoding="utf-8")
     assert RunSpec.load(path) == once
@@ -70,6 +70,10 @@ def test_a_spec_cannot_be_changed_after_it_was_read(project: Path) -> None:
         ("backend", "onnx", ["'backend'", "'onnxruntime'", "'onnx'"]),
         ("on_bad_image", "ignore", ["'on_bad_image'", "'stop' or 'skip'"]),
         ("edits", "fold", ["'edits'", "list", "'fold'"]),
+        ("edits", ["pad_token"], ["'edits'", "fold_scale, split_qkv", "did you mean 'pad_tokens'", "got ['pad_token']"]),
+        ("edits", ["fold_scale", "fold_scale"], ["'edits'", "every edit at most once"]),
+        ("edits", ["pad_tokens_unmasked"], ["'pad_tokens_unmasked'", "changes what the model computes", "allow_inexact: true"]),
+        ("edits", ["softmax_axis"], ["'softmax_axis' at opset 11", "opset: 13 or newer"]),
         ("batch_sizes", 8, ["'batch_sizes'", "list", "got 8"]),
         ("batch_sizes", "8", ["'batch_sizes'", "list", "got '8'"]),
         ("batch_sizes", [1, "8"], ["'batch_sizes.1'", "integer", "'8'"]),

@@ -7,7 +7,6 @@ against the exported graph.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import onnx
 
 from .. import artifacts, freshness, labels, simplifier
 from ..artifacts import Run
-from ..errors import GraphError, SpecError
-from ..spec import nearest
+from ..errors import GraphError
+from ..spec import INEXACT_EDITS
 from . import alignment, certificate
 from .certificate import UNEQUAL, Observation
 from .edits import EDITS
@@ -32,28 +31,11 @@ def optimize(run: Run) -> dict[str, Any]:
         The content of `optimize.json`.
 
     Raises:
-        SpecError: an unknown edit, or one that is no identity without `allow_inexact`.
         GraphError: an edit found nothing to edit, or a graph that must be equivalent is not.
     """
-    check_edits(run.spec.edits, run.spec.allow_inexact)
     labels.source_folder(run)
     freshness.ensure(run, "optimize", lambda: _optimize(run))
     return run.read("optimize")
-
-
-def check_edits(names: Sequence[str], allow_inexact: bool) -> None:
-    """Check the `edits` of a spec.
-
-    Raises:
-        SpecError: an unknown name, a name twice, or an edit that is no identity without `allow_inexact`.
-    """
-    for name in names:
-        if name not in EDITS:
-            raise SpecError(f"edits: unknown edit {name!r}{nearest(name, list(EDITS))}; known edits: {', '.join(EDITS)}")
-        if names.count(name) > 1:
-            raise SpecError(f"edits: {name!r} is listed {names.count(name)} times: list it once")
-        if not EDITS[name].exact and not allow_inexact:
-            raise SpecError(f"edits: {name!r} changes what the model computes: leave it out, or set allow_inexact: true")
 
 
 def fix_batch(graph: onnx.ModelProto, batch_size: int) -> onnx.ModelProto:
@@ -94,7 +76,7 @@ def _optimize(run: Run) -> None:
             rows.append(_declared(name, certificate.certify(name, last, seen)))
             last = seen
         chain = certificate.certify("chain", first, last)
-        inexact = [name for name in run.spec.edits if not EDITS[name].exact]
+        inexact = [name for name in run.spec.edits if name in INEXACT_EDITS]
         if chain["verdict"] == UNEQUAL and not inexact:
             raise _unequal(chain)
         if static_batch(proto) != run.batch_size:
@@ -154,11 +136,11 @@ def _declared(name: str, row: dict[str, Any]) -> dict[str, Any]:
     Raises:
         GraphError: an edit declared exact is not.
     """
-    edit = EDITS.get(name)
-    declared = edit is None or edit.exact
+    declared = name not in INEXACT_EDITS
     if declared and row["verdict"] == UNEQUAL:
         raise _unequal(row)
-    return {**row, "declared_exact": declared, "purpose": edit.purpose if edit else "what the symbolic batch left is folded"}
+    purpose = EDITS[name].purpose if name in EDITS else "what the symbolic batch left is folded"
+    return {**row, "declared_exact": declared, "purpose": purpose}
 
 
 def _unequal(row: dict[str, Any]) -> GraphError:

@@ -1,10 +1,11 @@
 """The named graph edits. Each finds its place by pattern, changes a `Graph` in place and raises when it finds nothing.
 
-Whether an edit is the identity is declared here and proved by the certificate, for every graph anew.
+Whether an edit is the identity is declared in `spec.py` and proved by the certificate, for every graph anew.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,17 +15,16 @@ import onnx_ir as ir
 from ..errors import GraphError
 from ..spec import PreprocessSpec
 from . import padding
-from .graph import Graph, activations, array, axis_of, is_constant, rank, scale_factor, shape
+from .graph import Graph, activations, array, axis_of, is_constant, perm_of, rank, scale_factor, shape
 from .pattern import Attention, Linear, attentions, qkv_exits, trace
 
 
 @dataclass(frozen=True)
 class Edit:
-    """What an edit does, in words, and whether it leaves the function as it is."""
+    """What an edit does, and in words."""
 
     apply: Callable[[Graph, PreprocessSpec], None]
     purpose: str
-    exact: bool = True
 
 
 def fold_scale(graph: Graph, recipe: PreprocessSpec) -> None:
@@ -36,7 +36,10 @@ def fold_scale(graph: Graph, recipe: PreprocessSpec) -> None:
     folded = 0
     for attention in attentions(graph):
         path, linear = trace(attention.queries)
-        scales = [node for node in (*path, *trace(attention.keys)[0], *_between(attention)) if scale_factor(node)]
+        of_scores = itertools.takewhile(scale_factor, reversed(_between(attention)))  # a scale after a mask scales it too
+        before_values = trace(attention.values)[0]
+        scales = [n for n in (*path, *trace(attention.keys)[0]) if scale_factor(n) and n not in before_values]
+        scales += of_scores
         if not scales:
             continue
         if linear is None:
@@ -74,9 +77,8 @@ def split_qkv(graph: Graph, recipe: PreprocessSpec) -> None:
                 value = graph.add("Add", [value, graph.constant(f"{name}/bias", linear.bias[columns])], f"{name}/Add")
             to = graph.constant("split_qkv_shape", np.array([batch, tokens, heads, width]))
             value = graph.add("Reshape", [value, to], f"{name}/Reshape")
-            perm = ["bnhd".index(label) for label in labels]
-            if perm != [0, 1, 2, 3]:
-                value = graph.transpose(value, perm, f"{name}/Transpose")
+            if labels != "bnhd":
+                value = graph.transpose(value, ["bnhd".index(label) for label in labels], f"{name}/Transpose")
             exit_.replace_all_uses_with(value)
         found += 1
     if not found:
@@ -181,7 +183,7 @@ EDITS = {
     "softmax_axis": Edit(softmax_axis, "softmax over the last but one axis"),
     "pad_tokens": Edit(padding.pad_tokens, "tokens to a multiple of 16, padded keys masked"),
     "pad_outside_attention": Edit(padding.pad_outside_attention, "residual stream, projection and MLP padded, attention not"),
-    "pad_tokens_unmasked": Edit(padding.pad_tokens_unmasked, "the old recipe: padded keys take part in attention", exact=False),
+    "pad_tokens_unmasked": Edit(padding.pad_tokens_unmasked, "the old recipe: padded keys take part in attention"),
     "uint8_input": Edit(uint8_input, "uint8 crops in, normalisation inside the graph"),
 }
 
@@ -243,11 +245,10 @@ def _compose(graph: Graph) -> int:
     merged = 0
     graph.graph.sort()
     for node in graph.nodes("Transpose"):
-        perm = list(node.attributes["perm"].as_ints())
+        perm = perm_of(node)
         before = node.inputs[0].producer()
         while before is not None and before.op_type == "Transpose":
-            inner = before.attributes["perm"].as_ints()
-            perm = [inner[axis] for axis in perm]
+            perm = [perm_of(before)[axis] for axis in perm]
             node.replace_input_with(0, before.inputs[0])
             node.attributes["perm"] = ir.AttrInt64s("perm", perm)
             before = node.inputs[0].producer()

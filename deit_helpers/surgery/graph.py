@@ -32,6 +32,7 @@ class Graph:
             passes.TopologicalSortPass(),
             passes.RemoveUnusedNodesPass(),
             passes.DeduplicateInitializersPass(size_limit=1 << 20),
+            passes.NameFixPass(),
         ):
             pass_(self.model)
         for node in self.graph:
@@ -104,6 +105,12 @@ def axis_of(node: ir.Node, default: int = -1) -> int:
     attribute = node.attributes.get("axis")
     axis = attribute.as_int() if attribute else default
     return axis % rank(node.inputs[0])
+
+
+def perm_of(node: ir.Node) -> list[int]:
+    """The permutation of a Transpose; without the attribute it reverses the axes."""
+    perm = node.attributes.get("perm")
+    return list(perm.as_ints()) if perm else list(range(rank(node.inputs[0])))[::-1]
 
 
 def is_constant(value: ir.Value | None) -> bool:

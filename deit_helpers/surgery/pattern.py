@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import GraphError
-from .graph import Graph, activations, array, axis_of, is_constant, rank, scale_factor, shape
+from .graph import Graph, activations, array, axis_of, is_constant, perm_of, rank, scale_factor, shape
 
 LAYOUT = frozenset({"Transpose", "Reshape", "Squeeze", "Split", "Gather"})  # operators that move values and change none
 
@@ -164,7 +164,7 @@ def qkv_exits(attention: Attention) -> list[tuple[ir.Value, str, Linear, ir.Node
         down = path[::-1]
         for node, following in zip(down[1:], [*down[2:], None], strict=True):
             if node.op_type == "Transpose":
-                labels = "".join(labels[axis] for axis in node.attributes["perm"].as_ints())
+                labels = "".join(labels[axis] for axis in perm_of(node))
             elif node.op_type == "Split" and labels[axis_of(node, 0)] == "3" and len(node.outputs) == 3 and following:
                 part = node.outputs.index(following.inputs[0])
             elif node.op_type == "Gather" and labels[axis_of(node, 0)] == "3":
