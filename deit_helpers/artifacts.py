@@ -23,6 +23,9 @@ FILES = {
     "static_onnx": "bs{n}/deit_bs{n}.onnx",
     "optimize": "bs{n}/optimize.json",
     "convert": "bs{n}/convert.json",
+    "om": "bs{n}/deit_bs{n}.om",
+    "atc_log": "bs{n}/atc.log",
+    "aipp": "bs{n}/aipp.cfg",
     "images": "dataset/images.npy",
     "index": "dataset/index.csv",
     "preprocess": "dataset/preprocess.json",
@@ -74,6 +77,11 @@ class Run:
 
     def at(self, batch_size: int) -> Run:
         return Run(self.spec, self.folder, self.root, check_batch_size(batch_size))
+
+    @property
+    def device_model(self) -> str:
+        """Name in FILES of what the backend loads: ATC's OM, or the static graph itself."""
+        return "om" if self.spec.backend == "pyacl" else "static_onnx"
 
     @property
     def checkpoint(self) -> Path:

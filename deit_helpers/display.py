@@ -152,6 +152,16 @@ class Banner:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """Banners one below the other, or nothing."""
+
+    items: Sequence[Banner]
+
+    def _repr_html_(self) -> str:
+        return "".join(item._repr_html_() for item in self.items)
+
+
+@dataclass(frozen=True)
 class Links:
     """Links to other pages, in groups."""
 

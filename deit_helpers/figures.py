@@ -79,11 +79,13 @@ def throughput(run: Run) -> Chart | Banner:
 
 def families(run: Run) -> Chart | Banner:
     """Share of operator time by Ascend family, for the batch sizes that were profiled; the named three on top."""
-    rows = {size: perf for size, perf in overview.per_batch(run, "perf", "perf").items() if not isinstance(perf, str)}
+    found = {size: perf for size, perf in overview.per_batch(run, "perf", "perf").items() if not isinstance(perf, str)}
     if run.batch_size:
-        rows = {size: row for size, row in rows.items() if size == run.batch_size}
+        found = {size: row for size, row in found.items() if size == run.batch_size}
+    rows = {size: row for size, row in found.items() if row["families"]}
     if not rows:
-        return Banner("note", "Not profiled yet.", "Run notebooks/07_perf.ipynb, or `deit-report run`.")
+        why = next((row["profile_reason"] for row in found.values()), "run notebooks/07_perf.ipynb, or `deit-report run`")
+        return Banner("note", "Not profiled." if found else "Not profiled yet.", f"{why[0].upper()}{why[1:]}.")
     shares = {size: {name: row["families"][name]["share_percent"] for name in FAMILIES} for size, row in rows.items()}
     height = 0.8 / len(rows)
     with matplotlib.rc_context(_STYLE):
@@ -112,16 +114,16 @@ def families(run: Run) -> Chart | Banner:
 def attention_block(run: Run) -> Chart | Banner:
     """The first attention before and after the edits, drawn from the graph: operators, shapes, what is out of alignment."""
     blocks = run.read("optimize")["block"]
-    if not blocks["before"]:
-        return Banner("note", "No picture.", "This graph has no attention.")
-    sides = {name: nodes for name, nodes in blocks.items() if name == "before" or nodes != blocks["before"]}
-    depth = max(_layers(nodes)[-1][1] for nodes in sides.values()) + 1
+    sides = {name: nodes for name, nodes in blocks.items() if nodes and (name == "before" or nodes != blocks["before"])}
+    if not sides or any(x > 2 for nodes in sides.values() for x, _ in _places(nodes)):
+        return Banner("note", "No picture.", "No attention of the usual form with static shapes was found in this graph.")
+    depth = max(y for nodes in sides.values() for _, y in _places(nodes)) + 1
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, 0.5 + 0.34 * depth))
+        figure = Figure(figsize=(_WIDTH_IN * (1.3 if len(sides) > 1 else 0.8), 0.5 + 0.46 * depth))
         for axes, (name, nodes) in zip(np.atleast_1d(figure.subplots(1, len(sides))), sides.items(), strict=True):
             _draw_block(axes, nodes)
             axes.set_title(f"{name} the edits" if len(sides) > 1 else "no edits", fontsize=10)
-            axes.set(xlim=(-0.65, 2.65), ylim=(depth - 0.4, -0.6))
+            axes.set(xlim=(-0.6, 2.6), ylim=(depth - 0.4, -0.6))
             axes.axis("off")
     text = "; ".join(
         f"{name}: {' → '.join(node['op_type'] for node in nodes)}, results out of alignment: "
@@ -133,17 +135,16 @@ def attention_block(run: Run) -> Chart | Banner:
     return Chart(figure, f"{caption}, bs{run.batch_size}; {key}", text)
 
 
-def _layers(nodes: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Column (0, 1, 2 for queries, keys, values; 1 elsewhere) and row of every node, rows by longest path."""
+def _places(nodes: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Column and row of every node: 0, 1, 2 for queries, keys and values, 1 elsewhere; rows by longest path."""
     row: dict[str, int] = {}
     column: dict[str, int] = {}
-    places = []
+    places: list[tuple[int, int]] = []
     for node in nodes:
         y = 1 + max((row[name] for name in node["inputs"] if name in row), default=-1)
-        free = [x for x in (1, 0, 2) if (x, y) not in places]
         above = [column[name] for name in node["inputs"] if name in column]
         wanted = above[0] if len(above) == 1 else 1
-        x = wanted if wanted in free else min(free, key=lambda x: abs(x - wanted), default=wanted)
+        x = next(x for x in sorted(range(9), key=lambda x: (x > 2, abs(x - wanted))) if (x, y) not in places)
         places.append((x, y))
         fan = [0, 1, 2] if len(node["outputs"]) == 3 else [x] * len(node["outputs"])
         row.update(dict.fromkeys(node["outputs"], y))
@@ -153,16 +154,15 @@ def _layers(nodes: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 def _draw_block(axes: Any, nodes: list[dict[str, Any]]) -> None:
     at: dict[str, tuple[int, int]] = {}
-    for node, (x, y) in zip(nodes, _layers(nodes), strict=True):
+    for node, (x, y) in zip(nodes, _places(nodes), strict=True):
         for name in node["inputs"]:
-            if name in at:
-                axes.annotate(
-                    "", (x, y - 0.3), (at[name][0], at[name][1] + 0.3), arrowprops={"arrowstyle": "-", "color": "#888888"}
-                )
+            if name in at:  # down its own column first, so that no line passes behind a box that is not its own
+                x0, y0 = at[name]
+                axes.plot([x0, x0, x], [y0, max(y0, y - 0.75), y], color="#999999", linewidth=0.8, zorder=0)
         colour, line = {True: (PURE, "-"), False: (END_TO_END, "--"), None: ("#999999", "-")}[node["aligned"]]
-        box = {"boxstyle": "round,pad=0.2", "edgecolor": colour, "linestyle": line}
-        shape = "×".join(map(str, node["shape"][-2:]))
-        axes.text(x, y, f"{node['op_type']} {shape}", ha="center", va="center", fontsize=6, bbox={"facecolor": "white", **box})
+        box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "linestyle": line}
+        label = f"{node['op_type']}\n{'×'.join(map(str, node['shape'][-2:]))}"
+        axes.text(x, y, label, ha="center", va="center", fontsize=7, linespacing=0.95, bbox=box)
         at.update(dict.fromkeys(node["outputs"], (x, y)))
 
 

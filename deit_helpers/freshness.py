@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from .artifacts import FILES, Run, expected_row, read_json, unwritable, write_dir, write_json
+from .ascend import cann
 from .errors import ArtifactError
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256, version_of
 from .machine import git_commit, machine
@@ -53,7 +54,10 @@ STAGES = {
         "02_optimize", "surgery", ("edits", "allow_inexact", *_DATA_KEYS), ("onnx", "source"), ("static_onnx", "optimize"),
         ("onnx", "onnx-ir", "onnxsim", "onnxruntime"),
     ),
-    "convert": Stage("03_convert", "ascend.atc", ("backend", "precision", "soc_version"), ("static_onnx",), ("convert",)),
+    "convert": Stage(
+        "03_convert", "ascend.atc", ("backend", "precision", "device", "soc_version", "aipp", "atc", "preprocess"),
+        ("static_onnx",), ("convert", "om", "atc_log", "aipp"),
+    ),
     "preprocess": Stage(
         "04_preprocess", "images", (*_DATA_KEYS, "bins"), ("source",),
         ("images", "index", "preprocess"), ("numpy", "pillow"), per_batch=False,
@@ -62,14 +66,15 @@ STAGES = {
         "05_infer", "infer", ("preprocess",), ("onnx", "images"), ("reference",), ("onnxruntime",), per_batch=False
     ),
     "infer": Stage(
-        "05_infer", "infer", ("backend", "precision", "device", "preprocess"), ("static_onnx", "images"),
-        ("logits", "latency", "infer", "perf_vision"), ("onnxruntime",),
+        "05_infer", "infer", ("backend", "precision", "device", "preprocess", "execution", "providers"),
+        ("device_model", "images"), ("logits", "latency", "infer", "perf_vision"), ("onnxruntime",),
     ),
     "score": Stage(
         "06_accuracy", "accuracy", ("expected",), ("logits", "reference", "index", "expected"), ("result", "accuracy")
     ),
     "perf": Stage(
-        "07_perf", "perf", ("backend", "precision", "device", "preprocess"), ("static_onnx", "images", "latency", "infer"),
+        "07_perf", "perf", ("backend", "precision", "device", "preprocess", "execution", "providers", "peak_tflops"),
+        ("device_model", "static_onnx", "images", "latency", "infer"),
         ("profile", "perf"), ("onnxruntime",),
     ),
 }  # fmt: skip
@@ -118,7 +123,7 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
         key = _key(run, stage)
         make()
         outputs = {}
-        for name in STAGES[stage].outputs:
+        for name in _outputs(run, stage):
             file = run.file(name)
             stat = file.stat()
             facts = {"sha256": sha256(file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
@@ -211,22 +216,32 @@ def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> st
     return None
 
 
+def _outputs(run: Run, stage: str) -> tuple[str, ...]:
+    om = run.device_model == "om"
+    there = {"om": om, "atc_log": om, "aipp": om and run.spec.aipp is not None}
+    return tuple(name for name in STAGES[stage].outputs if there.get(name, True))
+
+
 def _inputs(run: Run, stage: str) -> tuple[str, ...]:
-    if run.spec.checkpoint != "demo":
-        return STAGES[stage].inputs
-    made = {"checkpoint": ("demo_checkpoint",), "expected": ("expected", "demo")}
+    made: dict[str, tuple[str, ...]] = {"device_model": (run.device_model,)}
+    if run.spec.checkpoint == "demo":
+        made |= {"checkpoint": ("demo_checkpoint",), "expected": ("expected", "demo")}
     return tuple(actual for name in STAGES[stage].inputs for actual in made.get(name, (name,)))
 
 
 def _key(run: Run, stage: str, strict: bool = True) -> dict[str, Any]:
     row = STAGES[stage]
     spec = run.spec.model_dump(mode="json")
+    versions = {name: version_of(name) for name in row.packages}
+    # A host without CANN, to which a run was copied back, has nothing to say about the OM's version.
+    if stage == "convert" and run.spec.backend == "pyacl" and (toolkit := cann.version()):
+        versions["CANN"] = toolkit
     return {
         "spec": {name: spec[name] for name in row.keys},
         # A copied folder has other file times: only the stage that reads the images asks for them.
         "inputs": {name: _input_sha256(run, name) for name in _inputs(run, stage) if strict or name != "source"},
         "code": code_sha256(row.module),
-        "packages": {name: version_of(name) for name in row.packages},
+        "packages": versions,
     }
 
 

@@ -27,27 +27,46 @@ def operators(run: Run) -> Table:
     return Table(f"Operators by step, bs{run.batch_size}, input {shape} {optimize['input_dtype']}", ("operator", *counts), rows)
 
 
+def edits(run: Run) -> Table:
+    """What each edit does, what it claims, and what it changed in the graph."""
+    rows = run.read("optimize")["edits"]
+    shown = []
+    for row in rows:
+        inputs = dict.fromkeys(_interface(row[f"interface_{side}"]["input"]) for side in ("before", "after"))
+        claims = "the same function" if row["declared_exact"] else "NOT the same function"
+        shown.append({**row, "claims": claims, "input": " → ".join(inputs), "operators": operators_changed(row)})
+    return from_records(
+        f"The edits in order, bs{run.batch_size}; what goes in before and after, and the operators that came and went",
+        shown,
+        {"name": "edit", "purpose": "what it does", "claims": "claims", "input": "input", "operators": "operators"},
+    )
+
+
+def _interface(value: dict[str, Any]) -> str:
+    return f"{'×'.join(str(side or 'batch') for side in value['shape'])} {value['dtype']}"
+
+
 def certificates(run: Run) -> Table:
     """One row per edit and one for the chain of all; a row that is not equal is marked as an alarm."""
     optimize = run.read("optimize")
     rows = [_certificate(row) for row in (*optimize["edits"], optimize["chain"])]
     return replace(
         from_records(
-            f"Certificates, bs{run.batch_size}: logits before against after each edit and through the whole chain, on "
-            f"{rows[0]['images']} tensors; ms per batch are medians of so many runs on ONNX Runtime, CPU, and tell nothing "
-            "about a device",
+            f"Certificates, bs{run.batch_size}: logits before against after each edit and through the whole chain; spread is "
+            "how much the images move a logit; ms per batch are medians of so many runs before / after on ONNX Runtime, CPU, "
+            "and tell nothing about a device",
             rows,
             {
                 "name": "edit",
                 "verdict": "verdict",
                 "max_abs_diff": "max abs diff",
-                "relative_diff": "diff / std",
+                "relative_diff": "diff / spread",
                 "top1_agreement": "same top-1 %",
+                "images": "tensors",
                 "tokens": "tokens per softmax",
                 "ms_before": "ms before",
                 "ms_after": "ms after",
                 "runs": "runs",
-                "operators": "operators",
             },
             {"max_abs_diff": ".1e", "relative_diff": ".1e", "top1_agreement": ".2f", "ms_before": ".1f", "ms_after": ".1f"},
         ),
@@ -70,8 +89,7 @@ def _certificate(row: dict[str, Any]) -> dict[str, Any]:
         **row,
         "verdict": row["verdict"] if row["applied"] else f"not applied: {row['reason']}",
         "tokens": " → ".join(dict.fromkeys(filter(None, tokens))) or None,
-        "operators": operators_changed(row),
-        "runs": min(len(row["batch_ms_before"]), len(row["batch_ms_after"])),
+        "runs": f"{len(row['batch_ms_before'])} / {len(row['batch_ms_after'])}",
         "ms_before": float(np.median(row["batch_ms_before"])),
         "ms_after": float(np.median(row["batch_ms_after"])),
     }
@@ -117,10 +135,13 @@ def alignment(run: Run) -> Table:
         {**row, "matrix": f"{row['rows']}×{row['columns']}", "padded": f"{row['padded_rows']}×{row['padded_columns']}"}
         for row in sorted(merged.values(), key=lambda row: (row["operator"], row["operand"]))
     ]
+    before, after = (sides[name]["broken_runs"] for name in ("before", "after"))
+    counted = f"{before} tensors break an aligned run before the edits, {after} after: there ATC would insert TransData"
+    if before is None:
+        counted = "broken runs are not counted: the graph could not be simplified, its shapes are symbolic"
     return from_records(
         "A model, not a measurement: matrices against the 16×16 blocks of FRACTAL_NZ. Inside the blocks of the network "
-        f"{sides['before']['broken_runs']} tensors break an aligned run before the edits, "
-        f"{sides['after']['broken_runs']} after: there ATC would insert TransData",
+        + counted,
         rows,
         {
             "operator": "operator",

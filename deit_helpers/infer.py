@@ -15,7 +15,7 @@ import numpy as np
 from . import accuracy, artifacts, freshness, images, labels
 from .artifacts import Run
 from .ascend import benchmark
-from .backends import Backend, open_backend
+from .backends import Backend, Pipelined, open_backend
 from .errors import BackendError
 from .machine import machine
 
@@ -44,6 +44,13 @@ def reference(run: Run) -> np.ndarray:
     return np.load(run.file("reference"))
 
 
+def open_model(run: Run) -> Backend:
+    """The device model of this batch size in the backend of the spec; use it as a context manager."""
+    spec = run.spec
+    options = {"execution": spec.execution, "providers": spec.providers}
+    return open_backend(spec.backend, run.file(run.device_model), spec.precision, spec.device, options)
+
+
 def latency_ms(samples: np.ndarray) -> dict[str, float | int | None]:
     """Mean and percentiles (linear interpolation) of latencies in ms, with their number n.
 
@@ -56,9 +63,9 @@ def latency_ms(samples: np.ndarray) -> dict[str, float | int | None]:
 
 def _infer(run: Run) -> None:
     names, targets = labels.read_index(run)
-    with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
+    with open_model(run) as backend:
         if backend.batch_size != run.batch_size:
-            made_for = f"{run.file('static_onnx')}: made for batches of {backend.batch_size}"
+            made_for = f"{backend.model}: made for batches of {backend.batch_size}"
             raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
         accuracy.check_labels(names, targets, backend.classes)
         warmup_ms = _warm_up(backend, next(images.batches(run, run.size, backend.dtype)))
@@ -80,31 +87,54 @@ def _warm_up(backend: Backend, batch: images.Batch) -> list[float]:
 
 
 def _stream(run: Run, backend: Backend, targets: np.ndarray, file: BinaryIO) -> list[dict[str, Any]]:
-    """One pass over the store, one batch after the other; returns the spans of every batch in ms."""
+    """One pass over the store; returns the spans of every batch in ms.
+
+    A pipelined backend works on a batch while the next one is read and prepared: its `inference` span is the time this
+    thread was held by it, its `interface` span the time from when the device could begin (the batch was there, and the
+    one before was done) until its logits were here.
+    """
     size, recipe, clock = run.size, run.spec.recipe, time.perf_counter_ns
-    rows = []
+    pipeline = backend if isinstance(backend, Pipelined) and backend.asynchronous else None
+    rows: list[dict[str, Any]] = []
     right = 0
+    fed_at = done_at = 0
+
+    def finish(batch: images.Batch, found: np.ndarray, called: int, returned: int, row: dict[str, Any]) -> None:
+        nonlocal right
+        logits = found[batch.valid]
+        stop = batch.start + len(logits)
+        file.write(logits.tobytes())
+        right += int(np.sum(logits.argmax(axis=1) == targets[batch.start : stop]))
+        bar.set_postfix_str(f"Acc@1={100 * right / stop:.1f}%", refresh=False)
+        bar.update(len(logits))
+        rows.append({**row, "interface": (returned - called) / 1e6, "postprocess": (clock() - returned) / 1e6})
+
+    waiting: tuple[images.Batch, dict[str, Any]] | None = None
     with images.progress(len(targets)) as bar:
         for number, start in enumerate(range(0, len(targets), size)):
             ticks = [clock()]
             crops = images.read_store(run, start, start + size)
             ticks.append(clock())
-            tensor = images.prepare(crops, recipe, backend.dtype)
+            batch = images.pad(start, images.prepare(crops, recipe, backend.dtype), size)
             ticks.append(clock())
-            batch = images.pad(start, tensor, size)
+            found = pipeline.feed(batch.tensor) if pipeline else backend.infer(batch.tensor)
+            ticks.append(clock())
+            read, preprocess, inference = np.diff(ticks) / 1e6
+            row = {"batch": number, "images": len(crops), "read": read, "preprocess": preprocess, "inference": inference}
+            if not pipeline:
+                assert found is not None
+                finish(batch, found, ticks[2], ticks[3], row)
+                continue
+            if waiting and found is not None:
+                finish(waiting[0], found, max(fed_at, done_at), ticks[3], waiting[1])
+                done_at = ticks[3]
+            fed_at, waiting = ticks[3], (batch, row)
+        if pipeline and waiting:
             called = clock()
-            found = backend.infer(batch.tensor)
-            ticks.append(clock())
-            stop = start + len(crops)
-            logits = found[batch.valid]
-            file.write(logits.tobytes())
-            right += int(np.sum(logits.argmax(axis=1) == targets[start:stop]))
-            ticks.append(clock())
-            read, preprocess, inference, postprocess = np.diff(ticks) / 1e6
-            spans = dict(zip(SPANS, (read, preprocess, inference, (ticks[3] - called) / 1e6, postprocess), strict=True))
-            rows.append({"batch": number, "images": len(crops), **spans})
-            bar.set_postfix_str(f"Acc@1={100 * right / stop:.1f}%", refresh=False)
-            bar.update(len(crops))
+            found = pipeline.drain()
+            returned = clock()
+            waiting[1]["inference"] += (returned - called) / 1e6
+            finish(waiting[0], found, max(fed_at, done_at), returned, waiting[1])
     return rows
 
 

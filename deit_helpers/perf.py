@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numpy as np
 import onnx
+import pandas as pd
 
-from . import artifacts, freshness, images, profile
+from . import artifacts, freshness, images, infer, profile
 from .artifacts import Run
-from .backends import Profiler, open_backend
-from .errors import BackendError
+from .ascend import msprof
+from .backends import Profiler
 from .machine import machine
 
 PROFILED_IMAGES = 24  # at least so many images pass through the profiled session; pages say how many batches
@@ -48,20 +48,20 @@ def flops_per_batch(graph: onnx.ModelProto) -> int:
 def _measure(run: Run) -> None:
     size = run.size
     inference = run.read("infer")
-    graph = onnx.load(run.file("static_onnx"))
-    iterations = -(-PROFILED_IMAGES // size)
-    with open_backend(run.spec.backend, run.file("static_onnx"), run.spec.precision, run.spec.device) as backend:
-        if not isinstance(backend, Profiler):
-            raise BackendError(f"backend {run.spec.backend!r} has no profiler: profile it with the device's own tool")
-        events = backend.profile(next(images.batches(run, size, backend.dtype)).tensor, iterations)
-        peak = backend.peak_flops_per_s()
+    batches = -(-PROFILED_IMAGES // size)
+    with infer.open_model(run) as backend:
         runtime = backend.describe()
-    table = profile.table_from_onnxruntime(events, profile.layer_norm_nodes(graph))
-    with artifacts.atomic(run.file("profile")) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
-    flops = flops_per_batch(graph) / size
+        peak = run.spec.peak_tflops * 1e12 if run.spec.peak_tflops else None
+        source = "peak_tflops of the spec"
+        found: profile.OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
+        if isinstance(backend, Profiler):
+            found = backend.profile(next(images.batches(run, size, backend.dtype)).tensor, batches)
+            if peak is None:
+                peak, source = backend.peak_flops_per_s(), "matrix product, measured in the same run"
+    if run.spec.backend == "pyacl":  # a process of its own, once the device is free again
+        found = msprof.profile(run, batches)
+    flops = flops_per_batch(onnx.load(run.file("static_onnx"))) / size
     rate = inference["interface_images_per_s"]
-    runs_us = [event["dur"] for event in events if event["name"] == "model_run"]
     artifacts.write_json(
         run.file("perf"),
         {
@@ -77,12 +77,26 @@ def _measure(run: Run) -> None:
             "e2e_efficiency": inference["e2e_efficiency"],
             "latency_ms": inference["latency_ms"],
             "stages": inference["stages"],
-            "families": {name: {"share_percent": share} for name, share in profile.family_shares(table).items()},
-            "profiled_batches": len(runs_us),
-            "profiled_ms": float(np.mean(runs_us) / 1000),
-            "operators_ms": float(table["total_us"].sum() / len(runs_us) / 1000),
+            **write_profile(run, found),
             "flops_per_image": flops,
             "peak_flops_per_s": peak,
-            "utilisation_percent": 100 * rate * flops / peak,
+            "peak_source": source if peak else None,
+            "utilisation_percent": 100 * rate * flops / peak if peak else None,
         },
     )
+
+
+def write_profile(run: Run, found: profile.OperatorProfile | str) -> dict[str, Any]:
+    """Write `profile.csv`, empty where there is no profile, and return what `perf.json` says of it."""
+    table = pd.DataFrame(columns=profile.COLUMNS) if isinstance(found, str) else found.table
+    with artifacts.atomic(run.file("profile")) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    if isinstance(found, str):
+        return {"families": {}, "profiled_batches": 0, "profiled_ms": None, "operators_ms": None, "profile_reason": found}
+    return {
+        "families": {name: {"share_percent": share} for name, share in profile.family_shares(table).items()},
+        "profiled_batches": found.batches,
+        "profiled_ms": found.batch_ms,
+        "operators_ms": float(table["total_us"].sum() / found.batches / 1000),
+        "profile_reason": None,
+    }

@@ -6,7 +6,7 @@ On a CPU the families are Ascend's names for the counterpart work; the `backend`
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import pandas as pd
@@ -14,6 +14,15 @@ import pandas as pd
 COLUMNS = ["family", "op_type", "name", "calls", "total_us", "share_percent", "backend"]
 NAMED_FIRST = ("TransData", "SoftmaxV2", "BatchMatMulV2")  # the three the users must account for
 FAMILIES = (*NAMED_FIRST, "MatMulV2", "LayerNorm", "Gelu", "Conv2D", "Elementwise", "Other")
+
+
+class OperatorProfile(NamedTuple):
+    """What a profiler said: a table with COLUMNS over so many batches, and ms per batch of the whole call where it knows."""
+
+    table: pd.DataFrame
+    batches: int
+    batch_ms: float | None
+
 
 _BY_TYPE = {
     "Softmax": "SoftmaxV2",

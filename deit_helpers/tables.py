@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from . import labels
-from .artifacts import Run
-from .display import Banner, Facts, Gallery, Table, from_records, runtime_text
+from .artifacts import Run, read_json
+from .backends import is_emulated
+from .display import Banner, Cell, Facts, Gallery, Stack, Table, from_records, runtime_text
 
 DEMO_NOTE = (
     "Digits, a seeded random backbone and a head fitted on other digits. These figures exercise the pipeline; "
@@ -14,9 +15,24 @@ DEMO_NOTE = (
 )
 
 
-def demo_note(run: Run) -> Banner | None:
-    """Said on every page of the embedded demo."""
-    return Banner("note", "This is the embedded demo.", DEMO_NOTE) if run.spec.checkpoint == "demo" else None
+EMULATED_NOTE = (
+    "A program stood in for the Ascend device and its tools. Times and rates on this page are those of this computer."
+)
+IMPORTED_NOTE = "Another tool measured these figures elsewhere; nothing of this page was run again here."
+
+
+def notes(run: Run) -> Stack:
+    """What must be said on every page: the embedded demo, an emulated device, imported figures."""
+    found = []
+    if run.spec.checkpoint == "demo":
+        found.append(Banner("note", "This is the embedded demo.", DEMO_NOTE))
+    sizes = [run.at(size) for size in {*run.spec.batch_sizes, *([run.batch_size] if run.batch_size else [])}]
+    records = [read_json(at.file(name)) for at in sizes for name in ("convert", "infer")]
+    if is_emulated(run.spec.backend) or any(r.get("emulated") or r.get("runtime", {}).get("emulated") for r in records):
+        found.append(Banner("fail", "Emulated device, no hardware measured.", EMULATED_NOTE))
+    if any(record.get("imported_from") for record in records):
+        found.append(Banner("inconclusive", "Imported figures.", IMPORTED_NOTE))
+    return Stack(found)
 
 
 def export_facts(run: Run) -> Facts:
@@ -53,7 +69,8 @@ def conversion(run: Run) -> Facts:
         {
             "status": convert["status"],
             "why": convert["reason"],
-            "device model": convert["device_model"],
+            "device model": convert["device_model"] or "none",
+            "chip": convert["soc_version"] or "not known here",
             "ATC command on an Ascend host": convert["command_line"],
         },
     )
@@ -159,31 +176,40 @@ def latency(run: Run) -> Table:
 
 def utilisation(run: Run) -> Facts:
     perf = run.read("perf")
+    if perf["peak_flops_per_s"]:
+        peak: dict[str, Cell] = {
+            f"peak GFLOP/s: {perf['peak_source']}": f"{perf['peak_flops_per_s'] / 1e9:.1f}",
+            "utilisation %": f"{perf['utilisation_percent']:.1f}",
+        }
+    else:
+        peak = {"utilisation %": "not known: set peak_tflops to what the device's data sheet says for this precision"}
     return Facts(
         f"Utilisation, bs{perf['batch_size']}, on {runtime_text(perf['runtime'])}",
         {
             "GFLOP per image, counted in the graph": f"{perf['flops_per_image'] / 1e9:.2f}",
             "images/s, the model call alone": f"{perf['images_per_s']:.1f}",
             "GFLOP/s of the model": f"{perf['images_per_s'] * perf['flops_per_image'] / 1e9:.1f}",
-            "GFLOP/s of a matrix product, measured now": f"{perf['peak_flops_per_s'] / 1e9:.1f}",
-            "utilisation %": f"{perf['utilisation_percent']:.1f}",
+            **peak,
         },
     )
 
 
-def top_operators(run: Run, count: int = 12) -> Table:
+def top_operators(run: Run, count: int = 12) -> Table | Banner:
     import pandas as pd
 
+    perf = run.read("perf")
+    if perf["profile_reason"]:
+        return Banner("note", "Not profiled.", f"{perf['profile_reason']}.")
     profile = pd.read_csv(run.file("profile"))
     grouped = profile.groupby(["family", "op_type"], as_index=False).agg(
         nodes=("name", "size"), total_us=("total_us", "sum"), share_percent=("share_percent", "sum")
     )
     rows = grouped.sort_values("total_us", ascending=False).head(count).assign(total_ms=lambda t: t["total_us"] / 1000)
-    perf = run.read("perf")
+    whole = f" of {perf['profiled_ms']:.1f}" if perf["profiled_ms"] else ""
     return from_records(
         f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on "
-        f"{runtime_text(perf['runtime'])}; families are Ascend's names for the same work. {perf['operators_ms']:.1f} of "
-        f"{perf['profiled_ms']:.1f} ms per batch lie in operators",
+        f"{runtime_text(perf['runtime'])}; families are Ascend's names for the same work. {perf['operators_ms']:.1f}{whole} "
+        "ms per batch lie in operators",
         rows.to_dict("records"),
         {"family": "family", "op_type": "operator", "nodes": "nodes", "total_ms": "total ms", "share_percent": "share %"},
         {"total_ms": ".1f", "share_percent": ".2f"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 import pytest
-from graphs import edited, static
+from graphs import edited, exported, static
 
 from deit_helpers.surgery import alignment
 from deit_helpers.surgery.graph import Graph
@@ -24,7 +24,7 @@ def test_every_matrix_of_a_block_is_listed_with_its_waste() -> None:
     assert found["LayerNorm", "input", 197, 48]["count"] == 5
     # qkv and fc1 take the norm's result; the projection takes the context, which has the same shape
     assert found["MatMul of a weight", "input", 197, 48]["count"] == 6
-    assert not found["Gemm of a weight", "input", 2, 48]["carries_tokens"]
+    assert found["Gemm of a weight", "input", 2, 48]["waste_percent"] == 87.5
 
 
 @pytest.mark.parametrize("opset", [11, 17])
@@ -34,7 +34,7 @@ def test_padded_graphs_have_no_broken_run_and_others_report_each(opset: int) -> 
     assert alignment.broken_runs(Graph(before)) == 2 * 16 + 2
     assert alignment.broken_runs(Graph(edited(before, "pad_tokens"))) == 0
     after = rows(edited(before, "pad_tokens"))
-    assert all(row["aligned"] and row["waste_percent"] == 0 for row in after.values() if row["carries_tokens"])
+    assert all(row["aligned"] and row["waste_percent"] == 0 for key, row in after.items() if key[2] != 2)  # all but the head
 
 
 def test_padding_outside_attention_leaves_the_runs_of_attention_broken() -> None:
@@ -50,13 +50,26 @@ def test_the_block_is_drawn_from_the_norm_to_the_residual() -> None:
     kinds = [node["op_type"] for node in nodes]
     assert kinds.count("MatMul") == 4
     assert kinds.count("Softmax") == 1
-    assert (kinds[0], kinds[-1]) == ("MatMul", "Add")
+    assert (kinds[0], kinds[1], kinds[-1]) == ("LayerNorm", "MatMul", "Add")
     produced = {name for node in nodes for name in node["outputs"]}
-    assert all(name in produced for node in nodes[2:-1] for name in node["inputs"])
+    assert all(name in produced for node in nodes[1:-1] for name in node["inputs"])
+    assert len([name for name in nodes[-1]["inputs"] if name in produced]) == 1  # the other one went past the attention
     assert {node["aligned"] for node in nodes if node["op_type"] == "Softmax"} == {False}
     assert {node["aligned"] for node in nodes if node["op_type"] == "Reshape"} == {None}
     padded = alignment.block(Graph(edited(static(2), "pad_tokens")))
     assert {node["aligned"] for node in padded} == {True, None}
+
+
+def test_the_slice_before_a_norm_is_drawn() -> None:
+    nodes = alignment.block(Graph(edited(static(2), "pad_outside_attention")))
+    assert [node["op_type"] for node in nodes[:2]] == ["Slice", "LayerNorm"]
+    assert (nodes[1]["shape"], nodes[1]["aligned"]) == ([2, 197, 48], False)
+
+
+def test_symbolic_shapes_are_not_counted() -> None:
+    graph = Graph(exported())
+    assert alignment.broken_runs(graph) is None
+    assert alignment.block(graph) == []
 
 
 def test_a_network_without_attention_has_no_block() -> None:

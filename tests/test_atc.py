@@ -35,8 +35,8 @@ def test_the_command_is_the_recipes_argument_for_argument() -> None:
 def test_an_unknown_chip_is_left_open_and_quoted_for_the_shell(run: Run) -> None:
     found = run.read("convert")
     assert found["soc_version"] is None
-    assert found["command"][-1] == "--soc_version=Ascend<Name column of npu-smi info>"
-    assert found["command_line"].endswith("'--soc_version=Ascend<Name column of npu-smi info>'")
+    assert "--soc_version=Ascend<Name column of npu-smi info>" in found["command"]
+    assert "'--soc_version=Ascend<Name column of npu-smi info>'" in found["command_line"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -47,12 +47,6 @@ def test_the_record_is_of_this_batch_size_and_says_not_needed(run: Run, size: in
     assert f"--input_shape=image:{size},3,224,224" in found["command"]
     assert f"--model=bs{size}/deit_bs{size}.onnx" in found["command"]
     assert "nothing to convert" in found["reason"]
-
-
-@pytest.mark.parametrize("backend", ["pyacl", "openvino", "torch"])
-def test_a_backend_that_is_not_in_this_version_is_refused(tmp_path: Path, backend: str) -> None:
-    with pytest.raises(ToolError, match=f"backend '{backend}': this version converts for none but onnxruntime"):
-        atc.convert(new_run(tmp_path, backend=backend))
 
 
 def test_converting_before_optimizing_names_the_notebook(tmp_path: Path) -> None:

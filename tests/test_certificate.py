@@ -83,6 +83,25 @@ def test_another_number_of_classes_is_not_equal(certify: Callable) -> None:
     assert row["verdict"] == UNEQUAL
 
 
+def test_offsets_between_classes_do_not_hide_an_error(certify: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = onnx.ModelProto()
+    before.CopyFrom(static(2))
+    bias = next(tensor for tensor in before.graph.initializer if tensor.name == "head.bias")
+    lowered = onnx.numpy_helper.to_array(bias).copy()
+    lowered[:3] = -1e4  # as where unused classes are switched off
+    bias.CopyFrom(onnx.numpy_helper.from_array(lowered, bias.name))
+    assert certify(before, edited(before, "pad_tokens"))["verdict"] == IDENTICAL
+    monkeypatch.setattr(padding, "add_mask", mask_one_short)
+    assert certify(before, edited(before, "pad_tokens"))["verdict"] == UNEQUAL
+
+
+def test_what_neither_graph_can_take_is_not_called_probed(certify: Callable) -> None:
+    before = edited(static(2), "uint8_input")
+    row = certify(before, edited(before, "pad_tokens"))
+    assert row["not_probed"] == ["magnitude ×100"]
+    assert row["images"] == 18
+
+
 def mask_one_short(graph: Graph, found: list, tokens: int, padded: int, _real: Callable = padding.add_mask) -> None:
     _real(graph, found, tokens + 1, padded)
 

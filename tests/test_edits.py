@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from graphs import RECIPE, crops, edited, infer, static
 
@@ -199,6 +200,42 @@ def test_a_scale_of_queries_keys_and_values_alike_is_not_folded() -> None:
                 user.replace_input_with(index, tripled)
     with pytest.raises(GraphError, match="fold_scale: no scores are scaled"):
         edited(graph.proto(), "fold_scale")
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("vit_tiny_patch16_224", {"global_pool": "map", "class_token": False}, "pad_tokens: .* runs over the tokens but is no"),
+        ("beit_base_patch16_224", {}, "pad_tokens: .* adds a bias per position"),
+    ],
+)
+def test_what_padding_does_not_know_is_named(model: str, arguments: dict[str, object], message: str) -> None:
+    graph = static(1, model, 13, depth=1, embed_dim=48, num_heads=3, **arguments)
+    with pytest.raises(GraphError, match=message):
+        edited(graph, "pad_tokens")
+
+
+@pytest.mark.parametrize("name", ["fold_scale", "split_qkv", "merge_transpose", "pad_tokens", "pad_outside_attention"])
+def test_half_precision_graphs_can_be_edited(name: str) -> None:
+    before = Graph(static(2))
+    for value in [*before.graph.initializers.values(), *(v for node in before.nodes() for v in node.outputs)]:
+        if value.dtype == ir.DataType.FLOAT:
+            value.dtype = ir.DataType.FLOAT16
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy().astype(np.float16), name=value.name)
+    for value in (*before.graph.inputs, *before.graph.outputs):
+        value.dtype = ir.DataType.FLOAT16
+    half = before.proto()
+    image = images.tensors(crops(half), RECIPE).astype(np.float16)
+    assert np.abs(infer(half, image) - infer(edited(half, name), image)).max() <= 2e-2
+
+
+def test_an_index_that_is_computed_is_refused_in_words() -> None:
+    graph = Graph(static(1))
+    gather = next(node for node in graph.nodes("Gather"))
+    gather.replace_input_with(1, graph.add("Neg", [gather.inputs[1]], "computed"))
+    with pytest.raises(GraphError, match="computed_output_0 is computed, an edit expected a constant"):
+        edited(graph.proto(), "pad_tokens")
 
 
 def test_contradicting_shapes_are_an_error() -> None:

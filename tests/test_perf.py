@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import onnx
@@ -12,10 +13,10 @@ from onnx import TensorProto, helper
 from pipeline import SIZES, copy_of, finished, new_run
 from torch.utils.flop_counter import FlopCounterMode
 
-from deit_helpers import freshness, model, perf, profile
+from deit_helpers import figures, freshness, infer, model, perf, profile, tables
 from deit_helpers.artifacts import Run
 from deit_helpers.backends import Backend
-from deit_helpers.errors import ArtifactError, BackendError
+from deit_helpers.errors import ArtifactError
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,9 @@ def test_a_vits_attention_has_its_matrix_products_and_softmaxes(run: Run) -> Non
     assert nodes["MatMulV2"] == 2 * 4 + 1  # qkv, proj, fc1, fc2; the head
 
 
-def test_a_backend_without_a_profiler_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = copy_of(run, tmp_path)
     freshness.forget(copy, "perf")
 
@@ -98,11 +101,24 @@ def test_a_backend_without_a_profiler_says_so(run: Run, tmp_path: Path, monkeypa
             raise NotImplementedError
 
         def describe(self) -> dict[str, str]:
-            return {}
+            return {"backend": "plain", "version": "1", "device": "none", "precision": "fp32"}
 
-    monkeypatch.setattr(perf, "open_backend", Plain)
-    with pytest.raises(BackendError, match="has no profiler"):
-        perf.measure(copy)
+    monkeypatch.setattr(infer, "open_backend", Plain)
+    found = perf.measure(copy)
+    assert (found["families"], found["profile_reason"]) == ({}, "backend onnxruntime has no profiler")
+    assert (found["utilisation_percent"], found["peak_flops_per_s"]) == (None, None)
+    assert pd.read_csv(copy.file("profile")).columns.to_list() == profile.COLUMNS
+    assert "has no profiler" in tables.top_operators(copy)._repr_html_()
+    assert "ackend onnxruntime has no profiler" in figures.families(copy)._repr_html_()
+    assert "set peak_tflops" in tables.utilisation(copy)._repr_html_()
+
+
+def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(run: Run, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path)
+    spec = run.spec.model_copy(update={"peak_tflops": 2.0})
+    found = perf.measure(dataclasses.replace(copy, spec=spec))
+    assert (found["peak_flops_per_s"], found["peak_source"]) == (2e12, "peak_tflops of the spec")
+    assert found["utilisation_percent"] == pytest.approx(100 * found["images_per_s"] * found["flops_per_image"] / 2e12)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_spec_cannot_be_changed_after_it_was_read(project: Path) -> None:
     [
         ("batchsizes", [1], ["unknown key 'batchsizes'", "did you mean 'batch_sizes'?"]),
         ("on_bad_images", "skip", ["did you mean 'on_bad_image'?"]),
-        ("zzz", 1, ["unknown key 'zzz'", "known keys: allow_inexact, backend"]),
+        ("zzz", 1, ["unknown key 'zzz'", "known keys: aipp, allow_inexact, atc"]),
         ("limit", "ten", ["'limit'", "integer", "'ten'"]),
         ("limit", 0, ["'limit'", "greater than or equal to 1", "got 0"]),
         ("run", 2024, ["'run'", "string", "2024"]),

@@ -151,6 +151,22 @@ def test_without_a_usable_simplified_graph_the_shape_fixed_one_is_used(
     assert surgery.static_batch(graph) == 4
 
 
+@pytest.mark.parametrize("content", [b"\x0a\xff\xff\xff", b""])
+def test_a_damaged_simplified_graph_is_a_reason_too(unoptimized: Run, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(simplifier, "simplify", lambda _, simplified: (simplified.write_bytes(content), None)[1])
+    (row,) = surgery.optimize(unoptimized)["edits"]
+    assert not row["applied"]
+    assert row["reason"].startswith("the simplified graph is damaged: ")
+
+
+def test_an_edit_after_a_failed_simplifier_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_run(tmp_path, edits=["pad_tokens"])
+    export.export(run)
+    monkeypatch.setattr(simplifier, "simplify", lambda *_: "onnxsim was killed by signal 11")
+    with pytest.raises(GraphError, match=r"simplify was not applied \(onnxsim was killed by signal 11\), so pad_tokens: "):
+        surgery.optimize(run)
+
+
 def test_an_exact_edit_that_is_not_equal_stops_the_run_and_the_old_graph_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,53 +1,85 @@
-"""03_convert: the ATC command for a static graph, and whether it is needed (`convert.json`).
+"""03_convert: a static graph -> an OM for an Ascend chip with ATC (`convert.json`), or why that is not needed or not possible.
 
-Written against the vendor's documentation; no command of this module was ever run on a machine with CANN.
+Written against the vendor's documentation and tested with an emulator of it; never run on a machine with CANN.
 """
 
 from __future__ import annotations
 
 import shlex
-from pathlib import PurePosixPath
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import artifacts, freshness
 from ..artifacts import Run
 from ..errors import ToolError
+from ..hashing import fingerprint, sha256
+from . import aipp, cann, npu_smi
+from .codes import atc_errors
 
 UNKNOWN_SOC = "Ascend<Name column of npu-smi info>"
-NOT_NEEDED = "ONNX Runtime loads the static ONNX graph directly: there is nothing to convert."
+SUCCESS = "ATC run success"  # the line that the vendor's guide gives as the sign of success
+NOT_NEEDED = "Backend {backend} loads the static ONNX graph directly: there is nothing to convert."
+NO_ATC = (
+    "ATC is not on this host. Copy the run folder to an Ascend host with CANN, source set_env.sh there and run "
+    "`deit-report run {folder}/spec.yaml --from 03`; or run the command below and put the OM beside the graph."
+)
+# precision of the spec -> ATC's flag. bf16 has only the newer one.
+_PRECISION = {
+    "fp16": {"precision_mode": "force_fp16"},
+    "fp32": {"precision_mode": "must_keep_origin_dtype"},
+    "bf16": {"precision_mode_v2": "mixed_bfloat16"},
+}
 
 
 def convert(run: Run) -> dict[str, Any]:
-    """Stage 03: say what conversion the backend needs, with the exact ATC command for an Ascend device.
+    """Stage 03: make the device model of this batch size, or say that the backend needs none.
 
     Returns:
         The content of `convert.json`.
 
     Raises:
-        ToolError: the backend needs a conversion this version cannot do.
+        ToolError: ATC is missing or failed; what it said, and what to do. `convert.json` then has the command.
     """
-    if run.spec.backend != "onnxruntime":
-        raise ToolError(f"backend {run.spec.backend!r}: this version converts for none but onnxruntime: set that backend")
     freshness.ensure(run, "convert", lambda: _convert(run))
     return run.read("convert")
 
 
-def command(model: PurePosixPath, input_name: str, shape: list[int], soc_version: str | None) -> list[str]:
+def command(model: PurePosixPath, input_name: str, shape: list[int], soc_version: str | None, **flags: str | int) -> list[str]:
     """ATC's command line for a static ONNX graph, as a list of arguments.
 
-    Flags: framework 5 is ONNX, input_format must stay NCHW for ONNX, input_shape repeats the graph's own static shape;
-    the model is written as `<output>.om`.
+    Framework 5 is ONNX; input_format stays NCHW for ONNX whatever AIPP takes in; input_shape repeats the graph's own static
+    shape; the model is written as `<output>.om`.
+
+    Args:
+        flags: further flags, without dashes; one that is named above replaces it.
     """
-    return [
-        "atc",
-        "--framework=5",
-        f"--model={model}",
-        f"--output={model.with_suffix('')}",
-        "--input_format=NCHW",
-        f"--input_shape={input_name}:{','.join(map(str, shape))}",
-        "--log=error",
-        f"--soc_version={soc_version or UNKNOWN_SOC}",
-    ]
+    every: dict[str, str | int] = {
+        "framework": 5,
+        "model": str(model),
+        "output": str(model.with_suffix("")),
+        "input_format": "NCHW",
+        "input_shape": f"{input_name}:{','.join(map(str, shape))}",
+        "log": "error",
+        "soc_version": soc_version or UNKNOWN_SOC,
+        **flags,
+    }
+    return ["atc", *(f"--{name}={value}" for name, value in every.items())]
+
+
+def flags_of(run: Run) -> dict[str, str | int]:
+    """The flags the spec asks for: precision, ModelZoo's choice for ViTs, static AIPP, then `atc` of the spec as it stands.
+
+    High performance for Gelu and small channels are what ModelZoo's ViT recipes pass on 310P.
+    """
+    flags: dict[str, str | int] = dict(_PRECISION[run.spec.precision])
+    flags |= {"op_select_implmode": "high_performance", "optypelist_for_implmode": "Gelu", "enable_small_channel": 1}
+    if run.spec.aipp:
+        flags["insert_op_conf"] = run.relative(run.file("aipp"))
+    if "precision_mode_v2" in run.spec.atc:
+        flags.pop("precision_mode", None)
+    return {**flags, **run.spec.atc}
 
 
 def _convert(run: Run) -> None:
@@ -55,19 +87,84 @@ def _convert(run: Run) -> None:
     shape = optimize["input_shape"]
     if shape[0] != run.batch_size:
         raise ToolError(f"{run.file('optimize')}: graph of batch size {shape[0]}, this run has {run.batch_size}")
-    arguments = command(
-        PurePosixPath(run.relative(run.file("static_onnx"))), optimize["input_name"], shape, run.spec.soc_version
-    )
-    artifacts.write_json(
-        run.file("convert"),
-        {
-            "backend": run.spec.backend,
-            "batch_size": run.batch_size,
-            "status": "not needed",
-            "reason": NOT_NEEDED,
-            "device_model": run.relative(run.file("static_onnx")),
-            "command": arguments,
-            "command_line": shlex.join(arguments),
-            "soc_version": run.spec.soc_version,
-        },
-    )
+    model = PurePosixPath(run.relative(run.file("static_onnx")))
+    facts: dict[str, Any] = {"backend": run.spec.backend, "batch_size": run.batch_size, "status": "not needed"}
+    if run.spec.backend != "pyacl":
+        arguments = command(model, optimize["input_name"], shape, run.spec.soc_version, **flags_of(run))
+        facts["reason"] = NOT_NEEDED.format(backend=run.spec.backend)
+        artifacts.write_json(run.file("convert"), {**facts, **_described(run, arguments, model)})
+        return
+    if run.spec.aipp:
+        artifacts.write_text(run.file("aipp"), aipp.config(run.spec.recipe))
+    version = cann.version()
+    path = cann.tool("atc")
+    soc = run.spec.soc_version or (npu_smi.soc_version(run.spec.device) if path else None)
+    arguments = command(model, optimize["input_name"], shape, soc, **flags_of(run))
+    if path is None:
+        reason = NO_ATC.format(folder=run.folder)
+        artifacts.write_json(
+            run.file("convert"), {**facts, "status": "missing", "reason": reason, **_described(run, arguments)}
+        )
+        raise ToolError(f"{reason} The command: {shlex.join(arguments)}")
+    cann.check_opset(optimize["opset"], version)
+    key = fingerprint([sha256(run.file("static_onnx")), arguments, version])
+    _run(run, [path, *arguments[1:]])
+    emulated = "EMULATED" in run.file("atc_log").read_text(encoding="utf-8")
+    done = {"status": "done", "reason": f"ATC of CANN {version or 'of unknown version'} made the OM", "emulated": emulated}
+    om = PurePosixPath(run.relative(run.file("om")))
+    artifacts.write_json(run.file("convert"), {**facts, **done, "cann": version, "key": key, **_described(run, arguments, om)})
+
+
+def _described(run: Run, arguments: list[str], model: PurePosixPath | None = None) -> dict[str, Any]:
+    soc = next(argument.partition("=")[2] for argument in arguments if argument.startswith("--soc_version="))
+    return {
+        "device_model": str(model) if model else None,
+        "command": arguments,
+        "command_line": shlex.join(arguments),
+        "soc_version": None if soc == UNKNOWN_SOC else soc,
+        "aipp": run.spec.aipp,
+    }
+
+
+def _run(run: Run, arguments: list[str]) -> None:
+    """Run ATC in the run folder, its output going to `atc.log` and to stdout as it comes.
+
+    Raises:
+        ToolError: return code, no success line or no OM; the errors it named, and the log.
+    """
+    om, log = run.file("om"), run.file("atc_log")
+    om.unlink(missing_ok=True)  # an OM of an earlier run must not pass for this one's
+    with artifacts.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(shlex.join(arguments) + "\n")
+        process = subprocess.Popen(
+            arguments,
+            cwd=run.folder,
+            env=cann.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        try:
+            for line in process.stdout or ():
+                file.write(line)
+                sys.stdout.write(line)
+            code = process.wait()
+        finally:
+            process.kill()  # also after Ctrl-C: an ATC left alone would write its OM later
+    text = log.read_text(encoding="utf-8")
+    if code == 0 and SUCCESS in text and om.is_file():
+        return
+    errors = atc_errors(text)
+    how = f"ATC failed (exit code {code}{'' if om.is_file() else ', no OM'}{'' if SUCCESS in text else ', no success line'})"
+    if not errors:
+        raise ToolError(f"{how}: its log {log} names no error code; look into ~/ascend/log")
+    first = errors[0]
+    where = f" at operator {first.operator}" if first.operator else ""
+    more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    raise ToolError(f"{how}: {first.code}{where}: {first.text}{more}: {first.advice}; log {log}")
+
+
+def log_tail(path: Path, lines: int = 12) -> str:
+    """The last lines of an ATC log, for the page."""
+    return "\n".join(path.read_text(encoding="utf-8").splitlines()[-lines:])

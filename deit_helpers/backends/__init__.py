@@ -8,15 +8,19 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..errors import BackendError
 
+if TYPE_CHECKING:
+    from ..profile import OperatorProfile
+
 # name -> (class, how to get it)
 REGISTRY = {
     "onnxruntime": ("deit_helpers.backends.ort:OnnxRuntime", "pip install onnxruntime"),
+    "pyacl": ("deit_helpers.backends.pyacl:PyAcl", "on an Ascend host: source set_env.sh of the CANN toolkit"),
 }
 
 
@@ -24,7 +28,7 @@ REGISTRY = {
 class Profiler(Protocol):
     """What a backend may also offer: its own profiler, and the rate of a plain matrix product."""
 
-    def profile(self, batch: np.ndarray, iterations: int) -> list[dict[str, Any]]: ...
+    def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile: ...
 
     def peak_flops_per_s(self) -> float: ...
 
@@ -43,8 +47,8 @@ class Backend(ABC):
     image_px: int
     dtype: np.dtype
 
-    def __init__(self, model: Path, precision: str = "fp32", device: int = 0):
-        self.model, self.precision, self.device = model, precision, device
+    def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
+        self.model, self.precision, self.device, self.options = model, precision, device, options or {}
 
     def __enter__(self) -> Backend:
         return self
@@ -64,6 +68,15 @@ class Backend(ABC):
         Raises:
             BackendError: wrong batch or image size, or logits of the wrong shape, infinite or NaN.
         """
+        self.check_batch(batch)
+        return self.check_logits(self._infer(batch), len(batch))
+
+    def check_batch(self, batch: np.ndarray) -> None:
+        """Check a batch before it is run.
+
+        Raises:
+            BackendError: another number of images, dtype or shape than the model takes.
+        """
         if self.batch_size is not None and len(batch) != self.batch_size:
             made_for = f"batch of {len(batch)} images, {self.model.name} was made for {self.batch_size}"
             raise BackendError(f"{made_for}: pad it with images.pad")
@@ -72,11 +85,15 @@ class Backend(ABC):
         takes = (self.image_px, self.image_px, 3) if self.dtype == np.uint8 else (3, self.image_px, self.image_px)
         if batch.shape[1:] != takes:
             raise BackendError(f"images of shape {batch.shape[1:]}, {self.model.name} takes {'x'.join(map(str, takes))}")
-        logits = self._infer(batch)
-        if logits.shape != (len(batch), self.classes):
-            raise BackendError(
-                f"{self.model.name} returned logits of shape {logits.shape}, expected {(len(batch), self.classes)}"
-            )
+
+    def check_logits(self, logits: np.ndarray, images: int) -> np.ndarray:
+        """Return the logits (B, C) of so many images if they can be some.
+
+        Raises:
+            BackendError: wrong shape, NaN or infinite.
+        """
+        if logits.shape != (images, self.classes):
+            raise BackendError(f"{self.model.name} returned logits of shape {logits.shape}, expected {(images, self.classes)}")
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if len(bad):
             raise BackendError(f"{self.model.name} returned NaN or infinite logits for row {bad[0]} of the batch")
@@ -90,7 +107,30 @@ class Backend(ABC):
         """Runtime, version, device and precision, for the report."""
 
 
-def open_backend(name: str, model: Path, precision: str = "fp32", device: int = 0) -> Backend:
+def is_emulated(name: str) -> bool:
+    """Whether this host only pretends to have the device of a backend."""
+    if name != "pyacl":
+        return False
+    try:
+        return bool(getattr(importlib.import_module("acl"), "EMULATED", False))
+    except ImportError:
+        return False
+
+
+@runtime_checkable
+class Pipelined(Protocol):
+    """What a backend may also offer: to work on one batch while the next is prepared."""
+
+    asynchronous: bool
+
+    def feed(self, batch: np.ndarray) -> np.ndarray | None: ...
+
+    def drain(self) -> np.ndarray: ...
+
+
+def open_backend(
+    name: str, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None
+) -> Backend:
     """Load a model into a backend; use it as a context manager.
 
     Raises:
@@ -104,4 +144,4 @@ def open_backend(name: str, model: Path, precision: str = "fp32", device: int = 
         backend_class = getattr(importlib.import_module(module), class_name)
     except ImportError as err:
         raise BackendError(f"backend {name!r} cannot be loaded ({err}); get it with: {hint}") from err
-    return backend_class(model, precision, device)
+    return backend_class(model, precision, device, options)

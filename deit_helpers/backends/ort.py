@@ -14,6 +14,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from ..errors import BackendError
+from ..profile import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
 from . import Backend
 
 # onnxruntime's own exceptions share no base class but Exception.
@@ -32,10 +33,11 @@ _ERRORS_ONLY = 3  # onnxruntime's log severity; warnings are about its own optim
 
 
 class OnnxRuntime(Backend):
-    def __init__(self, model: Path, precision: str = "fp32", device: int = 0):
-        super().__init__(model, precision, device)
+    def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
+        super().__init__(model, precision, device, options)
         if precision != "fp32":
             raise BackendError(f"onnxruntime runs this graph in fp32 only, the spec asks for {precision}: set precision: fp32")
+        self._providers = self._wanted()
         self._session = self._open(onnxruntime.SessionOptions())
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._input, self._output = inputs[0].name, outputs[0].name
@@ -47,10 +49,25 @@ class OnnxRuntime(Backend):
         self.batch_size = batch if isinstance(batch, int) else None
         self.classes = outputs[0].shape[1]
 
+    def _wanted(self) -> list[tuple[str, dict[str, Any]]]:
+        """The providers of the spec with their options, then the CPU for what they do not take.
+
+        Raises:
+            BackendError: one is not in this build of ONNX Runtime.
+        """
+        wanted = self.options.get("providers") or {}
+        there = onnxruntime.get_available_providers()
+        for name in wanted:
+            if name not in there:
+                hint = "pip install onnxruntime-cann" if name == "CANNExecutionProvider" else "install the build that has it"
+                raise BackendError(f"providers: this ONNX Runtime has {', '.join(there)}, not {name}: {hint}, or leave it out")
+        cpu = "CPUExecutionProvider"
+        return [*((name, options) for name, options in wanted.items() if name != cpu), (cpu, wanted.get(cpu, {}))]
+
     def _open(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
         options.log_severity_level = _ERRORS_ONLY
         try:
-            return onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(self.model, options, providers=self._providers)
         except _LOAD_ERRORS as err:
             raise BackendError(f"{self.model}: ONNX Runtime cannot load it ({str(err).splitlines()[0]})") from err
 
@@ -61,18 +78,15 @@ class OnnxRuntime(Backend):
         return {
             "backend": "onnxruntime",
             "version": onnxruntime.__version__,
-            "device": "CPU",
+            "device": self._session.get_providers()[0].removesuffix("ExecutionProvider"),
             "providers": self._session.get_providers(),
             "precision": self.precision,
         }
 
-    def profile(self, batch: np.ndarray, iterations: int) -> list[dict[str, Any]]:
-        """Run with ONNX Runtime's profiler on and return its raw events of the counted iterations.
+    def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile:
+        """Run with ONNX Runtime's profiler on, a first, uncounted run warming up.
 
-        A separate session is used, so that the profiler never slows a timed run. The first, uncounted run warms up.
-
-        Returns:
-            Chrome trace events as ONNX Runtime writes them; durations `dur` in microseconds.
+        A separate session is used, so that the profiler never slows a timed run.
         """
         with tempfile.TemporaryDirectory() as folder:
             options = onnxruntime.SessionOptions()
@@ -84,7 +98,10 @@ class OnnxRuntime(Backend):
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         # Session start-up and the warm-up run come before the second `model_run`.
         runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
-        return [event for event in events if event["ts"] >= runs[1]]
+        counted = [event for event in events if event["ts"] >= runs[1]]
+        table = table_from_onnxruntime(counted, layer_norm_nodes(onnx.load(self.model)))
+        times_us = [event["dur"] for event in counted if event["name"] == "model_run"]
+        return OperatorProfile(table, len(times_us), float(np.mean(times_us)) / 1000)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""

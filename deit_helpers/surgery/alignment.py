@@ -6,14 +6,15 @@ is not, it is padded in the blocks (the wasted share), and ATC has to convert it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx_ir as ir
 
+from ..errors import GraphError
 from .graph import Graph, activations, is_static, shape
 from .padding import BLOCK
-from .pattern import LAYOUT, layer_norms
+from .pattern import LAYOUT, attentions, layer_norms, norm_before
 
 
 def table(graph: Graph) -> list[dict[str, Any]]:
@@ -21,12 +22,12 @@ def table(graph: Graph) -> list[dict[str, Any]]:
 
     Returns:
         Rows with operator, operand (`input`, `result`, …), rows, columns, padded_rows, padded_columns, count (places in the
-        graph), waste_percent (share of the padded matrix that is padding), aligned, carries_tokens.
+        graph), waste_percent (share of the padded matrix that is padding), aligned.
     """
     found: dict[tuple, dict[str, Any]] = {}
     for operator, operand, value in _matrices(graph):
         rows, columns = shape(value)[-2:]
-        key = (operator, operand, rows, columns, len(shape(value)) > 2)
+        key = (operator, operand, rows, columns)
         if key in found:
             found[key]["count"] += 1
             continue
@@ -41,52 +42,66 @@ def table(graph: Graph) -> list[dict[str, Any]]:
             "count": 1,
             "waste_percent": 100 * (1 - rows * columns / (padded[0] * padded[1])),
             "aligned": padded == [rows, columns],
-            "carries_tokens": len(shape(value)) > 2,  # the classifier's matrices have lost the axis of the tokens
         }
     return list(found.values())
 
 
-def broken_runs(graph: Graph) -> int:
-    """How many tensors inside the blocks pass between these operators in dimensions that are no multiples of 16."""
+def broken_runs(graph: Graph) -> int | None:
+    """How many tensors inside the blocks pass between these operators in dimensions that are no multiples of 16.
+
+    None for a graph that could not be simplified: its shapes are symbolic.
+    """
+    if not all(is_static(node.inputs[0]) for node in graph.nodes("Softmax")):
+        return None
     values = {id(value): value for _, _, value in _matrices(graph) if len(shape(value)) > 2}
     return sum(any(side % BLOCK for side in shape(value)[-2:]) for value in values.values())
 
 
 def block(graph: Graph) -> list[dict[str, Any]]:
-    """The nodes of the first attention, from the norm before it to the residual addition, for drawing.
+    """The first attention for drawing: from the norm before it (and a Slice before that) to the residual addition.
 
     Returns:
         Rows with op_type, name, inputs (names of activations), outputs, shape of the first output, aligned (None for layout
-        work, which takes the blocks of its neighbours). Empty without attention.
+        work, which takes the blocks of its neighbours). Empty where no attention with a norm before it is found.
     """
-    softmax = next(graph.nodes("Softmax"), None)
-    norms = layer_norms(graph)
-    if softmax is None or len(norms) < 2 or not is_static(softmax.inputs[0]):
+    try:
+        attention = attentions(graph)[0]
+    except GraphError:
         return []
-    first, last = norms[0].output, norms[1].input
-    below, inside = {id(first)}, []
+    norm = norm_before(attention, layer_norms(graph))
+    if norm is None or not is_static(attention.softmax.inputs[0]):
+        return []
+    below, inside = {id(norm.output)}, []
     for node in graph.nodes():
-        if any(id(value) in below for value in node.inputs):
-            below.update(id(value) for value in node.outputs)
-            inside.append(node)
-        if any(value is last for value in node.outputs):
+        if not any(id(value) in below for value in node.inputs):
+            continue
+        below.update(id(value) for value in node.outputs)
+        inside.append(node)
+        # The residual addition: what comes from the attention, and what went past it.
+        after = any(n is attention.context for n in inside)
+        if after and node.op_type == "Add" and any(id(value) not in below for value in activations(node)):
             break
-    above = {id(last)}
+    above = {id(value) for value in inside[-1].outputs}
     for node in reversed(inside):
         if any(id(value) in above for value in node.outputs):
             above.update(id(value) for value in node.inputs)
-    return [
-        {
-            "op_type": node.op_type,
-            "name": node.name,
-            "inputs": [value.name for value in activations(node)],
-            "outputs": [value.name for value in node.outputs],
-            "shape": list(shape(node.outputs[0])),
-            "aligned": None if node.op_type in LAYOUT else not any(side % BLOCK for side in shape(node.outputs[0])[-2:]),
-        }
-        for node in inside
-        if any(id(value) in above for value in node.outputs)
-    ]
+    rows = [_drawn(node.op_type, node.name, activations(node), node.outputs) for node in inside if id(node.outputs[0]) in above]
+    source = norm.readers[0].inputs[0]
+    rows.insert(0, _drawn("LayerNorm", norm.output.name, [source], [norm.output]))
+    cut = source.producer()
+    return [_drawn("Slice", cut.name, [], [source]), *rows] if cut is not None and cut.op_type == "Slice" else rows
+
+
+def _drawn(op_type: str, name: str, inputs: list[ir.Value], outputs: Sequence[ir.Value]) -> dict[str, Any]:
+    sides = shape(outputs[0])
+    return {
+        "op_type": op_type,
+        "name": name,
+        "inputs": [value.name for value in inputs],
+        "outputs": [value.name for value in outputs],
+        "shape": list(sides),
+        "aligned": None if op_type in LAYOUT else not any(side % BLOCK for side in sides[-2:]),
+    }
 
 
 def _matrices(graph: Graph) -> Iterator[tuple[str, str, ir.Value]]:

@@ -20,6 +20,8 @@ class Graph:
         self.model = ir.from_proto(proto)
         self.graph = self.model.graph
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(self.model)
+        if "" not in self.graph.opset_imports:
+            raise GraphError("the file holds no ONNX graph: it names no opset")
         self.opset = self.graph.opset_imports[""]
 
     def proto(self) -> onnx.ModelProto:
@@ -40,7 +42,10 @@ class Graph:
                 if not value.is_graph_output():
                     value.shape = None
         proto = with_shapes(ir.to_proto(self.model))
-        onnx.checker.check_model(proto)
+        try:
+            onnx.checker.check_model(proto)
+        except onnx.checker.ValidationError as err:
+            raise GraphError(f"the graph is not valid ONNX: {str(err).strip().splitlines()[0]}") from err
         return proto
 
     def nodes(self, *op_types: str) -> Iterator[ir.Node]:
@@ -118,7 +123,13 @@ def is_constant(value: ir.Value | None) -> bool:
 
 
 def array(value: ir.Value) -> np.ndarray:
-    """The array behind a constant."""
+    """The array behind a constant.
+
+    Raises:
+        GraphError: the value is computed.
+    """
+    if not is_constant(value):
+        raise GraphError(f"{value.name} is computed, an edit expected a constant there: leave the edit out")
     return value.const_value.numpy()
 
 

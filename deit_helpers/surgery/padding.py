@@ -10,10 +10,10 @@ import onnx_ir as ir
 from ..errors import GraphError
 from ..spec import PreprocessSpec
 from .graph import Graph, activations, array, axis_of, is_constant, rank, shape
-from .pattern import Attention, LayerNorm, attentions, layer_norms, trace
+from .pattern import Attention, LayerNorm, attentions, between, layer_norms, norm_before
 
 BLOCK = 16  # k0 and n0 of FRACTAL_NZ in fp16
-MASKED = -1e4  # exp of it is 0 in fp32 and fp16 beside any real score, and fp16 can hold it
+MASKED = -1e4  # exp of it is 0 in fp32 and fp16 beside real scores, which are tens or hundreds; and fp16 can hold it
 
 
 def pad_tokens(graph: Graph, recipe: PreprocessSpec) -> None:
@@ -43,7 +43,7 @@ def pad_outside_attention(graph: Graph, recipe: PreprocessSpec) -> None:
     """
     found, tokens, padded = _plan(graph, "pad_outside_attention")
     norms = layer_norms(graph)
-    before_attention = [_norm_before(graph, attention, norms) for attention in found]
+    before_attention = [_norm("pad_outside_attention", attention, norms) for attention in found]
     projections = [_projection(attention) for attention in found]
     stream = _pad_stream(graph, found, tokens, padded)
     cuts = set()
@@ -63,9 +63,9 @@ def add_mask(graph: Graph, found: list[Attention], tokens: int, padded: int) -> 
     for attention in found:
         axes = [1] * rank(attention.softmax.inputs[0])
         axes[axis_of(attention.softmax)] = padded
-        row = np.where(np.arange(padded) < tokens, 0, MASKED).astype(np.float32)
-        mask = graph.constant("padded_keys", row.reshape(axes))
         scores = attention.softmax.inputs[0]
+        row = np.where(np.arange(padded) < tokens, 0, MASKED).astype(scores.dtype.numpy())
+        mask = graph.constant("padded_keys", row.reshape(axes))
         attention.softmax.replace_input_with(0, graph.add("Add", [scores, mask], f"{attention.name}/mask_padded_keys"))
 
 
@@ -78,19 +78,20 @@ def _plan(graph: Graph, name: str) -> tuple[list[Attention], int, int]:
     padded = -(-counts[0] // BLOCK) * BLOCK
     if padded == counts[0]:
         raise GraphError(f"{name}: the graph has {padded} tokens, a multiple of {BLOCK}, perhaps padded already: leave it out")
+    known = {id(attention.softmax) for attention in found}
+    for softmax in graph.nodes("Softmax"):
+        if id(softmax) not in known and shape(softmax.inputs[0])[axis_of(softmax)] == counts[0]:
+            raise GraphError(f"{name}: {softmax.name} runs over the tokens but is no attention this edit knows: leave it out")
+    for attention in found:
+        if any(counts[0] in shape(v) for node in between(attention) for v in node.inputs if is_constant(v)):
+            raise GraphError(f"{name}: {attention.name} adds a bias per position, which this edit does not pad: leave it out")
     return found, counts[0], padded
 
 
-def _norm_before(graph: Graph, attention: Attention, norms: list[LayerNorm]) -> LayerNorm:
-    """The LayerNorm whose result the queries are made from.
-
-    Raises:
-        GraphError: there is none.
-    """
-    _, linear = trace(attention.queries)
-    norm = next((n for n in norms if linear is not None and n.output is linear.node.inputs[0]), None)
+def _norm(name: str, attention: Attention, norms: list[LayerNorm]) -> LayerNorm:
+    norm = norm_before(attention, norms)
     if norm is None:
-        raise GraphError(f"no LayerNorm right before {attention.name}: only blocks that normalise first can be padded")
+        raise GraphError(f"{name}: no LayerNorm right before {attention.name}: only blocks that normalise first can be padded")
     return norm
 
 
@@ -111,7 +112,7 @@ def _projection(attention: Attention) -> tuple[ir.Node, ir.Value]:
 
 def _pad_stream(graph: Graph, found: list[Attention], tokens: int, padded: int) -> ir.Value:
     """Append zero tokens where the residual stream begins, to the Concat of the class token or in a new one; returns it."""
-    stream = _norm_before(graph, found[0], layer_norms(graph)).input
+    stream = _norm("padding", found[0], layer_norms(graph)).input
     extra = padded - tokens
     node = stream.producer()
     embedding = None  # of the positions, added to the tokens
@@ -119,7 +120,7 @@ def _pad_stream(graph: Graph, found: list[Attention], tokens: int, padded: int) 
         embedding = next(value for value in node.inputs if is_constant(value))
         node = activations(node)[0].producer()
     joins = node is not None and node.op_type == "Concat" and axis_of(node) == 1
-    if not joins or (embedding is not None and shape(embedding)[-2:-1] != (tokens,)):
+    if not joins or (embedding is not None and (rank(embedding) != 3 or shape(embedding)[1] != tokens)):
         node, embedding = None, None
     value = stream if node is None else node.outputs[0]
     users = list(value.uses())
@@ -127,7 +128,7 @@ def _pad_stream(graph: Graph, found: list[Attention], tokens: int, padded: int) 
     joined = graph.add("Concat", [*parts, _zeros(graph, value, extra)], f"{value.name}_padded", axis=1)
     for user, index in users:
         user.replace_input_with(index, joined)
-    if embedding is not None:
+    if embedding is not None:  # (1, N, C)
         rows = np.pad(array(embedding), ((0, 0), (0, extra), (0, 0)))
         adding = stream.producer()
         adding.replace_input_with(list(adding.inputs).index(embedding), graph.constant(f"{embedding.name}_padded", rows))
@@ -160,8 +161,9 @@ def _picks_tokens(node: ir.Node, tokens: int) -> bool:
     if node.op_type == "Gather":
         return axis_of(node, 0) == 1 and int(np.min(array(node.inputs[1]))) < 0
     if node.op_type.startswith("Reduce"):
-        axes = node.attributes["axes"].as_ints() if "axes" in node.attributes else array(node.inputs[1])
-        return any(int(axis) % 3 == 1 for axis in axes)
+        given = node.attributes["axes"].as_ints() if "axes" in node.attributes else [*node.inputs[1:]]
+        axes = array(given[0]) if given and not isinstance(given[0], int) else given
+        return not len(axes) or any(int(axis) % 3 == 1 for axis in axes)
     return node.op_type == "Slice"
 
 
@@ -171,4 +173,4 @@ def _zeros(graph: Graph, like: ir.Value, count: int) -> ir.Value:
     name = f"padding_{batch}x{count}x{width}"
     if name in graph.graph.initializers:
         return graph.graph.initializers[name]
-    return graph.constant(name, np.zeros((batch, count, width), np.float32))
+    return graph.constant(name, np.zeros((batch, count, width), like.dtype.numpy()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -72,7 +73,7 @@ class LayerNorm:
 
 
 def attentions(graph: Graph) -> list[Attention]:
-    """Every attention of the graph, first block first.
+    """Every attention of the graph, first block first. Before opset 13 a Softmax over any but the last axis is none.
 
     Raises:
         GraphError: there is none.
@@ -86,13 +87,24 @@ def attentions(graph: Graph) -> list[Attention]:
             known = scaled is not None or (scores.op_type == "Add" and len(activations(scores)) == 1)
             scores = activations(scores)[0].producer() if known else None
         users = [user for user in softmax.outputs[0].consumers() if user.op_type == "MatMul"]
-        if scores is not None and len(users) == 1 and len(activations(scores)) == 2:
+        flattens = graph.opset < 13 and axis_of(softmax) != rank(softmax.inputs[0]) - 1
+        if scores is not None and len(users) == 1 and len(activations(scores)) == 2 and not flattens:
             found.append(Attention(scores, softmax, users[0]))
     if not found:
         kinds = ", ".join(sorted({node.op_type for node in graph.nodes()}))
         message = "no attention (MatMul, Softmax, MatMul) in this graph: the edits are for vision transformers, set edits: []"
         raise GraphError(f"{message} (operators: {kinds})")
     return found
+
+
+def between(attention: Attention) -> list[ir.Node]:
+    """The nodes between the scores and the softmax: scales, masks."""
+    nodes = []
+    node = attention.softmax.inputs[0].producer()
+    while node is not None and node is not attention.scores:
+        nodes.append(node)
+        node = activations(node)[0].producer()
+    return nodes
 
 
 def trace(value: ir.Value) -> tuple[list[ir.Node], Linear | None]:
@@ -147,12 +159,29 @@ def layer_norms(graph: Graph) -> list[LayerNorm]:
     return found
 
 
-def qkv_exits(attention: Attention) -> list[tuple[ir.Value, str, Linear, ir.Node]] | None:
-    """Where queries, keys and values leave the 5-D tensor of one linear layer, None if they do not come from one.
+def norm_before(attention: Attention, norms: list[LayerNorm]) -> LayerNorm | None:
+    """The LayerNorm whose result the queries are made from."""
+    _, linear = trace(attention.queries)
+    return next((norm for norm in norms if linear is not None and norm.output is linear.node.inputs[0]), None)
 
-    Returns:
-        For each: the 4-D value, its axes in letters (b batch, n tokens, h heads, d width), the layer, the 5-D Reshape.
+
+class Exit(NamedTuple):
+    """Where queries, keys or values leave the 5-D tensor of one linear layer.
+
+    Attributes:
+        value: 4-D.
+        labels: its axes in letters: b batch, n tokens, h heads, d width.
+        reshape: the node that makes the 5-D tensor.
     """
+
+    value: ir.Value
+    labels: str
+    linear: Linear
+    reshape: ir.Node
+
+
+def qkv_exits(attention: Attention) -> list[Exit] | None:
+    """The exits of queries, keys and values, None if they do not come from one linear layer."""
     rows = []
     for position, operand in enumerate((attention.queries, attention.keys, attention.values)):
         path, linear = trace(operand)
@@ -178,5 +207,5 @@ def qkv_exits(attention: Attention) -> list[tuple[ir.Value, str, Linear, ir.Node
                 break
         if exit_ is None or part != position:
             return None
-        rows.append((exit_, labels, linear, path[-1]))
-    return rows if len({id(row[3]) for row in rows}) == 1 else None
+        rows.append(Exit(exit_, labels, linear, path[-1]))
+    return rows if len({id(row.reshape) for row in rows}) == 1 else None

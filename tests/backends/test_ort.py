@@ -133,13 +133,24 @@ def test_description_names_runtime_version_and_device(tmp_path: Path) -> None:
 def test_the_profile_holds_the_counted_runs_and_not_the_warm_up(tmp_path: Path, iterations: int) -> None:
     with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as backend:
         assert isinstance(backend, Profiler)
-        events = backend.profile(images(2), iterations)
-    names = [event["name"] for event in events]
-    assert names.count("model_run") == iterations
-    assert not any("session_initialization" in name or "model_loading" in name for name in names)
-    kernels = [e for e in events if e["cat"] == "Node" and e["name"].endswith("_kernel_time")]
-    calls = {op: sum(e["args"]["op_name"] == op for e in kernels) for op in ("ReduceMean", "MatMul")}
+        found = backend.profile(images(2), iterations)
+    assert found.batches == iterations
+    assert found.batch_ms is not None
+    assert found.batch_ms > 0
+    calls = found.table.set_index("op_type")["calls"].to_dict()
     assert calls == {"ReduceMean": iterations, "MatMul": iterations}
+
+
+def test_a_provider_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = pool_and_classify(tmp_path / "m.onnx")
+    with pytest.raises(BackendError, match=r"not CANNExecutionProvider: pip install onnxruntime-cann"):
+        open_backend("onnxruntime", path, options={"providers": {"CANNExecutionProvider": {"device_id": 0}}})
+
+
+def test_providers_come_before_the_cpu_with_their_options(tmp_path: Path) -> None:
+    path = pool_and_classify(tmp_path / "m.onnx")
+    with open_backend("onnxruntime", path, options={"providers": {"CPUExecutionProvider": {}}}) as backend:
+        assert backend.describe()["device"] == "CPU"
 
 
 def test_the_peak_is_a_positive_rate(tmp_path: Path) -> None:

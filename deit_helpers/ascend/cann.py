@@ -1,0 +1,87 @@
+"""The CANN toolkit of this host: its environment, its version, and which ONNX opsets that version takes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from ..errors import ToolError
+
+SET_ENV = (
+    "/usr/local/Ascend/ascend-toolkit/set_env.sh",
+    "/usr/local/Ascend/cann/set_env.sh",  # 8.5 and newer
+    "/usr/local/Ascend/nnae/set_env.sh",
+    "~/Ascend/ascend-toolkit/set_env.sh",
+    "~/Ascend/cann/set_env.sh",
+)
+# First version -> ONNX opsets its ATC documents. 5.1's page was not found: its neighbours 5.0.4 and 6.0.1 agree.
+# From 8.0 on the pages say "see each operator"; the registrations of the operators a ViT needs go from 8 to 18.
+OPSETS = {(5, 0): (9, 13), (7, 0): (9, 18), (9, 1): (11, 18)}
+
+
+@functools.lru_cache(maxsize=4)
+def _sourced(script: Path) -> dict[str, str]:
+    done = subprocess.run(
+        ["bash", "-c", '. "$0" >/dev/null && env -0', str(script)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise ToolError(
+            f"{script}: sourcing it failed ({done.stderr.strip() or done.returncode}): repair the CANN installation"
+        )
+    return dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
+
+
+def environment() -> dict[str, str]:
+    """The environment for the vendor's tools: this process's if it was prepared, else that of `set_env.sh`.
+
+    Raises:
+        ToolError: there is a `set_env.sh`, but it fails.
+    """
+    script = next((path for name in SET_ENV if (path := Path(name).expanduser()).is_file()), None)
+    if shutil.which("atc") or script is None:
+        return dict(os.environ)
+    return _sourced(script)
+
+
+def tool(name: str) -> str | None:
+    """Path of one of the vendor's programs, None when this host has it neither on PATH nor behind `set_env.sh`."""
+    return shutil.which(name, path=environment().get("PATH"))
+
+
+def version() -> str | None:
+    """Version of the toolkit, such as `8.1.RC1`; None when it does not say.
+
+    Source: `ascend_toolkit_install.info`, where the installation guide says the version is recorded.
+    """
+    variables = environment()
+    for name in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"):
+        home = Path(variables.get(name) or "/nowhere")
+        for place in (home / f"{platform.machine()}-linux", home):
+            info = place / "ascend_toolkit_install.info"
+            if info.is_file() and (found := re.search(r"^version=(\S+)", info.read_text(errors="replace"), re.MULTILINE)):
+                return found.group(1)
+    return None
+
+
+def check_opset(opset: int, cann: str | None) -> None:
+    """Check that ATC of this version takes an opset; a version that is not known is not judged.
+
+    Raises:
+        ToolError: it does not; the message says which opsets it takes.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", cann or "")
+    if not numbers:
+        return
+    known = [span for first, span in OPSETS.items() if first <= (int(numbers[1]), int(numbers[2]))]
+    if known and not known[-1][0] <= opset <= known[-1][1]:
+        low, high = known[-1]
+        raise ToolError(f"opset {opset}: ATC of CANN {cann} takes {low} to {high}: set opset: 11 and run from 01 again")

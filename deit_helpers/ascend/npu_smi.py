@@ -1,0 +1,94 @@
+"""`npu-smi info`: the chips of this host, their health and memory."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import NamedTuple
+
+from ..errors import ToolError
+from . import cann
+
+TIMEOUT_S = 30
+
+
+class Chip(NamedTuple):
+    """One chip. Memory is that of the device, in MB as the tool prints it."""
+
+    npu: int
+    name: str
+    health: str
+    bus_id: str
+    memory_used_mb: int
+    memory_total_mb: int
+
+    @property
+    def soc_version(self) -> str | None:
+        """ATC's name of the chip; None where the table does not tell (a bare `Ascend910` is an A3)."""
+        if self.name == "Ascend910":
+            return None
+        return self.name if self.name.startswith("Ascend") else f"Ascend{self.name}"
+
+
+class Report(NamedTuple):
+    """What the tool printed: its version, which is the driver's, and the chips in order of their device index."""
+
+    driver: str | None
+    chips: list[Chip]
+
+
+def parse(text: str) -> Report:
+    """Read the table of `npu-smi info`, whatever separators and columns its version draws."""
+    found = re.search(r"Version:\s*(\S+)", text)
+    chips: list[Chip] = []
+    first: tuple[int, str, str] | None = None
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) != 3:
+            continue
+        head = re.fullmatch(r"(\d+)\s+(\S+)", cells[0])
+        if head and re.fullmatch(r"[A-Za-z]+", cells[1]):
+            first = int(head[1]), head[2], cells[1]
+        elif first and re.fullmatch(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d", cells[1]):
+            # The last pair of numbers: HBM where there is one, the plain memory on 310 and 310P.
+            used = re.findall(r"(\d+)\s*/\s*(\d+)", cells[2])
+            chips.append(Chip(*first, cells[1], *(int(number) for number in used[-1]) if used else (0, 0)))
+            first = None
+    return Report(found[1] if found else None, chips)
+
+
+def info() -> Report | None:
+    """The chips of this host, None without `npu-smi`.
+
+    Raises:
+        ToolError: the tool failed or printed no chip.
+    """
+    path = cann.tool("npu-smi")
+    if path is None:
+        return None
+    try:
+        done = subprocess.run([path, "info"], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as err:
+        raise ToolError(f"npu-smi info did not end within {TIMEOUT_S} s: the driver hangs, reboot the host") from err
+    report = parse(done.stdout)
+    if done.returncode or not report.chips:
+        said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
+        raise ToolError(f"npu-smi info failed ({done.returncode}): {said[-1]}; check the driver and the group of your user")
+    return report
+
+
+def soc_version(device: int) -> str:
+    """ATC's name of the chip with this device index.
+
+    Raises:
+        ToolError: no tool, no such chip, or a chip whose name the table does not tell.
+    """
+    report = info()
+    if report is None:
+        raise ToolError("soc_version: there is no npu-smi to ask: set it in the spec, such as soc_version: Ascend310P3")
+    if device >= len(report.chips):
+        raise ToolError(f"device {device}: npu-smi lists {len(report.chips)} chips, 0 to {len(report.chips) - 1}: set device")
+    chip = report.chips[device]
+    if chip.soc_version is None:
+        raise ToolError(f"soc_version: npu-smi calls the chip {chip.name}: set what `npu-smi info -t board` says in the spec")
+    return chip.soc_version

@@ -1,0 +1,232 @@
+"""An Ascend NPU through pyACL: an OM made by 03, one device, one context, one stream.
+
+Written against the vendor's documentation and tested with an emulator of that contract; never run on a device. Host and
+device buffers are allocated once. With `execution: async` there are two sets of them: while the device works on one batch,
+the next is copied in and the one before is copied out. Copies stay synchronous: they overlap because execution is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+from pathlib import Path
+from typing import Any
+
+import acl
+import numpy as np
+
+from ..ascend import cann
+from ..ascend.codes import acl_text
+from ..errors import BackendError
+from . import Backend
+
+_HUGE_FIRST = 0  # ACL_MEM_MALLOC_HUGE_FIRST
+_TO_DEVICE, _TO_HOST = 1, 2  # ACL_MEMCPY_HOST_TO_DEVICE, ACL_MEMCPY_DEVICE_TO_HOST
+_DTYPES = {0: np.float32, 1: np.float16, 4: np.uint8}  # ACL_FLOAT, ACL_FLOAT16, ACL_UINT8
+
+
+class _Buffer:
+    """One tensor in both memories: a device block, a host block seen as an array, and a dataset that holds the first."""
+
+    def __init__(self, device: PyAcl, shape: tuple[int, ...], dtype: np.dtype, size_bytes: int):
+        acl, self.size_bytes = device.acl, size_bytes
+        self.device_pointer = device.call("acl.rt.malloc", acl.rt.malloc, size_bytes, _HUGE_FIRST)
+        device.at_exit("acl.rt.free", acl.rt.free, self.device_pointer)
+        self.host_pointer = device.call("acl.rt.malloc_host", acl.rt.malloc_host, size_bytes)
+        device.at_exit("acl.rt.free_host", acl.rt.free_host, self.host_pointer)
+        raw = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(self.host_pointer))
+        self.host: np.ndarray = raw.view(dtype)[: int(np.prod(shape))].reshape(shape)
+        data = device.made("acl.create_data_buffer", acl.create_data_buffer(self.device_pointer, size_bytes))
+        device.at_exit("acl.destroy_data_buffer", acl.destroy_data_buffer, data)
+        self.dataset = device.made("acl.mdl.create_dataset", acl.mdl.create_dataset())
+        device.at_exit("acl.mdl.destroy_dataset", acl.mdl.destroy_dataset, self.dataset)
+        device.call("acl.mdl.add_dataset_buffer", acl.mdl.add_dataset_buffer, self.dataset, data)
+
+
+class PyAcl(Backend):
+    """One OM on one device. Use it in a `with` block: everything it took is given back at its end."""
+
+    def __init__(self, model: Path, precision: str = "fp16", device: int = 0, options: dict[str, Any] | None = None):
+        super().__init__(model, precision, device, options)
+        self.acl = acl
+        self.asynchronous = self.options.get("execution", "sync") == "async"
+        self._releases: list[tuple[str, Any, tuple[Any, ...]]] = []
+        self._running: tuple[_Buffer, _Buffer] | None = None
+        self._thread = threading.get_ident()
+        try:
+            self._open()
+        except BaseException:  # also Ctrl-C: nothing may stay on the device
+            self._release(quiet=True)
+            raise
+
+    def _open(self) -> None:
+        acl = self.acl
+        self.call("acl.init", acl.init)
+        self.at_exit("acl.finalize", acl.finalize)
+        self.call("acl.rt.set_device", acl.rt.set_device, self.device)
+        self.at_exit("acl.rt.reset_device", acl.rt.reset_device, self.device)
+        self._context = self.call("acl.rt.create_context", acl.rt.create_context, self.device)
+        self.at_exit("acl.rt.destroy_context", acl.rt.destroy_context, self._context)
+        self._stream = self.call("acl.rt.create_stream", acl.rt.create_stream)
+        self.at_exit("acl.rt.destroy_stream", acl.rt.destroy_stream, self._stream)
+        self._model_id = self.call("acl.mdl.load_from_file", acl.mdl.load_from_file, str(self.model))
+        self.at_exit("acl.mdl.unload", acl.mdl.unload, self._model_id)
+        self._desc = self.made("acl.mdl.create_desc", acl.mdl.create_desc())
+        self.at_exit("acl.mdl.destroy_desc", acl.mdl.destroy_desc, self._desc)
+        self.call("acl.mdl.get_desc", acl.mdl.get_desc, self._desc, self._model_id)
+        takes, gives = self._interface()
+        sets = 2 if self.asynchronous else 1
+        self._slots = [(_Buffer(self, *takes), _Buffer(self, *gives)) for _ in range(sets)]
+
+    def _interface(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Shape, dtype and bytes of input and output, checked; sets what the base class wants to know."""
+        mdl, desc = self.acl.mdl, self._desc
+        counts = mdl.get_num_inputs(desc), mdl.get_num_outputs(desc)
+        if counts != (1, 1):
+            raise BackendError(f"{self.model}: {counts[0]} inputs and {counts[1]} outputs, expected one of each: run 03 again")
+        sides = []
+        for dims, kind, size in (
+            # v2: under static AIPP its product is the size of the input in bytes
+            (mdl.get_input_dims_v2, mdl.get_input_data_type, mdl.get_input_size_by_index),
+            (mdl.get_output_dims, mdl.get_output_data_type, mdl.get_output_size_by_index),
+        ):
+            shape = tuple(self.call(f"acl.mdl.{dims.__name__}", dims, desc, 0)["dims"])
+            code, size_bytes = kind(desc, 0), size(desc, 0)
+            if code not in _DTYPES:
+                raise BackendError(f"{self.model}: a tensor of ACL data type {code}, expected float, float16 or uint8")
+            dtype = np.dtype(_DTYPES[code])
+            if int(np.prod(shape)) * dtype.itemsize != size_bytes:
+                found = f"{shape} {dtype}, which is {int(np.prod(shape)) * dtype.itemsize} bytes"
+                raise BackendError(
+                    f"{self.model}: AscendCL says {size_bytes} bytes for {found}: run 03 again without dynamic shapes"
+                )
+            sides.append((shape, dtype, size_bytes))
+        takes, gives = sides
+        images_last = takes[1] == np.uint8
+        if len(takes[0]) != 4 or takes[0][3 if images_last else 1] != 3 or len(gives[0]) != 2 or takes[0][0] != gives[0][0]:
+            raise BackendError(f"{self.model}: maps {takes[0]} to {gives[0]}, expected a batch of images to as many logits")
+        self.batch_size, self.classes, self.image_px = takes[0][0], gives[0][1], takes[0][2]
+        self.dtype = np.dtype(np.uint8) if images_last else np.dtype(np.float32)  # an fp16 input is filled from float32
+        return takes, gives
+
+    def call(self, name: str, function: Any, *arguments: Any) -> Any:
+        """Call AscendCL and check its return code, which stands alone or last.
+
+        Raises:
+            BackendError: the code is not 0; its meaning and what to do.
+        """
+        result = function(*arguments)
+        value, code = result if isinstance(result, tuple) else (None, result)
+        if code:
+            raise BackendError(f"{name} on device {self.device} for {self.model.name}: {acl_text(code)}")
+        return value
+
+    def made(self, name: str, handle: int) -> int:
+        """A handle that a call without return code gave; 0 is a failure."""
+        if not handle:
+            raise BackendError(f"{name} on device {self.device} for {self.model.name}: gave no handle, memory may have run out")
+        return handle
+
+    def at_exit(self, name: str, function: Any, *arguments: Any) -> None:
+        """Have something released at the end, the last first."""
+        self._releases.append((name, function, arguments))
+
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
+        if self.asynchronous:
+            before = self._feed(batch)
+            assert before is None, "infer in the middle of a pipeline"
+            return self._drain()
+        self._enter()
+        (source, target) = self._slots[0]
+        self._copy_in(source, batch)
+        execute = self.acl.mdl.execute
+        self.call("acl.mdl.execute", execute, self._model_id, source.dataset, target.dataset)
+        return self._copy_out(target)
+
+    def feed(self, batch: np.ndarray) -> np.ndarray | None:
+        """Start one batch and return the logits of the batch before it, None for the first; `execution: async` only."""
+        self.check_batch(batch)
+        found = self._feed(batch)
+        return None if found is None else self.check_logits(found, len(batch))
+
+    def drain(self) -> np.ndarray:
+        """The logits of the last batch that was fed."""
+        found = self._drain()
+        return self.check_logits(found, len(found))
+
+    def _feed(self, batch: np.ndarray) -> np.ndarray | None:
+        self._enter()
+        source, target = self._slots[0]
+        self._copy_in(source, batch)  # while the device works on the other set
+        self._wait()
+        before, self._running = self._running, (source, target)
+        execute = self.acl.mdl.execute_async
+        self.call("acl.mdl.execute_async", execute, self._model_id, source.dataset, target.dataset, self._stream)
+        self._slots.reverse()
+        return self._copy_out(before[1]) if before else None  # while the device works on this one
+
+    def _drain(self) -> np.ndarray:
+        if self._running is None:
+            raise BackendError("drain: no batch was fed")
+        self._enter()
+        self._wait()
+        (_, target), self._running = self._running, None
+        return self._copy_out(target)
+
+    def _wait(self) -> None:
+        if self._running:
+            self.call("acl.rt.synchronize_stream", self.acl.rt.synchronize_stream, self._stream)
+
+    def _enter(self) -> None:
+        """The context belongs to a thread: take it along when another one calls."""
+        if threading.get_ident() != self._thread:
+            self.call("acl.rt.set_context", self.acl.rt.set_context, self._context)
+            self._thread = threading.get_ident()
+
+    def _copy_in(self, buffer: _Buffer, batch: np.ndarray) -> None:
+        buffer.host[:] = batch
+        size = buffer.size_bytes
+        copy = self.acl.rt.memcpy
+        self.call("acl.rt.memcpy", copy, buffer.device_pointer, size, buffer.host_pointer, size, _TO_DEVICE)
+
+    def _copy_out(self, buffer: _Buffer) -> np.ndarray:
+        size = buffer.size_bytes
+        copy = self.acl.rt.memcpy
+        self.call("acl.rt.memcpy", copy, buffer.host_pointer, size, buffer.device_pointer, size, _TO_HOST)
+        return buffer.host.astype(np.float32)  # a copy: the buffer is used again
+
+    def describe(self) -> dict[str, Any]:
+        emulated = bool(getattr(self.acl, "EMULATED", False))
+        soc = self.acl.get_soc_name() or "Ascend, unknown chip"
+        return {
+            "backend": "pyacl",
+            "version": f"CANN {cann.version() or 'of unknown version'}",
+            "device": f"{soc} EMULATED, no hardware" if emulated else f"{soc} device {self.device}",
+            "precision": self.precision,
+            "execution": "async" if self.asynchronous else "sync",
+            "emulated": emulated,
+        }
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._release(quiet=exc_info[0] is not None)
+
+    def _release(self, quiet: bool) -> None:
+        """Give everything back, the last first, also after a failure.
+
+        Args:
+            quiet: an exception is on its way already; it is the one to be seen.
+        """
+        failed: BackendError | None = None
+        with contextlib.suppress(BackendError):
+            self._enter()
+            self._wait()
+        self._running = None
+        while self._releases:
+            name, function, arguments = self._releases.pop()
+            try:
+                self.call(name, function, *arguments)
+            except BackendError as err:
+                failed = failed or err
+        if failed and not quiet:
+            raise failed

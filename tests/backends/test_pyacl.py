@@ -1,0 +1,256 @@
+"""The Ascend backend on an emulated device: same logits, no rule of the contract broken, nothing left behind, ever."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import ascend_host
+import numpy as np
+import onnx
+import pytest
+from ascend_host import assert_clean, faults
+from graphs import RECIPE, crops, edited, infer, static
+
+from deit_helpers import images
+from deit_helpers.ascend import aipp
+from deit_helpers.ascend.codes import ACL
+from deit_helpers.backends import Pipelined, is_emulated, open_backend
+from deit_helpers.errors import BackendError
+
+BATCH = 2
+MODES = ["sync", "async"]
+
+
+@pytest.fixture
+def acl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    ascend_host.make_host(tmp_path / "host", monkeypatch)
+    return ascend_host.acl(monkeypatch)
+
+
+def make_om(folder: Path, graph: onnx.ModelProto, **flags: str) -> Path:
+    """An OM made by the emulated ATC on PATH."""
+    onnx.save(graph, folder / "m.onnx")
+    every = {"framework": "5", "model": "m.onnx", "output": "m", "soc_version": "Ascend310P3", **flags}
+    command = ["atc", *(f"--{name}={value}" for name, value in every.items())]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder / "m.om"
+
+
+@pytest.fixture
+def om(acl: ModuleType, tmp_path: Path) -> Path:
+    return make_om(tmp_path, static(BATCH))
+
+
+def batch(seed: int = 0) -> np.ndarray:
+    return images.tensors(crops(static(BATCH), seed), RECIPE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_logits_are_those_of_the_graph(acl: ModuleType, om: Path, mode: str) -> None:
+    with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+        assert (backend.batch_size, backend.classes, backend.image_px, backend.dtype) == (BATCH, 10, 224, np.float32)
+        first, second = backend.infer(batch(1)), backend.infer(batch(2))
+        np.testing.assert_array_equal(first, infer(static(BATCH), batch(1)))
+        np.testing.assert_array_equal(second, infer(static(BATCH), batch(2)))
+    assert_clean(acl)
+
+
+def test_a_pipeline_gives_the_batch_before(acl: ModuleType, om: Path) -> None:
+    with open_backend("pyacl", om, "fp16", 0, {"execution": "async"}) as backend:
+        assert isinstance(backend, Pipelined)
+        found = [backend.feed(batch(seed)) for seed in range(5)]
+        assert found[0] is None
+        for seed, logits in enumerate([*found[1:], backend.drain()]):
+            assert logits is not None
+            np.testing.assert_array_equal(logits, infer(static(BATCH), batch(seed)))
+        with pytest.raises(BackendError, match="no batch was fed"):
+            backend.drain()
+    assert acl._state.calls["mdl.execute_async"] == 5
+    assert_clean(acl)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_buffers_are_allocated_once(acl: ModuleType, om: Path, mode: str) -> None:
+    with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+        for seed in range(4):
+            backend.infer(batch(seed))
+    sets = {"sync": 1, "async": 2}[mode]
+    assert (acl._state.calls["rt.malloc"], acl._state.calls["rt.malloc_host"]) == (2 * sets, 2 * sets)
+    assert_clean(acl)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_static_aipp_takes_crops_and_normalises_on_the_device(acl: ModuleType, tmp_path: Path, mode: str) -> None:
+    (tmp_path / "aipp.cfg").write_text(aipp.config(RECIPE))
+    om = make_om(tmp_path, static(BATCH), insert_op_conf="aipp.cfg")
+    pixels = crops(static(BATCH))
+    with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+        assert backend.dtype == np.uint8
+        found = backend.infer(pixels)
+        with pytest.raises(BackendError, match=r"takes uint8: convert it with images\.prepare"):
+            backend.infer(batch())
+    expected = infer(static(BATCH), images.tensors(pixels, RECIPE))
+    np.testing.assert_allclose(found, expected, atol=0.02)  # the chip's constants are fp16
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+    assert_clean(acl)
+
+
+def test_a_graph_that_normalises_itself_takes_crops_too(acl: ModuleType, tmp_path: Path) -> None:
+    om = make_om(tmp_path, edited(static(BATCH), "uint8_input"))
+    pixels = crops(static(BATCH))
+    with open_backend("pyacl", om) as backend:
+        found = backend.infer(pixels)
+    np.testing.assert_array_equal(found, infer(static(BATCH), images.tensors(pixels, RECIPE)))
+    assert_clean(acl)
+
+
+def test_fp16_logits_become_float32(acl: ModuleType, tmp_path: Path) -> None:
+    om = make_om(tmp_path, static(BATCH), output_type="FP16")
+    with open_backend("pyacl", om) as backend:
+        found = backend.infer(batch())
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, infer(static(BATCH), batch()).astype(np.float16).astype(np.float32))
+    assert_clean(acl)
+
+
+def test_the_caller_owns_the_logits(acl: ModuleType, om: Path) -> None:
+    with open_backend("pyacl", om) as backend:
+        first = backend.infer(batch(1))
+        kept = first.copy()
+        backend.infer(batch(2))
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_another_thread_takes_the_context_along(acl: ModuleType, om: Path, mode: str) -> None:
+    found: list[np.ndarray] = []
+    with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+        thread = threading.Thread(target=lambda: found.append(backend.infer(batch())))
+        thread.start()
+        thread.join()
+        np.testing.assert_array_equal(found[0], backend.infer(batch()))
+    assert_clean(acl)
+
+
+def test_an_emulated_device_says_so(acl: ModuleType, om: Path) -> None:
+    with open_backend("pyacl", om) as backend:
+        described = backend.describe()
+    assert described["emulated"] is True
+    assert described["device"] == "Ascend310P3 EMULATED, no hardware"
+    assert described["version"] == "CANN 8.1.RC1"
+    assert is_emulated("pyacl")
+    assert not is_emulated("onnxruntime")
+
+
+def test_wrong_batches_are_refused_before_anything_runs(acl: ModuleType, om: Path) -> None:
+    with open_backend("pyacl", om) as backend:
+        with pytest.raises(BackendError, match=r"batch of 1 images, m\.om was made for 2"):
+            backend.infer(batch()[:1])
+        with pytest.raises(BackendError, match="takes float32"):
+            backend.infer(batch().astype(np.float64))
+    assert "mdl.execute" not in acl._state.calls
+    assert_clean(acl)
+
+
+FAULTS = [
+    ("sync", "init", 1, 500000),
+    ("sync", "rt.set_device", 1, 507033),
+    ("sync", "rt.set_device", 1, 107001),
+    ("sync", "rt.create_context", 1, 507899),
+    ("sync", "rt.create_stream", 1, 207008),
+    ("sync", "mdl.load_from_file", 1, 145006),
+    ("sync", "mdl.load_from_file", 1, 245000),
+    ("sync", "mdl.get_desc", 1, 145003),
+    ("sync", "rt.malloc", 1, 207001),
+    ("sync", "rt.malloc", 2, 207018),
+    ("sync", "rt.malloc_host", 1, 200000),
+    ("sync", "rt.malloc_host", 2, 200000),
+    ("sync", "rt.memcpy", 1, 107000),
+    ("sync", "rt.memcpy", 2, 507899),
+    ("sync", "mdl.execute", 1, 507011),
+    ("sync", "mdl.execute", 2, 507015),
+    ("async", "rt.malloc", 3, 207001),
+    ("async", "rt.malloc_host", 4, 200000),
+    ("async", "mdl.execute_async", 1, 145000),
+    ("async", "mdl.execute_async", 2, 507014),
+    ("async", "rt.synchronize_stream", 1, 507046),
+    ("async", "rt.memcpy", 3, 107002),
+]
+
+
+@pytest.mark.parametrize(("mode", "name", "number", "code"), FAULTS)
+def test_a_fault_is_one_line_and_everything_is_given_back(
+    acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch, mode: str, name: str, number: int, code: int
+) -> None:
+    def use() -> None:
+        with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+            for seed in range(3):
+                backend.infer(batch(seed))
+
+    faults(monkeypatch, **{name: (number, code)})
+    with pytest.raises(BackendError) as caught:
+        use()
+    said = str(caught.value)
+    assert said.startswith(f"acl.{name} on device 0 for m.om: error {code}, ")
+    assert all(part in said for part in ACL[code])
+    assert "\n" not in said
+    assert_clean(acl)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["rt.malloc", "mdl.load_from_file", "rt.memcpy", "mdl.execute", "rt.synchronize_stream"])
+def test_ctrl_c_gives_everything_back(acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch, mode: str, name: str) -> None:
+    if name == "rt.synchronize_stream" and mode == "sync":
+        pytest.skip("sync does not synchronise")
+    faults(monkeypatch, **{f"{name}_async" if name == "mdl.execute" and mode == "async" else name: (1, -2)})
+    with pytest.raises(KeyboardInterrupt), open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+        backend.infer(batch())
+    assert_clean(acl)
+
+
+def test_a_failing_release_does_not_keep_the_rest(acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults(monkeypatch, **{"mdl.unload": (1, 145003)})
+    with pytest.raises(BackendError, match=r"acl\.mdl\.unload on device 0 for m\.om: error 145003"), open_backend("pyacl", om):
+        pass
+    assert acl.leaks() == ["1 × model"]  # what could not be released, and nothing else
+
+
+def test_an_om_for_another_chip_or_a_missing_one_says_what_to_do(
+    acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMULATED_SOC", "Ascend910B3")
+    with pytest.raises(BackendError, match="error 507008, the OM was built for another chip: run 03 again on this host"):
+        open_backend("pyacl", om)
+    assert_clean(acl)
+    acl.reset()
+    with pytest.raises(BackendError, match="error 145002, the OM file is missing, empty or unreadable: run 03"):
+        open_backend("pyacl", om.with_name("absent.om"))
+    assert_clean(acl)
+
+
+def test_a_device_that_is_not_there_is_named(acl: ModuleType, om: Path) -> None:
+    with pytest.raises(BackendError, match=r"acl\.rt\.set_device on device 3 .* set `device` to an index that npu-smi lists"):
+        open_backend("pyacl", om, "fp16", 3)
+    assert_clean(acl)
+
+
+def test_without_cann_the_hint_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "acl", None)
+    monkeypatch.delitem(sys.modules, "deit_helpers.backends.pyacl", raising=False)
+    with pytest.raises(BackendError, match=r"backend 'pyacl' cannot be loaded .* source set_env\.sh of the CANN toolkit"):
+        open_backend("pyacl", tmp_path / "m.om")
+
+
+def test_nan_from_the_device_is_refused(acl: ModuleType, tmp_path: Path) -> None:
+    graph = onnx.ModelProto()
+    graph.CopyFrom(static(BATCH))
+    bias = next(tensor for tensor in graph.graph.initializer if tensor.name == "head.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(10, np.nan, np.float32), bias.name))
+    om = make_om(tmp_path, graph)
+    with pytest.raises(BackendError, match="NaN or infinite logits for row 0"), open_backend("pyacl", om) as backend:
+        backend.infer(batch())
+    assert_clean(acl)
