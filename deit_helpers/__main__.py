@@ -58,8 +58,8 @@ def run(
     if batch_sizes:
         overrides["batch_sizes"] = list(batch_sizes)
     run_spec = RunSpec.load(spec, overrides)
-    folder = artifacts.project_root() / "reports" / run_spec.run
-    opened = artifacts.Run(run_spec, folder.resolve(), artifacts.project_root())
+    folder = artifacts.run_folder(Path(spec), run_spec)
+    opened = artifacts.Run(run_spec, folder, artifacts.project_root())
     steps = runner.plan(opened, first, last, force)
     if plan_only:
         for step in steps:
@@ -82,9 +82,42 @@ def render(run_dir: Path, code: bool) -> None:
     """Rebuild the pages and index.html of RUN_DIR from what is there."""
     from . import runner
 
+    click.echo(str(runner.render(artifacts.open_run(_spec_of(run_dir)), code)))
+
+
+@main.command("import")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("-b", "--batch-size", type=int, required=True, help="The batch size that was measured.")
+@click.option("--perf", type=click.Path(path_type=Path), required=True, help="perf_vision_…txt, or ais_bench's *_summary.json.")
+@click.option("--dumps", type=click.Path(path_type=Path), help="Folder of one output file per image.")
+@click.option("--prof", type=click.Path(path_type=Path), help="Folder of msprof.")
+@click.option("--devices", default=1, show_default=True, help="Devices on the card: 4 on an Atlas 300I, 1 on a 310P.")
+@click.option("--device", default="an Ascend device elsewhere", help="What was measured, in words.")
+def import_(
+    run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, devices: int, device: str
+) -> None:
+    """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR, and publish its report."""
+    from . import accuracy, importer, runner
+
+    opened = artifacts.open_run(_spec_of(run_dir), batch_size)
+    if batch_size not in opened.spec.batch_sizes:
+        raise SpecError(f"-b {batch_size}: the run has batch sizes {list(opened.spec.batch_sizes)}: name one of them")
+    if dumps:
+        importer.import_dumps(opened, dumps)
+    importer.import_profile(opened, importer.import_performance(opened, perf, devices, device), prof)
+    importer.adopt(opened, [str(path) for path in (perf, dumps, prof) if path])
+    steps = runner.plan(opened, "05" if dumps else "07", "07")
+    mine = [step for step in steps if step.run.batch_size in (None, batch_size)]
+    runner.execute(mine, False, lambda line: click.echo(line, err=True))
+    click.echo(str(opened.folder / "index.html"))
+    if dumps:
+        accuracy.require_pass(opened)
+
+
+def _spec_of(run_dir: Path) -> Path:
     if not (run_dir / "spec.yaml").exists():
         raise SpecError(f"{run_dir}: no run folder, it has no spec.yaml; give a folder such as reports/demo")
-    click.echo(str(runner.render(artifacts.open_run(run_dir.resolve() / "spec.yaml"), code)))
+    return run_dir.resolve() / "spec.yaml"
 
 
 @main.command()

@@ -112,9 +112,16 @@ def open_run(spec: str | Path, batch_size: int | None = None) -> Run:
     root = project_root()
     path = root / spec if (root / spec).exists() else Path(spec)
     run_spec = RunSpec.load(path)
-    folder = path.parent if path.name == "spec.yaml" and (path.parent / "meta").is_dir() else root / "reports" / run_spec.run
+    folder = run_folder(path, run_spec)
     save_spec(run_spec, folder)
-    return Run(run_spec, folder.resolve(), root, batch_size)
+    return Run(run_spec, folder, root, batch_size)
+
+
+def run_folder(spec_file: Path, spec: RunSpec) -> Path:
+    """Where a run lives: the folder of its own `spec.yaml`, also after it was copied, else `reports/<run>`."""
+    if spec_file.name == "spec.yaml" and (spec_file.parent / "meta").is_dir():
+        return spec_file.parent.resolve()
+    return (project_root() / "reports" / spec.run).resolve()
 
 
 def save_spec(spec: RunSpec, folder: Path) -> None:

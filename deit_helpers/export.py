@@ -26,7 +26,7 @@ def export(run: Run) -> dict[str, Any]:
     """
     if run.spec.checkpoint == "demo":
         model.ensure_demo(run)
-    labels.source_folder(run)
+    labels.ensure_source(run, "export")
     freshness.ensure(run, "export", lambda: _export(run))
     return run.read("export")
 

@@ -37,11 +37,13 @@ _STYLE = {
 _WIDTH_IN = 5.4  # with 10 pt text still readable when scaled to a phone
 
 
-def latency(run: Run) -> Chart:
+def latency(run: Run) -> Chart | Banner:
     """Histogram of the latencies of one batch size with p50 and p90."""
     perf = run.read("perf")
     numbers = perf["latency_ms"]
     samples = pd.read_csv(run.file("latency"))["interface_ms"]
+    if samples.empty:
+        return Banner("note", "No distribution.", "The imported file has the mean only.")
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_IN, 2.6))
         axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Which stage makes which file from what, and whether a file may be used as it stands.
+"""Whether a file of a run may be used as it stands.
 
 `reports/<run>/meta/<stage>.json` records how a stage's files were made: hashes of inputs and outputs, the spec keys,
 the code and the package versions. A file without a matching record is never reused.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,63 +21,7 @@ from .errors import ArtifactError
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256, version_of
 from .machine import git_commit, machine
 from .spec import check_batch_size
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step that makes files. `inputs` are names in FILES or in EXTERNAL; `module` is its code."""
-
-    notebook: str
-    module: str
-    keys: tuple[str, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    packages: tuple[str, ...] = ()
-    per_batch: bool = True
-
-
-_DATA_KEYS = ("images", "labels", "limit", "on_bad_image", "preprocess")
-STAGES = {
-    "demo_images": Stage(
-        "04_preprocess", "demo", (), (), ("demo_images",), ("scikit-learn", "numpy", "pillow"), per_batch=False,
-    ),
-    "demo": Stage(
-        "01_export", "model", ("model", "model_args", "preprocess", "limit"), ("source",), ("demo_checkpoint", "demo"),
-        ("torch", "timm", "scikit-learn", "numpy", "pillow"), per_batch=False,
-    ),
-    "export": Stage(
-        "01_export", "export", ("model", "model_args", "checkpoint", "opset", *_DATA_KEYS), ("checkpoint", "source"),
-        ("onnx", "export"), ("torch", "timm", "onnx", "onnxruntime"), per_batch=False,
-    ),
-    "optimize": Stage(
-        "02_optimize", "surgery", ("edits", "allow_inexact", *_DATA_KEYS), ("onnx", "source"), ("static_onnx", "optimize"),
-        ("onnx", "onnx-ir", "onnxsim", "onnxruntime"),
-    ),
-    "convert": Stage(
-        "03_convert", "ascend.atc", ("backend", "precision", "device", "soc_version", "aipp", "atc", "preprocess"),
-        ("static_onnx",), ("convert", "om", "atc_log", "aipp"),
-    ),
-    "preprocess": Stage(
-        "04_preprocess", "images", (*_DATA_KEYS, "bins"), ("source",),
-        ("images", "index", "preprocess"), ("numpy", "pillow"), per_batch=False,
-    ),
-    "reference": Stage(
-        "05_infer", "infer", ("preprocess",), ("onnx", "images"), ("reference",), ("onnxruntime",), per_batch=False
-    ),
-    "infer": Stage(
-        "05_infer", "infer", ("backend", "precision", "device", "preprocess", "execution", "providers"),
-        ("device_model", "images"), ("logits", "latency", "infer", "perf_vision"), ("onnxruntime",),
-    ),
-    "score": Stage(
-        "06_accuracy", "accuracy", ("expected",), ("logits", "reference", "index", "expected"), ("result", "accuracy")
-    ),
-    "perf": Stage(
-        "07_perf", "perf", ("backend", "precision", "device", "preprocess", "execution", "providers", "peak_tflops"),
-        ("device_model", "static_onnx", "images", "latency", "infer"),
-        ("profile", "perf"), ("onnxruntime",),
-    ),
-}  # fmt: skip
-MAKER = {name: stage for stage, row in STAGES.items() for name in row.outputs}
+from .stages import MAKER, STAGES
 
 
 def record_path(run: Run, stage: str) -> Path:
@@ -122,18 +65,24 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
         start = time.perf_counter()
         key = _key(run, stage)
         make()
-        outputs = {}
-        for name in _outputs(run, stage):
-            file = run.file(name)
-            stat = file.stat()
-            facts = {"sha256": sha256(file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-            outputs[run.relative(file)] = facts
-        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        seconds = round(time.perf_counter() - start, 3)
-        origin = {"machine": machine(), "git_commit": git_commit()}
-        head = {"stage": stage, "created": created, "seconds": seconds}
-        write_json(path, {**head, **origin, **key, "outputs": outputs})
+        _record(run, stage, key, round(time.perf_counter() - start, 3))
     return True
+
+
+def adopt(run: Run, stage: str, sources: list[str]) -> None:
+    """Record files that were not made here but brought in; they are current as long as nobody changes them."""
+    write_dir(record_path(run, stage).parent)
+    _record(run, stage, {**_key(run, stage), "imported_from": sources}, None)
+
+
+def _record(run: Run, stage: str, key: dict[str, Any], seconds: float | None) -> None:
+    outputs = {}
+    for file in (file for name in _outputs(run, stage) if (file := run.file(name)).exists()):
+        stat = file.stat()
+        outputs[run.relative(file)] = {"sha256": sha256(file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    head = {"stage": stage, "created": created, "seconds": seconds, "machine": machine(), "git_commit": git_commit()}
+    write_json(record_path(run, stage), {**head, **key, "outputs": outputs})
 
 
 def require(run: Run, *names: str) -> None:
@@ -162,10 +111,15 @@ def problem(run: Run, stage: str, *, strict: bool = True) -> str | None:
     for name, facts in record["outputs"].items():
         if why := _damage(run.folder / name, facts):
             return why
+    if record.get("imported_from"):
+        return None
     for name in _inputs(run, stage):
         if name in MAKER and (why := problem(run, MAKER[name], strict=False)):
             return f"made from {FILES[name].format(n=run.batch_size, d=run.spec.device)}, which is not current ({why})"
-    return _difference(record, _key(run, stage, strict), strict)
+    key = _key(run, stage, strict)
+    # Where images or checkpoint are absent, as on a device host, nothing could be made again: it is as it was made.
+    at_home = all(key["inputs"].get(name, "") is not None for name in ("source", "checkpoint"))
+    return _difference(record, key, strict and at_home)
 
 
 def forget(run: Run, stage: str) -> None:

@@ -23,7 +23,7 @@ from . import artifacts, freshness
 from .artifacts import Run
 from .ascend import benchmark
 from .errors import ArtifactError
-from .labels import Item, list_images, source_folder, write_index
+from .labels import Item, ensure_source, list_images, write_index
 from .spec import PreprocessSpec
 
 FINGERPRINT_IMAGES = 8
@@ -49,7 +49,7 @@ def preprocess(run: Run) -> dict[str, Any]:
     Raises:
         ArtifactError: no images, a damaged image (unless `on_bad_image: skip`), an image without a label.
     """
-    source_folder(run)
+    ensure_source(run, "preprocess")
     freshness.ensure(run, "preprocess", lambda: _write_store(run))
     return run.read("preprocess")
 

@@ -40,6 +40,12 @@ def source_folder(run: Run) -> Path:
     return run.image_folder
 
 
+def ensure_source(run: Run, stage: str) -> None:
+    """Have the images ready where a stage has to be made; on a host to which a run was copied nobody asks for them."""
+    if freshness.problem(run, stage) is not None:
+        source_folder(run)
+
+
 def list_images(run: Run) -> list[Item]:
     """All images the spec means, sorted by name, the first `limit` of them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from . import artifacts, freshness
+from . import artifacts, freshness, stages
 from .artifacts import Run
 from .hashing import version_of
 from .machine import git_commit, machine
@@ -55,4 +55,4 @@ def write_manifest(run: Run) -> dict[str, Any]:
 def stages_of(run: Run) -> list[tuple[str, Run]]:
     """Every stage of a run in order, with the run opened at the batch size it belongs to."""
     at_sizes = [run.at(size) for size in run.spec.batch_sizes]
-    return [(stage, at) for stage, row in freshness.STAGES.items() for at in (at_sizes if row.per_batch else at_sizes[:1])]
+    return [(stage, at) for stage, row in stages.STAGES.items() for at in (at_sizes if row.per_batch else at_sizes[:1])]

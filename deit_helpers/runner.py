@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import artifacts, freshness, hashing, publish
+from . import artifacts, freshness, hashing, publish, stages, tables
 from .artifacts import Run
 from .backends import REGISTRY
 from .errors import ArtifactError, DeitError, SpecError
@@ -21,7 +21,7 @@ ALONE = frozenset({"05_infer", "07_perf"})  # they measure time: nothing runs be
 # Side by side with the one named: 04 needs nothing of 01, and 03 only the 02 of its own batch size.
 BESIDE = {"04_preprocess": "01_export", "03_convert": "02_optimize"}
 # What a page shows of other batch sizes, besides its own stages.
-ACROSS = {"06_accuracy": ("score",), "07_perf": ("infer",), "report": tuple(freshness.STAGES)}
+ACROSS = {"06_accuracy": ("score",), "07_perf": ("infer",), "report": tuple(stages.STAGES)}
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _between(first: str | None, last: str | None) -> list[str]:
 
 
 def _own_stages(notebook: str) -> list[str]:
-    return [name for name, stage in freshness.STAGES.items() if stage.notebook == notebook]
+    return [name for name, stage in stages.STAGES.items() if stage.notebook == notebook]
 
 
 def _why(notebook: str, run: Run) -> str:
@@ -158,11 +158,12 @@ def _page_record(notebook: str, run: Run) -> Path:
 def _page_key(notebook: str, run: Run) -> dict[str, Any]:
     shown = [(stage, run) for stage in _own_stages(notebook)]
     sizes = [run.at(size) for size in run.spec.batch_sizes]
-    shown += [(s, at) for s in ACROSS.get(notebook, ()) for at in (sizes if freshness.STAGES[s].per_batch else sizes[:1])]
+    shown += [(s, at) for s in ACROSS.get(notebook, ()) for at in (sizes if stages.STAGES[s].per_batch else sizes[:1])]
     spec = run.spec.model_dump(mode="json") if notebook == "report" else {}  # the others show what their stages recorded
     return {
         "notebook": hashing.sha256(notebook_source(notebook)),
         "helpers": publish.helpers_sha256(),
+        "notes": hashing.fingerprint(tables.notes(run)._repr_html_()),
         "spec": hashing.fingerprint(spec),
         "files": hashing.fingerprint([_hashes(freshness.read_record(at, stage)) for stage, at in shown]),
         "state": hashing.fingerprint([freshness.problem(at, stage, strict=False) for stage, at in shown]),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path, PurePosixPath
 
+import ascend_host
+import onnx
 import pytest
 from pipeline import SIZES, copy_of, finished, new_run
 
 from deit_helpers import artifacts, freshness
 from deit_helpers.artifacts import Run
-from deit_helpers.ascend import atc
+from deit_helpers.ascend import atc, cann
 from deit_helpers.errors import ArtifactError, ToolError
 
 
@@ -63,3 +67,140 @@ def test_a_graph_of_another_batch_size_is_refused(run: Run, tmp_path: Path, monk
     monkeypatch.setattr(freshness, "require", lambda *_: None)
     with pytest.raises(ToolError, match="graph of batch size 1, this run has 4"):
         atc.convert(copy)
+
+
+@pytest.fixture
+def ascend_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A copy of a finished run that now asks for an NPU, on an emulated host."""
+    ascend_host.make_host(tmp_path / "host", monkeypatch)
+    return on_npu(copy_of(run, tmp_path))
+
+
+def on_npu(run: Run, **keys: object) -> Run:
+    spec = run.spec.model_copy(update={"backend": "pyacl", "precision": "fp16", **keys})
+    return dataclasses.replace(run, spec=spec)
+
+
+def test_atc_makes_the_om_and_the_log_is_kept(ascend_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    found = atc.convert(ascend_run)
+    assert (found["status"], found["emulated"], found["cann"]) == ("done", True, "8.1.RC1")
+    assert (found["soc_version"], found["device_model"]) == ("Ascend310P3", "bs4/deit_bs4.om")
+    assert ascend_run.file("om").is_file()
+    log = ascend_run.file("atc_log").read_text()
+    assert "ATC run success, welcome to the next use." in log
+    assert "ATC start working now" in capsys.readouterr().out  # live
+    wanted = ["--precision_mode=force_fp16", "--op_select_implmode=high_performance", "--optypelist_for_implmode=Gelu"]
+    assert set(found["command"]) >= {*wanted, "--enable_small_channel=1", "--input_shape=image:4,3,224,224"}
+
+
+def test_an_om_is_made_once_until_graph_command_or_cann_change(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    atc.convert(ascend_run)
+    made = ascend_run.file("om").stat().st_mtime_ns
+    atc.convert(ascend_run)
+    assert ascend_run.file("om").stat().st_mtime_ns == made
+    assert freshness.problem(on_npu(ascend_run, atc={"log": "info"}), "convert") is not None
+    home = Path(os.environ["ASCEND_TOOLKIT_HOME"])
+    info = next(home.glob("*/ascend_toolkit_install.info"))
+    info.write_text("version=9.0.0\n")
+    assert freshness.problem(ascend_run, "convert") == "made with CANN 8.1.RC1, now 9.0.0"
+    info.unlink()  # a host without CANN has no say
+    assert freshness.problem(ascend_run, "convert") is None
+
+
+def test_static_aipp_is_written_and_handed_over(ascend_run: Run) -> None:
+    run = on_npu(ascend_run, aipp="static")
+    found = atc.convert(run)
+    assert "--insert_op_conf=bs4/aipp.cfg" in found["command"]
+    text = run.file("aipp").read_text()
+    assert "min_chn_0: 123.675" in text
+    assert "var_reci_chn_1: 0.017507\n" in text
+    assert "mean_chn" not in text.replace("min_chn", "")
+
+
+def test_flags_of_the_spec_are_added_or_replace_ours(ascend_run: Run) -> None:
+    run = on_npu(ascend_run, atc={"precision_mode_v2": "origin", "output_type": "FP16", "enable_small_channel": 0})
+    command = atc.convert(run)["command"]
+    assert set(command) >= {"--precision_mode_v2=origin", "--output_type=FP16", "--enable_small_channel=0"}
+    assert not any(argument.startswith("--precision_mode=") for argument in command)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"soc_version": "Ascend310P2"},
+            r"code 1, no OM, no success line\): E10001: Value \[Ascend310P2\].* Name column of npu-smi",
+        ),
+        ({"precision": "bf16"}, "E10001: .*not on Ascend310P3"),
+        ({"atc": {"fusion_switch_file": "absent.cfg"}}, r"E10410: File \[absent.cfg\] does not exist"),
+        ({"atc": {"enable_small_channel": 2}}, "E10006: .*correct this flag in `atc` of the spec"),
+        ({"atc": {"precision_mode": "force_fp16", "precision_mode_v2": "fp16"}}, "E10047: .*leave out one of the two flags"),
+        ({"atc": {"input_shape": "picture:4,3,224,224"}}, r"E10016 at operator picture: Opname \[picture\]"),
+        ({"atc": {"input_shape": "image:8,3,224,224"}}, "E10001: .*the model has"),
+        ({"atc": {"colour": "blue"}}, "unknown command line flag"),
+    ],
+)
+def test_what_atc_refuses_is_one_line_with_code_advice_and_log(ascend_run: Run, keys: dict, message: str) -> None:
+    with pytest.raises(ToolError, match=message) as caught:
+        atc.convert(on_npu(ascend_run, **keys))
+    assert str(ascend_run.file("atc_log")) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not ascend_run.file("om").exists()
+
+
+def test_the_opset_is_checked_before_atc_starts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ascend_host.make_host(tmp_path / "host", monkeypatch, cann_version="5.1.RC1")
+    copy = on_npu(copy_of(run, tmp_path))
+    artifacts.write_json(copy.file("optimize"), {**copy.read("optimize"), "opset": 17})
+    monkeypatch.setattr(freshness, "require", lambda *_: None)
+    with pytest.raises(ToolError, match=r"opset 17: ATC of CANN 5\.1\.RC1 takes 9 to 13: set opset: 11"):
+        atc.convert(copy)
+    assert not copy.file("atc_log").exists()
+
+
+def test_atc_names_an_operator_it_does_not_know(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMULATED_CANN", "9.0")  # says 8.1 of itself, and takes 11 to 18 only
+    graph = onnx.load(ascend_run.file("static_onnx"))
+    graph.opset_import[0].version = 10
+    onnx.save(graph, ascend_run.file("static_onnx"))
+    monkeypatch.setattr(freshness, "require", lambda *_: None)
+    with pytest.raises(ToolError, match=r"EZ9010 at operator .*: No parser is registered for Op .*set `opset: 11`"):
+        atc.convert(ascend_run)
+
+
+def test_without_atc_the_command_and_what_to_copy_are_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cann, "SET_ENV", ())
+    copy = on_npu(copy_of(run, tmp_path))
+    with pytest.raises(ToolError, match=r"ATC is not on this host\. Copy .* --from 03.*command: atc --framework=5"):
+        atc.convert(copy)
+    found = copy.read("convert")
+    assert (found["status"], found["device_model"]) == ("missing", None)
+    assert "--soc_version=Ascend<Name column of npu-smi info>" in found["command"]
+
+
+def test_set_env_is_sourced_where_the_environment_is_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = ascend_host.install(tmp_path / "bin", "atc")
+    script = tmp_path / "set_env.sh"
+    script.write_text(f'export PATH="{tools}:$PATH"\nexport ASCEND_TOOLKIT_HOME=/somewhere\n')
+    monkeypatch.setattr(cann, "SET_ENV", (str(script),))
+    assert cann.environment()["ASCEND_TOOLKIT_HOME"] == "/somewhere"
+    assert cann.tool("atc") == str(tools / "atc")
+    script.write_text("exit 3\n")
+    cann._sourced.cache_clear()
+    with pytest.raises(ToolError, match=r"set_env\.sh: sourcing it failed \(3\): repair the CANN installation"):
+        cann.environment()
+
+
+@pytest.mark.parametrize(
+    ("version", "opset", "fits"),
+    [
+        ("5.0.4", 13, True), ("5.1.RC1", 14, False), ("6.0.1", 17, False), ("7.0.0", 17, True), ("8.1.RC1", 8, False),
+        ("9.1.0", 10, False), ("9.1.0", 18, True), (None, 99, True), ("unknown", 99, True),
+    ],
+)  # fmt: skip
+def test_opsets_by_cann_version(version: str | None, opset: int, fits: bool) -> None:
+    if fits:
+        cann.check_opset(opset, version)
+    else:
+        with pytest.raises(ToolError, match=f"opset {opset}: ATC of CANN {version} takes"):
+            cann.check_opset(opset, version)

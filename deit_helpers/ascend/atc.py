@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from .. import artifacts, freshness
@@ -136,35 +136,23 @@ def _run(run: Run, arguments: list[str]) -> None:
     om.unlink(missing_ok=True)  # an OM of an earlier run must not pass for this one's
     with artifacts.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(shlex.join(arguments) + "\n")
-        process = subprocess.Popen(
-            arguments,
-            cwd=run.folder,
-            env=cann.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        try:
-            for line in process.stdout or ():
-                file.write(line)
-                sys.stdout.write(line)
-            code = process.wait()
-        finally:
-            process.kill()  # also after Ctrl-C: an ATC left alone would write its OM later
+        how: dict[str, Any] = {"cwd": run.folder, "env": cann.environment(), "text": True, "errors": "replace"}
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
+            try:
+                for line in process.stdout or ():
+                    file.write(line)
+                    sys.stdout.write(line)
+                code = process.wait()
+            finally:
+                process.kill()  # also after Ctrl-C: an ATC left alone would write its OM later
     text = log.read_text(encoding="utf-8")
     if code == 0 and SUCCESS in text and om.is_file():
         return
     errors = atc_errors(text)
-    how = f"ATC failed (exit code {code}{'' if om.is_file() else ', no OM'}{'' if SUCCESS in text else ', no success line'})"
+    failed = f"ATC failed (exit code {code}{'' if om.is_file() else ', no OM'}{'' if SUCCESS in text else ', no success line'})"
     if not errors:
-        raise ToolError(f"{how}: its log {log} names no error code; look into ~/ascend/log")
+        raise ToolError(f"{failed}: its log {log} names no error code; look into ~/ascend/log")
     first = errors[0]
     where = f" at operator {first.operator}" if first.operator else ""
     more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-    raise ToolError(f"{how}: {first.code}{where}: {first.text}{more}: {first.advice}; log {log}")
-
-
-def log_tail(path: Path, lines: int = 12) -> str:
-    """The last lines of an ATC log, for the page."""
-    return "\n".join(path.read_text(encoding="utf-8").splitlines()[-lines:])
+    raise ToolError(f"{failed}: {first.code}{where}: {first.text}{more}: {first.advice}; log {log}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import artifacts
 from ..errors import ArtifactError
+from .dumps import stem_of
 
 STAGES = ("data read", "preprocess", "inference", "postprocess", "e2e")  # rows of the performance file
 
@@ -26,7 +28,7 @@ def write_info(folder: Path, names: list[str], tensors: Iterable[np.ndarray]) ->
     """
     stems: dict[str, str] = {}
     for name in names:
-        stem = str(Path(name).with_suffix("")).replace("/", "__")
+        stem = stem_of(name)
         if stem in stems:
             raise ArtifactError(f"bins: {name} and {stems[stem]} would both become {stem}.bin: rename one of the images")
         stems[stem] = name
@@ -62,3 +64,62 @@ def perf_vision(stages: list[dict[str, Any]], interface_per_s: float, images: in
         f"moduleLatency: {1000 / rate['inference']:.6g}\n"
         f"[postprocess] throughputRate: {batches_per_s:.6g}, moduleLatency: {1000 / batches_per_s:.6g}\n"
     )
+
+
+class Performance(NamedTuple):
+    """A performance file: rates per second (images; batches for `postprocess`), ms, and the rate of the model call alone."""
+
+    rates: dict[str, float]
+    e2e_ms: float
+    interface_per_s: float
+
+    @property
+    def images(self) -> int:
+        """How many images the run had: its rate times its wall time."""
+        return round(self.rates["e2e"] * self.e2e_ms / 1000)
+
+    @property
+    def e2e_efficiency(self) -> float:
+        """End-to-end rate over the rate of the model call alone."""
+        return self.rates["e2e"] / self.interface_per_s
+
+
+_LABELS = {"inference": "infer(?:ence)?", "postprocess": "post(?:process)?"}  # the two variants that were observed
+_NUMBER = r"([0-9.]+(?:e[+-]?\d+)?)(?:\s*samples/s)?"
+
+
+def read_perf(text: str, source: str) -> Performance:
+    """Read the five lines of a performance file, in either labelling.
+
+    Args:
+        source: the file's name, for errors.
+
+    Raises:
+        ArtifactError: a line is missing; names file and line.
+    """
+    rates = {}
+    for stage in STAGES:
+        label = _LABELS.get(stage, stage)
+        found = re.search(rf"^\s*\[{label}\] throughputRate: {_NUMBER}", text, re.MULTILINE)
+        if not found or float(found[1]) <= 0:
+            raise ArtifactError(
+                f"{source}: no line '[{stage}] throughputRate: …': name a perf_vision_batchsize_<n>_device_<d>.txt"
+            )
+        rates[stage] = float(found[1])
+    latency = re.search(rf"\[e2e\].*latency: {_NUMBER}", text)
+    interface = re.search(rf"Interface throughputRate: {_NUMBER}", text)
+    if not latency or not interface:
+        raise ArtifactError(f"{source}: no e2e latency or no Interface throughputRate: let the tool write the file again")
+    return Performance(rates, float(latency[1]), float(interface[1]))
+
+
+def read_pure(text: str, source: str) -> tuple[float, float]:
+    """Images per second and ms per image of the pure-inference mode, from its file or console (`=` and `:` both occur).
+
+    Raises:
+        ArtifactError: no such line.
+    """
+    found = re.search(rf"ave_throughputRate\s*[:=]\s*{_NUMBER}.*ave_latency\s*[:=]\s*([0-9.e+-]+?)ms", text)
+    if not found:
+        raise ArtifactError(f"{source}: no line 'ave_throughputRate = … ave_latency = …ms': name a PureInfer_perf_of_…txt")
+    return float(found[1]), float(found[2])

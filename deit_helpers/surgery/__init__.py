@@ -34,7 +34,7 @@ def optimize(run: Run) -> dict[str, Any]:
     Raises:
         GraphError: an edit found nothing to edit, or a graph that must be equivalent is not.
     """
-    labels.source_folder(run)
+    labels.ensure_source(run, "optimize")
     freshness.ensure(run, "optimize", lambda: _optimize(run))
     return run.read("optimize")
 

@@ -1,0 +1,60 @@
+"""Outputs that the vendor's tools write, one file per image: `<stem>_<k>.txt`, `.bin` or `.npy` -> logits.
+
+The benchmark tool numbers a model's outputs from 1, ais_bench from 0; both are read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ArtifactError
+
+
+def stem_of(name: str) -> str:
+    """The stem under which `benchmark.write_info` hands an image to the tool: class folders joined by `__`."""
+    return str(Path(name).with_suffix("")).replace("/", "__")
+
+
+def read(folder: Path, names: list[str]) -> np.ndarray:
+    """The logits (N, C) float32 of these images, in this order.
+
+    ais_bench cuts a stem at its first dot; a file named so is found too.
+
+    Raises:
+        ArtifactError: no dumps at all, an image without one, files nobody asked for, or rows of different length.
+    """
+    found = {path.name: path for path in folder.glob("*_[01].*") if path.suffix in (".txt", ".bin", ".npy")}
+    if not found:
+        raise ArtifactError(f"{folder}: no dumps <image>_1.txt, .bin (benchmark) or <image>_0.txt, .bin, .npy (ais_bench)")
+    rows, used = [], set()
+    for name in names:
+        stem = stem_of(name)
+        wanted = [f"{s}_{k}{end}" for s in (stem, stem.partition(".")[0]) for k in (1, 0) for end in (".txt", ".bin", ".npy")]
+        path = next((found[candidate] for candidate in wanted if candidate in found), None)
+        if path is None:
+            raise ArtifactError(f"{folder}: no dump of {name}, expected {wanted[0]} or the like: run the tool on every image")
+        rows.append(_row(path))
+        used.add(path.name)
+        if len(rows[-1]) != len(rows[0]):
+            raise ArtifactError(f"{path}: {len(rows[-1])} values, {len(rows[0])} in the first dump: use one model's dumps")
+    if left := sorted(found.keys() - used):
+        raise ArtifactError(f"{folder}: {len(left)} dumps are of no image of this run, such as {left[0]}: use its own folder")
+    return np.stack(rows)
+
+
+def _row(path: Path) -> np.ndarray:
+    """One image's values. Of a text file the first line counts, values separated by spaces."""
+    try:
+        if path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False).reshape(-1)
+        elif path.suffix == ".bin":
+            values = np.fromfile(path, "<f4")
+        else:
+            values = np.array(path.read_text(encoding="ascii").partition("\n")[0].split(), np.float32)
+    except (OSError, ValueError) as err:
+        raise ArtifactError(f"{path}: cannot be read as logits ({err}): let the tool write it again") from err
+    if not len(values) or not np.isfinite(values).all():
+        raise ArtifactError(f"{path}: {'NaN or infinite values' if len(values) else 'empty'}: let the tool write it again")
+    return values.astype(np.float32)

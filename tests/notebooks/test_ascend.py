@@ -1,0 +1,88 @@
+"""A whole run on an emulated Ascend host, by the command line: same answers, every page says what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import ascend_host
+import numpy as np
+import pytest
+from mini import run_tool
+
+NOTE = "Emulated device, no hardware measured."
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file to which every process that used the device reports."""
+    ascend_host.make_host(tmp_path / "host", monkeypatch)
+    report = tmp_path / "acl.jsonl"
+    monkeypatch.setenv("EMULATED_REPORT", str(report))
+    return report
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [(("execution=async", "aipp=static", "batch_sizes=[8]"), 0.02), (("execution=sync", "batch_sizes=[1]"), 0.0)],
+)
+def test_a_whole_run_on_the_device(
+    finished_project: Path, tmp_path: Path, host: Path, settings: tuple[str, ...], tolerance: float
+) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished_project, project)
+    options = [part for setting in ("backend=pyacl", "precision=fp16", *settings) for part in ("-s", setting)]
+    result = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
+    assert result.returncode == 0, result.stderr
+    folder = project / "reports" / "mini"
+    (size,) = json.loads((folder / "manifest.json").read_text())["spec"]["batch_sizes"]
+    found, expected = (np.load(base / f"reports/mini/bs{size}/logits.npy") for base in (project, finished_project))
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+    pages = [
+        folder / "index.html",
+        *(page for part in ("export", "dataset", f"bs{size}") for page in folder.glob(f"{part}/0*.html")),
+    ]
+    assert len(pages) >= 8
+    assert [page.name for page in pages if NOTE not in page.read_text()] == []
+    for name in ("infer", "perf"):
+        runtime = json.loads((folder / f"bs{size}/{name}.json").read_text())["runtime"]
+        assert runtime["emulated"] is True
+        assert "EMULATED" in runtime["device"]
+    assert "EMULATED_TransData" in (folder / f"bs{size}/profile.csv").read_text()
+
+    uses = [json.loads(line) for line in host.read_text().splitlines()]
+    assert len(uses) == 3  # 05, 07, and the program it has msprof watch
+    assert [use["violations"] + use["leaks"] for use in uses] == [[], [], []]
+    again = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
+    assert "nothing to do" in again.stdout, again.stderr
+
+
+def test_a_fault_of_the_device_is_one_line_and_the_report_stays(
+    finished_project: Path, tmp_path: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished_project, project)
+    monkeypatch.setenv("EMULATED_FAULTS", json.dumps({"mdl.execute": [3, 507011]}))
+    options = ("-s", "backend=pyacl", "-s", "precision=fp16", "-s", "batch_sizes=[8]", "--to", "05")
+    result = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: 05_infer bs8: acl.mdl.execute on device 0 for deit_bs8.om: error 507011, the execution of")
+    assert [json.loads(line)["leaks"] for line in host.read_text().splitlines()] == [[]]
+    assert os.listdir(project / "reports/mini")
+
+
+def test_a_run_folder_copied_to_the_host_runs_there_by_its_own_spec(finished_project: Path, tmp_path: Path, host: Path) -> None:
+    """No project, no images, no notebooks beside it: only the folder."""
+    folder = tmp_path / "carried" / "mini"
+    shutil.copytree(finished_project / "reports" / "mini", folder)
+    shutil.rmtree(folder / "demo" / "images")
+    options = ("-s", "backend=pyacl", "-s", "precision=fp16", "-s", "batch_sizes=[8]", "--from", "03")
+    result = run_tool("deit_helpers", "run", "mini/spec.yaml", *options, cwd=folder.parent)
+    assert result.returncode == 0, result.stderr
+    assert not (folder.parent / "reports").exists()
+    assert NOTE in (folder / "index.html").read_text()

@@ -1,0 +1,125 @@
+"""Importing what a vendor's tool wrote elsewhere: the recipe's printed figures, and the same result from its dumps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mini import run_tool
+from pipeline import copy_of, finished
+from test_benchmark import PUBLISHED
+
+from deit_helpers import accuracy, artifacts, freshness, importer
+from deit_helpers.artifacts import Run
+from deit_helpers.ascend import ais_bench, benchmark
+from deit_helpers.errors import ArtifactError
+from deit_helpers.labels import read_index
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished(tmp_path_factory)
+
+
+@pytest.mark.parametrize(("row", "card", "efficiency"), [(0, "415.18", "0.846"), (1, "488.2", "0.770")], ids=["bs1", "bs8"])
+def test_the_recipes_printed_lines_give_its_figures(run: Run, tmp_path: Path, row: int, card: str, efficiency: str) -> None:
+    size = (1, 8)[row]
+    source = tmp_path / f"perf_vision_batchsize_{size}_device_0.txt"
+    source.write_text(PUBLISHED[row][1])
+    found = importer.import_performance(copy_of(run, tmp_path).at(size), source, 4, "Ascend 310")
+    decimals = len(card.partition(".")[2])
+    assert f"{found['card_images_per_s']:.{decimals}f}" == card
+    assert f"{found['e2e_efficiency']:.3f}" == efficiency
+    assert found["images"] == 50_000
+    assert found["imported_from"] == source.name
+
+
+def test_both_labellings_and_a_unit_behind_the_number_are_read() -> None:
+    text = PUBLISHED[1][1]
+    other = text.replace("[inference]", "[infer]").replace("[postprocess]", "[post]").replace("122.054", "122.054samples/s")
+    assert benchmark.read_perf(other, "x") == benchmark.read_perf(text, "x")
+    with pytest.raises(ArtifactError, match=r"x: no line '\[preprocess\] throughputRate"):
+        benchmark.read_perf(text.replace("preprocess", "prep"), "x")
+
+
+@pytest.mark.parametrize("text", [
+    "[INFO] ave_throughputRate: 155.975samples/s, ave_latency: 6.42435ms",
+    "first\nave_throughputRate = 155.975samples/s, ave_latency = 6.42435ms\n",
+])  # fmt: skip
+def test_pure_inference_is_read_from_file_and_console(text: str) -> None:
+    assert benchmark.read_pure(text, "x") == (155.975, 6.42435)
+    with pytest.raises(ArtifactError, match="x: no line 'ave_throughputRate"):
+        benchmark.read_pure("nothing", "x")
+
+
+def test_a_summary_of_ais_bench_keeps_every_sample(tmp_path: Path) -> None:
+    path = tmp_path / "2022_12_17-07_37_18_summary.json"
+    path.write_text(json.dumps({"npu_compute_time_list": [60.0, 64.0], "throughput": 1000 * 8 / 62, "pid": 1}))
+    assert ais_bench.read_summary(path) == ais_bench.Summary([60.0, 64.0], 1000 * 8 / 62, 8)
+    path.write_text(json.dumps({"throughput": 1.0}))
+    with pytest.raises(ArtifactError, match="no key 'npu_compute_time_list'"):
+        ais_bench.read_summary(path)
+
+
+def test_a_summary_of_another_batch_size_is_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "x_summary.json"
+    path.write_text(json.dumps({"npu_compute_time_list": [60.0], "throughput": 1000 * 8 / 60}))
+    with pytest.raises(ArtifactError, match="measured at batch size 8, imported as 4: correct -b"):
+        importer.import_performance(copy_of(run, tmp_path), path, 1, "x")
+
+
+def write_dumps(run: Run, folder: Path) -> Path:
+    """One text dump per image, as the benchmark tool writes them."""
+    folder.mkdir()
+    names, _ = read_index(run)
+    for name, row in zip(names, np.load(run.file("logits")), strict=True):
+        stem = str(Path(name).with_suffix("")).replace("/", "__")
+        (folder / f"{stem}_1.txt").write_text(" ".join(f"{value:.9g}" for value in row))
+    return folder
+
+
+def test_dumps_give_the_same_result_as_our_own_logits(run: Run, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path)
+    expected = copy.file("result").read_bytes()
+    folder = write_dumps(copy, tmp_path / "dumpOutput_device0")
+    for name in ("infer", "score"):
+        freshness.forget(copy, name)
+    copy.file("result").unlink()
+    source = tmp_path / "perf.txt"
+    source.write_text(PUBLISHED[1][1])
+    importer.import_dumps(copy, folder)
+    importer.import_profile(copy, importer.import_performance(copy, source, 1, "x"), None)
+    importer.adopt(copy, ["perf.txt"])
+    accuracy.score(copy)
+    assert copy.file("result").read_bytes() == expected
+    np.testing.assert_array_equal(np.load(copy.file("logits")), np.load(run.file("logits")))
+    artifacts.write_text(copy.file("latency"), "changed by hand")
+    assert "latency.csv was changed after it was made" in (freshness.problem(copy, "infer") or "")
+
+
+def test_the_command_publishes_pages_that_say_imported(finished_project: Path, tmp_path: Path) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished_project, project)
+    run = artifacts.open_run(project / "reports" / "mini" / "spec.yaml", 8)
+    folder = write_dumps(run, tmp_path / "dumps")
+    (tmp_path / "perf.txt").write_text(PUBLISHED[1][1])
+    options = [
+        "-b",
+        "8",
+        "--perf",
+        str(tmp_path / "perf.txt"),
+        "--dumps",
+        str(folder),
+        "--devices",
+        "4",
+        "--device",
+        "Ascend 310",
+    ]
+    result = run_tool("deit_helpers", "import", "reports/mini", *options, cwd=project)
+    assert result.returncode == 0, result.stderr
+    for page in ("index.html", "bs8/05_infer.html", "bs8/06_accuracy.html", "bs8/07_perf.html"):
+        assert "Imported figures." in (project / "reports/mini" / page).read_text(), page
+    assert "Ascend 310" in (project / "reports/mini/index.html").read_text()
