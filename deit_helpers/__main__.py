@@ -114,6 +114,16 @@ def import_(
         accuracy.require_pass(opened)
 
 
+@main.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; <run>.tar.gz without.")
+def pack(run_dir: Path, output: Path | None) -> None:
+    """Put RUN_DIR into one file to carry to a device host: everything 03 to 07 need, without the demo's images."""
+    from .packing import pack as write
+
+    click.echo(str(write(_spec_of(run_dir).parent, output or Path(f"{run_dir.resolve().name}.tar.gz"))))
+
+
 def _spec_of(run_dir: Path) -> Path:
     if not (run_dir / "spec.yaml").exists():
         raise SpecError(f"{run_dir}: no run folder, it has no spec.yaml; give a folder such as reports/demo")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import importlib
 from typing import NamedTuple
 
-from .backends import REGISTRY
+from .ascend import cann, npu_smi
+from .backends import REGISTRY, is_emulated
+from .errors import ToolError
 from .hashing import version_of
 from .machine import machine
 
@@ -29,6 +31,7 @@ _OPTIONAL = {
 }
 _TOOLS = {
     "atc": "convert (03) for Ascend: source set_env.sh of the CANN toolkit",
+    "msprof": "operators of an NPU (07): source set_env.sh of the CANN toolkit",
     "npu-smi": "an Ascend device: install the NPU driver",
 }
 
@@ -37,13 +40,27 @@ def examine() -> list[Finding]:
     """Look at machine, packages, backends and tools."""
     host = machine()
     rows = [Finding("machine", True, f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB")]
-    for name, (_, hint) in REGISTRY.items():
-        version = version_of(name)
-        rows.append(Finding(f"backend {name}", version is not None, version or hint))
+    for name, (target, hint) in REGISTRY.items():
+        try:
+            importlib.import_module(target.partition(":")[0])
+        except ImportError as err:
+            rows.append(Finding(f"backend {name}", False, f"{err}: {hint}"))
+        else:
+            rows.append(Finding(f"backend {name}", True, "EMULATED" if is_emulated(name) else version_of(name) or "ready"))
     for name, (purpose, hint) in _OPTIONAL.items():
         version = version_of(name)
         rows.append(Finding(f"{name} for {purpose}", version is not None, version or hint))
     for tool, hint in _TOOLS.items():
-        path = shutil.which(tool)
+        path = cann.tool(tool)
         rows.append(Finding(tool, path is not None, path or hint))
+    rows.append(Finding("CANN toolkit", cann.version() is not None, cann.version() or "install it, or source its set_env.sh"))
+    try:
+        report = npu_smi.info()
+    except ToolError as err:
+        rows.append(Finding("Ascend chips", False, str(err)))
+    else:
+        for i, chip in enumerate(report.chips if report else ()):
+            memory = f"{chip.memory_used_mb} of {chip.memory_total_mb} MB used"
+            facts = f"{chip.soc_version or chip.name}, {memory}, driver {report.driver if report else None}"
+            rows.append(Finding(f"Ascend chip, device {i}", chip.health == "OK", f"{facts}, health {chip.health}"))
     return rows

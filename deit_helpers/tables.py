@@ -15,9 +15,7 @@ DEMO_NOTE = (
 )
 
 
-EMULATED_NOTE = (
-    "A program stood in for the Ascend device and its tools. Times and rates on this page are those of this computer."
-)
+EMULATED_NOTE = "A program stood in for the device and its tools: rates are those of this computer, operator times made up."
 IMPORTED_NOTE = "Another tool measured these figures elsewhere; nothing of this page was run again here."
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from pathlib import Path
 
+import ascend_host
 import onnxruntime
 import pytest
 
@@ -15,7 +18,7 @@ def rows() -> dict[str, doctor.Finding]:
 
 
 def test_what_is_here_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda tool: f"/opt/{tool}")
+    monkeypatch.setattr(shutil, "which", lambda tool, path=None: f"/opt/{tool}" if tool == "atc" else None)
     found = rows()
     assert found["backend onnxruntime"] == ("backend onnxruntime", True, onnxruntime.__version__)
     assert found["atc"] == ("atc", True, "/opt/atc")
@@ -24,11 +27,15 @@ def test_what_is_here_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(doctor, "version_of", lambda _: None)
+    monkeypatch.setitem(sys.modules, "deit_helpers.backends.ort", None)
+    monkeypatch.setitem(sys.modules, "deit_helpers.backends.pyacl", None)
+    monkeypatch.setitem(sys.modules, "acl", None)
     found = rows()
     assert [row.what for row in found.values() if row.ok] == ["machine"]
-    assert found["backend onnxruntime"].found == "pip install onnxruntime"
+    assert found["backend onnxruntime"].found.endswith(": pip install onnxruntime")
+    assert found["backend pyacl"].found.endswith("source set_env.sh of the CANN toolkit")
     assert found["torch for export (01)"].found == "pip install 'deit-report[export]'"
     assert found["scikit-learn for the embedded demo"].found == "pip install 'deit-report[demo]'"
     assert "set_env.sh" in found["atc"].found
@@ -37,4 +44,17 @@ def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.Mo
 
 def test_a_new_backend_gets_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backends.REGISTRY, "no-such-runtime", ("nowhere:Nothing", "ask its vendor"))
-    assert rows()["backend no-such-runtime"] == ("backend no-such-runtime", False, "ask its vendor")
+    found = rows()["backend no-such-runtime"]
+    assert (found.ok, found.found) == (False, "No module named 'nowhere': ask its vendor")
+
+
+def test_an_ascend_host_shows_its_chips_and_its_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ascend_host.make_host(tmp_path, monkeypatch)
+    ascend_host.acl(monkeypatch)
+    found = rows()
+    assert found["CANN toolkit"].found == "8.1.RC1"
+    chip = found["Ascend chip, device 0"]
+    assert (chip.ok, chip.found) == (True, "Ascend310P3, 994 of 21534 MB used, driver 22.0.2, health OK")
+    assert found["backend pyacl"].found == "EMULATED"
+    monkeypatch.setenv("EMULATED_SOC", "none")
+    assert "npu-smi info failed" in rows()["Ascend chips"].found

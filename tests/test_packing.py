@@ -1,0 +1,39 @@
+"""One file to carry to a device host."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from deit_helpers.errors import ArtifactError
+from deit_helpers.packing import pack
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in (
+        "spec.yaml",
+        "meta/infer_bs8.json",
+        "meta/infer_bs8.lock",
+        "demo/images/0/1.jpg",
+        "demo/demo.json",
+        "bs8/.tmp-1-x",
+    ):
+        path = tmp_path / "reports" / "mini" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "reports" / "mini"
+
+
+def test_everything_but_images_locks_and_leftovers_is_in(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(pack(folder, tmp_path / "mini.tar.gz")) as archive:
+        files = sorted(entry.name for entry in archive if entry.isfile())
+    assert files == ["mini/demo/demo.json", "mini/meta/infer_bs8.json", "mini/spec.yaml"]
+
+
+def test_a_place_that_cannot_be_written_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match=r"file/x\.tar\.gz: cannot be written"):
+        pack(folder, tmp_path / "file" / "x.tar.gz")
