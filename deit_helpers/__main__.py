@@ -88,7 +88,9 @@ def render(run_dir: Path, code: bool) -> None:
 @main.command("import")
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("-b", "--batch-size", type=int, required=True, help="The batch size that was measured.")
-@click.option("--perf", type=click.Path(path_type=Path), required=True, help="perf_vision_…txt, or ais_bench's *_summary.json.")
+@click.option(
+    "--perf", type=click.Path(path_type=Path), required=True, help="perf_vision_…txt, a recipe's .md, or *_summary.json."
+)
 @click.option("--dumps", type=click.Path(path_type=Path), help="Folder of one output file per image.")
 @click.option("--prof", type=click.Path(path_type=Path), help="Folder of msprof.")
 @click.option("--devices", default=1, show_default=True, help="Devices on the card: 4 on an Atlas 300I, 1 on a 310P.")
@@ -96,10 +98,10 @@ def render(run_dir: Path, code: bool) -> None:
 def import_(
     run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, devices: int, device: str
 ) -> None:
-    """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR, and publish its report."""
+    """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
     from . import accuracy, importer, runner
 
-    opened = artifacts.open_run(_spec_of(run_dir), batch_size)
+    opened = artifacts.open_run(run_dir if run_dir.is_file() else _spec_of(run_dir), batch_size)
     if batch_size not in opened.spec.batch_sizes:
         raise SpecError(f"-b {batch_size}: the run has batch sizes {list(opened.spec.batch_sizes)}: name one of them")
     if dumps:

@@ -37,7 +37,7 @@ def import_dumps(run: Run, folder: Path) -> Path:
 
 
 def import_performance(run: Run, source: Path, devices: int, device: str) -> dict[str, Any]:
-    """Bring in a benchmark performance file or an ais_bench summary; returns the content of `infer.json`.
+    """Bring in a performance file, the text of a recipe (.md), or an ais_bench summary; returns the content of `infer.json`.
 
     Args:
         devices: how many devices the card has; the tool's rates are of one. An Atlas 300I (310) has 4, a 310P card 1.
@@ -53,13 +53,19 @@ def import_performance(run: Run, source: Path, devices: int, device: str) -> dic
         facts |= {"images": None, "e2e_images_per_s": None, "e2e_efficiency": None, "stages": []}
         facts["latency_ms"] = infer.latency_ms(np.array(samples))
     else:
-        found = benchmark.read_perf(_text(source), str(source))
+        recipe = benchmark.read_recipe(_text(source), str(source)) if source.suffix == ".md" else None
+        if recipe and run.size not in recipe.performance:
+            sizes = ", ".join(map(str, recipe.performance)) or "none"
+            raise ArtifactError(f"{source}: prints performance of batch sizes {sizes}, not {run.size}: correct -b")
+        found = recipe.performance[run.size] if recipe else benchmark.read_perf(_text(source), str(source))
+        facts["quoted_accuracy"] = recipe.accuracies if recipe else []
         samples, rate, tool = [], found.interface_per_s, "benchmark"
         per_image = {name: value * (run.size if name == "postprocess" else 1) for name, value in found.rates.items()}
         stages = [{"name": n, "images_per_s": r, "seconds": found.images / r} for n, r in per_image.items()]
         facts |= {"images": found.images, "e2e_images_per_s": found.rates["e2e"], "e2e_efficiency": found.e2e_efficiency}
         facts |= {"stages": stages, "latency_ms": {**empty, "mean": 1000 * run.size / rate}}
-        artifacts.write_text(run.file("perf_vision"), _text(source))
+        if not recipe:
+            artifacts.write_text(run.file("perf_vision"), _text(source))
     with artifacts.atomic(run.file("latency")) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["batch", "images", *(f"{span}_ms" for span in infer.SPANS)])
@@ -73,7 +79,7 @@ def import_performance(run: Run, source: Path, devices: int, device: str) -> dic
         "interface_batches": len(samples),
         "devices": devices,
         "card_images_per_s": rate * devices,
-        "runtime": {"backend": tool, "version": "imported", "device": device, "precision": run.spec.precision},
+        "runtime": {"backend": tool, "version": "imported", "device": device, "precision": "precision not stated"},
     }
     artifacts.write_json(run.file("infer"), facts)
     return facts

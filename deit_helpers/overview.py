@@ -8,7 +8,7 @@ from typing import Any
 from . import accuracy as accuracy_checks
 from . import freshness, publish
 from .accuracy import TOP
-from .artifacts import Run
+from .artifacts import Run, read_json
 from .display import Banner, Cell, Facts, Links, Table, runtime_text
 from .graph_tables import operators_changed
 
@@ -59,6 +59,10 @@ def accuracy(run: Run) -> Table:
         rows.append(
             [expected["name"], None, expected.get("images"), *shares, None, None, None, f"expected: {expected['source']}"]
         )
+    infers = [read_json(run.at(size).file("infer")) for size in scored]
+    for where, top1, top5 in {tuple(row): None for facts in infers for row in facts.get("quoted_accuracy", [])}:
+        quoted.append(len(rows))
+        rows.append([f"imported: {where}", None, None, top1, None, None, None, top5, None, None, None, "quoted"])
     limit = f", at most {done[0]['max_drop_points']:g} points of drop allowed" if done else ""
     formats = {name: ".2f" for name in columns if name.startswith("Acc@") or name in ("same top-1 %", "drop")}
     caption = f"Accuracy in percent, drop in points below the expected row (in italics){limit}"
@@ -98,21 +102,27 @@ def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
 def throughput(run: Run) -> Table:
     """Rates of every batch size that was run; the fastest is not picked out, the reader chooses."""
     columns = ["batch size", "images/s", "end to end images/s", "efficiency %", "p50 ms", "p90 ms", "batches", "images"]
+    columns.append("images/s of the card")
     rows: list[list[Cell]] = []
     where = ""
     for size, infer in per_batch(run, "infer", "infer").items():
         if isinstance(infer, str):
-            rows.append([size, *[None] * 6, infer])
+            rows.append([size, *[None] * 6, infer, None])
             continue
         where = f" on {runtime_text(infer['runtime'])}"
         numbers = infer["latency_ms"]
-        rates = [infer["interface_images_per_s"], infer["e2e_images_per_s"], 100 * infer["e2e_efficiency"]]
-        rows.append([size, *rates, numbers["p50"], numbers["p90"], numbers["n"], infer["images"]])
+        share = infer["e2e_efficiency"]
+        rates = [infer["interface_images_per_s"], infer["e2e_images_per_s"], None if share is None else 100 * share]
+        card = infer.get("card_images_per_s")
+        rows.append([size, *rates, numbers["p50"], numbers["p90"], numbers["n"], infer["images"], card])
     caption = (
         f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the store to the logits "
         "over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per batch"
     )
-    return Table(caption, columns, rows, dict.fromkeys(columns[1:4], ".1f") | dict.fromkeys(columns[4:6], ".2f"))
+    formats = dict.fromkeys((*columns[1:4], columns[8]), ".1f") | dict.fromkeys(columns[4:6], ".2f")
+    if all(row[8] is None for row in rows):  # only tools that measure one device of several say it
+        columns, rows = columns[:8], [row[:8] for row in rows]
+    return Table(caption, columns, rows, formats)
 
 
 def summary(run: Run) -> Facts:
@@ -168,9 +178,17 @@ def provenance(manifest: dict[str, Any]) -> Facts:
             "git commit": manifest["git_commit"] or "unknown",
             "measured on": ", ".join(measured) or "nothing measured yet",
             "page made on": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
+            **_npu(manifest["npu"]),
             "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
         },
     )
+
+
+def _npu(npu: dict[str, Any] | None) -> dict[str, Cell]:
+    if not npu:
+        return {}
+    chips = ", ".join(f"{chip['name']} ({chip['health']}, {chip['memory_total_mb']} MB)" for chip in npu["chips"])
+    return {"chips here": f"{chips}, driver {npu['driver']}"}
 
 
 def files(manifest: dict[str, Any]) -> Table:

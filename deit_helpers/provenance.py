@@ -7,6 +7,8 @@ from typing import Any
 
 from . import artifacts, freshness, stages
 from .artifacts import Run
+from .ascend import npu_smi
+from .errors import ToolError
 from .hashing import version_of
 from .machine import git_commit, machine
 
@@ -16,6 +18,7 @@ PACKAGES = (
     "pillow",
     "onnx",
     "onnxruntime",
+    "onnx-ir",
     "onnxsim",
     "torch",
     "timm",
@@ -45,11 +48,21 @@ def write_manifest(run: Run) -> dict[str, Any]:
         "git_commit": git_commit(),
         "spec": run.spec.model_dump(mode="json"),
         "machine": machine(),
+        "npu": _npu(),
         "packages": {name: version for name in PACKAGES if (version := version_of(name))},
         "artifacts": files,
     }
     artifacts.write_json(run.folder / "manifest.json", manifest)
     return manifest
+
+
+def _npu() -> dict[str, Any] | None:
+    """Driver and chips of this host as npu-smi says, None without the tool or where it fails."""
+    try:
+        report = npu_smi.info()
+    except ToolError:
+        return None
+    return {"driver": report.driver, "chips": [chip._asdict() for chip in report.chips]} if report else None
 
 
 def stages_of(run: Run) -> list[tuple[str, Run]]:

@@ -30,6 +30,11 @@ def notes(run: Run) -> Stack:
         found.append(Banner("fail", "Emulated device, no hardware measured.", EMULATED_NOTE))
     if any(record.get("imported_from") for record in records):
         found.append(Banner("inconclusive", "Imported figures.", IMPORTED_NOTE))
+    quoted = {top1: where for record in records for where, top1, _ in record.get("quoted_accuracy", [])}
+    if len(quoted) > 1:
+        both = " and ".join(f"{top1:.2f} % ({where})" for top1, where in sorted(quoted.items()))
+        text = f"Acc@1 is {both}: {max(quoted) - min(quoted):.2f} points apart, and neither can be traced to a cause."
+        found.append(Banner("inconclusive", "The imported accuracies disagree.", text))
     return Stack(found)
 
 
@@ -174,7 +179,8 @@ def latency(run: Run) -> Table:
 
 def utilisation(run: Run) -> Facts:
     perf = run.read("perf")
-    if perf["peak_flops_per_s"]:
+    flops = perf["flops_per_image"]
+    if perf["utilisation_percent"] is not None:
         peak: dict[str, Cell] = {
             f"peak GFLOP/s: {perf['peak_source']}": f"{perf['peak_flops_per_s'] / 1e9:.1f}",
             "utilisation %": f"{perf['utilisation_percent']:.1f}",
@@ -184,9 +190,9 @@ def utilisation(run: Run) -> Facts:
     return Facts(
         f"Utilisation, bs{perf['batch_size']}, on {runtime_text(perf['runtime'])}",
         {
-            "GFLOP per image, counted in the graph": f"{perf['flops_per_image'] / 1e9:.2f}",
+            "GFLOP per image, counted in the graph": f"{flops / 1e9:.2f}" if flops else "no graph here: run 01 and 02",
             "images/s, the model call alone": f"{perf['images_per_s']:.1f}",
-            "GFLOP/s of the model": f"{perf['images_per_s'] * perf['flops_per_image'] / 1e9:.1f}",
+            "GFLOP/s of the model": f"{perf['images_per_s'] * flops / 1e9:.1f}" if flops else None,
             **peak,
         },
     )

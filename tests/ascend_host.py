@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 from deit_helpers.ascend import cann
 
 EMULATOR = REPOSITORY / "tests" / "emulator"
-TOOLS = {"atc": "atc.py", "npu-smi": "npu_smi.py", "msprof": "msprof.py", "benchmark.x86_64": "benchmark.py"}
+TOOLS = {"atc": "atc.py", "npu-smi": "npu_smi.py", "msprof": "msprof.py"}
 
 
 def install(folder: Path, *tools: str) -> Path:

@@ -123,3 +123,48 @@ def test_the_command_publishes_pages_that_say_imported(finished_project: Path, t
     for page in ("index.html", "bs8/05_infer.html", "bs8/06_accuracy.html", "bs8/07_perf.html"):
         assert "Imported figures." in (project / "reports/mini" / page).read_text(), page
     assert "Ascend 310" in (project / "reports/mini/index.html").read_text()
+
+
+RECIPE = f"""
+| Om Model | Acc@1 | Acc@5 |
+| -------- | ----- | ----- |
+| BS1      | 79.5 | 94.83 |
+| BS8      | 79.5 | 94.83 |
+| Official | 79.9  | 95.0  |
+
+{
+    json.dumps(
+        accuracy.seed_result(
+            {"top1_percent": 79.69, "top2_percent": 89.22, "top3_percent": 92.39, "top4_percent": 93.98, "top5_percent": 94.97},
+            50_000,
+            1000,
+        )
+    )
+}
+
+result/perf_vision_batchsize_1_device_0.txt:
+
+{PUBLISHED[0][1]}
+batch8:
+
+{PUBLISHED[1][1]}
+"""
+
+
+def test_a_recipes_text_gives_its_figures_and_the_warning_that_they_disagree(tmp_path: Path) -> None:
+    (tmp_path / "params").mkdir()
+    spec = "run: recipe\nmodel: deit_small_patch16_224\ncheckpoint: none.pth\nimages: none\nbatch_sizes: [1, 8]\n"
+    (tmp_path / "params" / "recipe.yaml").write_text(spec)
+    (tmp_path / "README.md").write_text(RECIPE)
+    for size in ("1", "8"):
+        options = ["-b", size, "--perf", "README.md", "--devices", "4", "--device", "Ascend 310"]
+        result = run_tool("deit_helpers", "import", "params/recipe.yaml", *options, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    page = (tmp_path / "reports/recipe/index.html").read_text()
+    for figure in ("415.2", "488.2", "84.6", "77.0", "79.69", "79.50", "94.83", "94.97"):
+        assert figure in page, figure
+    assert "79.50 % (its table, BS8) and 79.69 % (its result.json): 0.19 points apart" in page
+    assert "Imported figures." in page
+    run = artifacts.open_run(tmp_path / "params/recipe.yaml", 4)
+    with pytest.raises(ArtifactError, match="prints performance of batch sizes 1, 8, not 4: correct -b"):
+        importer.import_performance(run, tmp_path / "README.md", 1, "x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -123,3 +124,34 @@ def read_pure(text: str, source: str) -> tuple[float, float]:
     if not found:
         raise ArtifactError(f"{source}: no line 'ave_throughputRate = … ave_latency = …ms': name a PureInfer_perf_of_…txt")
     return float(found[1]), float(found[2])
+
+
+class Recipe(NamedTuple):
+    """What a recipe's text prints: performance by batch size, and accuracies as (where, Acc@1, Acc@5) in percent."""
+
+    performance: dict[int, Performance]
+    accuracies: list[tuple[str, float, float]]
+
+
+def read_recipe(text: str, source: str) -> Recipe:
+    """Find the performance blocks, `result.json` lines and accuracy tables in a text such as a ModelZoo README.
+
+    A block belongs to the batch size named last before it (`batch8`, `perf_vision_batchsize_8_device_0.txt`).
+
+    Raises:
+        ArtifactError: a block is damaged, or no batch size stands before it.
+    """
+    performance = {}
+    for block in re.finditer(r"^\[e2e\].*(?:\n+\[.*)*", text, re.MULTILINE):
+        sizes = re.findall(r"batch(?:size_)?(\d+)", text[: block.start()])
+        if not sizes:
+            raise ArtifactError(f"{source}: performance lines without a batch size before them: name the tool's own file")
+        performance[int(sizes[-1])] = read_perf(block[0], source)
+    accuracies = []
+    for line in re.findall(r'\{"title".*\}', text):
+        values = {row["key"]: row["value"] for row in json.loads(line)["value"]}
+        top = [float(values[f"Top{k} accuracy"].rstrip("%")) for k in (1, 5)]
+        accuracies.append(("its result.json", top[0], top[1]))
+    for size, top1, top5 in re.findall(r"^\|\s*BS(\d+)\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)\s*\|", text, re.MULTILINE):
+        accuracies.append((f"its table, BS{size}", float(top1), float(top5)))
+    return Recipe(performance, accuracies)
