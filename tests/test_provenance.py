@@ -8,17 +8,28 @@ import os
 import subprocess
 from pathlib import Path
 
+import ascend_host
 import numpy as np
 import pytest
 from pipeline import SIZES, copy_of, finished, new_run
 
-from deit_helpers import hashing, machine, provenance
+from deit_helpers import hashing, machine, overview, provenance
 from deit_helpers.artifacts import Run
 
 
 @pytest.fixture
 def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Run:
     return copy_of(finished(tmp_path_factory), tmp_path)
+
+
+def test_the_chips_of_an_ascend_host_are_in_the_manifest(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert provenance.write_manifest(run)["npu"] is None
+    ascend_host.make_host(tmp_path / "host", monkeypatch, "npu-smi")
+    found = provenance.write_manifest(run)["npu"]
+    assert (found["driver"], found["chips"][0]["name"], found["chips"][0]["health"]) == ("22.0.2", "310P3", "OK")
+    assert overview.provenance(provenance.write_manifest(run)).values["chips here"] == "310P3 (OK, 21534 MB), driver 22.0.2"
+    monkeypatch.setenv("EMULATED_SOC", "none")  # the tool fails: no reason to lose the report
+    assert provenance.write_manifest(run)["npu"] is None
 
 
 def test_the_manifest_hashes_every_file_of_the_run(run: Run) -> None:

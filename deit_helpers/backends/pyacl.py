@@ -134,8 +134,9 @@ class PyAcl(Backend):
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         if self.asynchronous:
-            before = self._feed(batch)
-            assert before is None, "infer in the middle of a pipeline"
+            if self._running:
+                raise BackendError("infer in the middle of a pipeline: take its last batch with drain first")
+            self._feed(batch)
             return self._drain()
         self._enter()
         (source, target) = self._slots[0]

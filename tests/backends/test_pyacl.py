@@ -69,7 +69,11 @@ def test_a_pipeline_gives_the_batch_before(acl: ModuleType, om: Path) -> None:
             np.testing.assert_array_equal(logits, infer(static(BATCH), batch(seed)))
         with pytest.raises(BackendError, match="no batch was fed"):
             backend.drain()
-    assert acl._state.calls["mdl.execute_async"] == 5
+        backend.feed(batch())
+        with pytest.raises(BackendError, match="infer in the middle of a pipeline"):
+            backend.infer(batch())
+        backend.drain()
+    assert acl._state.calls["mdl.execute_async"] == 6
     assert_clean(acl)
 
 
