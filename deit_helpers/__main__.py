@@ -89,7 +89,10 @@ def render(run_dir: Path, code: bool) -> None:
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("-b", "--batch-size", type=int, required=True, help="The batch size that was measured.")
 @click.option(
-    "--perf", type=click.Path(path_type=Path), required=True, help="perf_vision_…txt, a recipe's .md, or *_summary.json."
+    "--perf",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="perf_vision_…txt, PureInfer_…txt, a recipe's .md, or *_summary.json.",
 )
 @click.option("--dumps", type=click.Path(path_type=Path), help="Folder of one output file per image.")
 @click.option("--prof", type=click.Path(path_type=Path), help="Folder of msprof.")
@@ -104,10 +107,7 @@ def import_(
     opened = artifacts.open_run(run_dir if run_dir.is_file() else _spec_of(run_dir), batch_size)
     if batch_size not in opened.spec.batch_sizes:
         raise SpecError(f"-b {batch_size}: the run has batch sizes {list(opened.spec.batch_sizes)}: name one of them")
-    if dumps:
-        importer.import_dumps(opened, dumps)
-    importer.import_profile(opened, importer.import_performance(opened, perf, devices, device), prof)
-    importer.adopt(opened, [str(path) for path in (perf, dumps, prof) if path])
+    importer.bring_in(opened, perf, dumps, prof, devices, device)
     steps = runner.plan(opened, "05" if dumps else "07", "07")
     mine = [step for step in steps if step.run.batch_size in (None, batch_size)]
     runner.execute(mine, False, lambda line: click.echo(line, err=True))

@@ -26,6 +26,7 @@ FILES = {
     "om": "bs{n}/deit_bs{n}.om",
     "atc_log": "bs{n}/atc.log",
     "aipp": "bs{n}/aipp.cfg",
+    "tool_log": "bs{n}/{backend}.log",
     "images": "dataset/images.npy",
     "index": "dataset/index.csv",
     "preprocess": "dataset/preprocess.json",
@@ -53,7 +54,9 @@ class Run:
     def file(self, name: str) -> Path:
         """Path of a file of this run, by its name in FILES."""
         template = FILES[name]
-        return self.folder / template.format(n=self.size if "{n}" in template else None, d=self.spec.device)
+        return self.folder / template.format(
+            n=self.size if "{n}" in template else None, d=self.spec.device, backend=self.spec.backend
+        )
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of this run.
@@ -81,7 +84,7 @@ class Run:
     @property
     def device_model(self) -> str:
         """Name in FILES of what the backend loads: ATC's OM, or the static graph itself."""
-        return "om" if self.spec.backend == "pyacl" else "static_onnx"
+        return "om" if self.spec.on_ascend else "static_onnx"
 
     @property
     def checkpoint(self) -> Path:

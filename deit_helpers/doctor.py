@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import NamedTuple
 
-from .ascend import cann, npu_smi
-from .backends import REGISTRY, is_emulated
+from .ascend import cann, driver, npu_smi
+from .backends import REGISTRY
 from .errors import ToolError
 from .hashing import version_of
 from .machine import machine
@@ -46,13 +46,15 @@ def examine() -> list[Finding]:
         except ImportError as err:
             rows.append(Finding(f"backend {name}", False, f"{err}: {hint}"))
         else:
-            rows.append(Finding(f"backend {name}", True, "EMULATED" if is_emulated(name) else version_of(name) or "ready"))
+            rows.append(Finding(f"backend {name}", True, "EMULATED" if cann.is_emulated(name) else version_of(name) or "ready"))
     for name, (purpose, hint) in _OPTIONAL.items():
         version = version_of(name)
         rows.append(Finding(f"{name} for {purpose}", version is not None, version or hint))
     for tool, hint in _TOOLS.items():
         path = cann.tool(tool)
         rows.append(Finding(tool, path is not None, path or hint))
+    here = {"ais_bench": cann.module_file("ais_bench"), driver.BENCHMARK: cann.tool(driver.BENCHMARK)}
+    rows += [Finding(name, path is not None, str(path or "only where pyACL is not to be had")) for name, path in here.items()]
     rows.append(Finding("CANN toolkit", cann.version() is not None, cann.version() or "install it, or source its set_env.sh"))
     try:
         report = npu_smi.info()

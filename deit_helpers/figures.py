@@ -62,9 +62,9 @@ def throughput(run: Run) -> Chart | Banner:
     rows = {size: row for size, row in overview.per_batch(run, "infer", "infer").items() if not isinstance(row, str)}
     if not rows:
         return Banner("note", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
-    series = {
+    series = {  # a rate that a vendor's file does not give is NaN: not drawn
         "model call alone": ([row["interface_images_per_s"] for row in rows.values()], PURE, "-", "o"),
-        "end to end": ([row["e2e_images_per_s"] for row in rows.values()], END_TO_END, "--", "s"),
+        "end to end": ([float(row["e2e_images_per_s"] or "nan") for row in rows.values()], END_TO_END, "--", "s"),
     }
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_IN, 3.0))
@@ -74,7 +74,8 @@ def throughput(run: Run) -> Chart | Banner:
         axes.set(xlabel="batch size", ylabel="images/s", xticks=range(len(rows)), xticklabels=list(rows), ylim=(0, None))
         axes.legend(frameon=False, loc="lower left")
     alone, whole = (rates for rates, *_ in series.values())
-    text = "; ".join(f"bs{n}: {a:.1f} alone, {e:.1f} end to end" for n, a, e in zip(rows, alone, whole, strict=True))
+    ends = ["" if np.isnan(rate) else f", {rate:.1f} end to end" for rate in whole]
+    text = "; ".join(f"bs{n}: {a:.1f} alone{e}" for n, a, e in zip(rows, alone, ends, strict=True))
     runtimes = sorted({f"{row['runtime']['backend']} on {row['runtime']['device']}" for row in rows.values()})
     return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, store to logits", text)
 

@@ -20,7 +20,7 @@ from .ascend import cann
 from .errors import ArtifactError
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256, version_of
 from .machine import git_commit, machine
-from .spec import check_batch_size
+from .spec import ASCEND_TOOLS, check_batch_size
 from .stages import MAKER, STAGES
 
 
@@ -172,7 +172,9 @@ def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> st
 
 def _outputs(run: Run, stage: str) -> tuple[str, ...]:
     om = run.device_model == "om"
-    there = {"om": om, "atc_log": om, "aipp": om and run.spec.aipp is not None}
+    tool = run.spec.backend in ASCEND_TOOLS
+    there = {"om": om, "atc_log": om, "aipp": om and run.spec.aipp is not None, "tool_log": tool}
+    there["perf_vision"] = run.spec.backend != "ais_bench"
     return tuple(name for name in STAGES[stage].outputs if there.get(name, True))
 
 
@@ -188,7 +190,7 @@ def _key(run: Run, stage: str, strict: bool = True) -> dict[str, Any]:
     spec = run.spec.model_dump(mode="json")
     versions = {name: version_of(name) for name in row.packages}
     # A host without CANN, to which a run was copied back, has nothing to say about the OM's version.
-    if stage == "convert" and run.spec.backend == "pyacl" and (toolkit := cann.version()):
+    if stage == "convert" and run.spec.on_ascend and (toolkit := cann.version()):
         versions["CANN"] = toolkit
     return {
         "spec": {name: spec[name] for name in row.keys},

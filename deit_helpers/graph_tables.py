@@ -74,6 +74,11 @@ def certificates(run: Run) -> Table:
     )
 
 
+def verdict(row: dict[str, Any]) -> str:
+    """The verdict of a certificate in words, or why the edit was not applied."""
+    return row["verdict"] if row["applied"] else f"not applied: {row['reason']}"
+
+
 def operators_changed(row: dict[str, Any]) -> str:
     """Operators an edit added and removed, such as `+12 Add −12 Mul`; many kinds are only counted."""
     added, removed = row["operators_added"], row["operators_removed"]
@@ -87,7 +92,7 @@ def _certificate(row: dict[str, Any]) -> dict[str, Any]:
     tokens = [", ".join(map(str, row[f"softmax_tokens_{side}"])) for side in ("before", "after")]
     return {
         **row,
-        "verdict": row["verdict"] if row["applied"] else f"not applied: {row['reason']}",
+        "verdict": verdict(row),
         "tokens": " → ".join(dict.fromkeys(filter(None, tokens))) or None,
         "runs": f"{len(row['batch_ms_before'])} / {len(row['batch_ms_after'])}",
         "ms_before": float(np.median(row["batch_ms_before"])),

@@ -6,23 +6,21 @@ running figure of the progress bar.
 
 from __future__ import annotations
 
-import csv
 import time
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from . import accuracy, artifacts, freshness, images, labels
+from . import accuracy, artifacts, freshness, images, labels, timing
 from .artifacts import Run
-from .ascend import benchmark
+from .ascend import benchmark, driver, dumps
 from .backends import Backend, Pipelined, open_backend
 from .errors import BackendError
 from .machine import machine
+from .spec import ASCEND_TOOLS
 
 WARMUP_BATCHES, WARMUP_S = 3, 1.0  # warm up for so many batches, or so long, whichever ends first
 REFERENCE_BATCH = 8
-P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
-SPANS = ("read", "preprocess", "inference", "interface", "postprocess")  # timed per batch; interface lies in inference
 
 
 def infer(run: Run) -> dict[str, Any]:
@@ -51,17 +49,10 @@ def open_model(run: Run) -> Backend:
     return open_backend(spec.backend, run.file(run.device_model), spec.precision, spec.device, options)
 
 
-def latency_ms(samples: np.ndarray) -> dict[str, float | int | None]:
-    """Mean and percentiles (linear interpolation) of latencies in ms, with their number n.
-
-    p99 is None when there are fewer than P99_SAMPLES.
-    """
-    p50, p90, p99 = (float(p) for p in np.percentile(samples, (50, 90, 99)))
-    enough = len(samples) >= P99_SAMPLES
-    return {"mean": float(samples.mean()), "p50": p50, "p90": p90, "p99": p99 if enough else None, "n": len(samples)}
-
-
 def _infer(run: Run) -> None:
+    if run.spec.backend in ASCEND_TOOLS:
+        driver.infer(run)
+        return
     names, targets = labels.read_index(run)
     with open_model(run) as backend:
         if backend.batch_size != run.batch_size:
@@ -75,6 +66,9 @@ def _infer(run: Run) -> None:
             rows = _stream(run, backend, targets, file)
             wall_s = time.perf_counter() - start
         _write_results(run, rows, wall_s, warmup_ms, len(targets), backend.describe())
+    if run.spec.bins:
+        folder = run.file("logits").parent / f"dumpOutput_device{run.spec.device}"
+        dumps.write(folder, names, np.load(run.file("logits"), mmap_mode="r"))
 
 
 def _warm_up(backend: Backend, batch: images.Batch) -> list[float]:
@@ -141,7 +135,7 @@ def _stream(run: Run, backend: Backend, targets: np.ndarray, file: BinaryIO) -> 
 def _write_results(
     run: Run, rows: list[dict[str, Any]], wall_s: float, warmup_ms: list[float], count: int, runtime: dict[str, Any]
 ) -> None:
-    seconds = {span: sum(row[span] for row in rows) / 1000 for span in SPANS} | {"e2e": wall_s}
+    seconds = {span: sum(row[span] for row in rows) / 1000 for span in timing.SPANS} | {"e2e": wall_s}
     keys = {"data read": "read", "e2e": "e2e"}
     stages = [
         {"name": name, "images_per_s": count / seconds[keys.get(name, name)], "seconds": seconds[keys.get(name, name)]}
@@ -150,10 +144,7 @@ def _write_results(
     # The rate of the call alone is taken over full batches: padded rows are work, but not images.
     full = [row for row in rows if row["images"] == run.size] or rows
     interface_per_s = sum(row["images"] for row in full) / sum(row["interface"] for row in full) * 1000
-    with artifacts.atomic(run.file("latency")) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["batch", "images", *(f"{span}_ms" for span in SPANS)])
-        writer.writerows([row["batch"], row["images"], *(f"{row[span]:.6f}" for span in SPANS)] for row in rows)
+    timing.write_latency(run, rows)
     perf_file = benchmark.perf_vision(stages, interface_per_s, count, run.size)
     artifacts.write_text(run.file("perf_vision"), perf_file)
     artifacts.write_json(
@@ -169,7 +160,7 @@ def _write_results(
             "interface_batches": len(full),
             "e2e_images_per_s": count / wall_s,
             "e2e_efficiency": seconds["interface"] / wall_s,
-            "latency_ms": latency_ms(np.array([row["interface"] for row in rows])),
+            "latency_ms": timing.latency_ms(row["interface"] for row in rows),
             "stages": stages,
             "runtime": runtime,
             "machine": machine(),

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from . import accuracy as accuracy_checks
-from . import freshness, publish
+from . import freshness, graph_tables, publish
 from .accuracy import TOP
 from .artifacts import Run, read_json
 from .display import Banner, Cell, Facts, Links, Table, runtime_text
-from .graph_tables import operators_changed
 
 
 def per_batch(run: Run, stage: str, name: str) -> dict[int, dict[str, Any] | str]:
@@ -151,10 +150,9 @@ def graphs(run: Run) -> Table:
         for row in (*optimize["edits"], *([optimize["chain"]] if run.spec.edits else [])):
             if row["verdict"] == "not equal":
                 alarm.add(len(rows))
-            verdict = row["verdict"] if row["applied"] else f"not applied: {row['reason']}"
             nodes = f"{row['nodes_before']} → {row['nodes_after']}"
-            numbers = [row["max_abs_diff"], row["top1_agreement"], nodes, operators_changed(row)]
-            rows.append([size, row["name"], verdict, *numbers])
+            numbers = [row["max_abs_diff"], row["top1_agreement"], nodes, graph_tables.operators_changed(row)]
+            rows.append([size, row["name"], graph_tables.verdict(row), *numbers])
     caption = "Static graphs: each edit certified against the graph before it, on real crops, noise and hostile images"
     return Table(caption, columns, rows, {"max abs diff": ".1e", "same top-1 %": ".2f"}, alarm=frozenset(alarm))
 

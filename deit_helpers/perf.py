@@ -45,48 +45,56 @@ def flops_per_batch(graph: onnx.ModelProto) -> int:
     return total
 
 
+def stated_peak(run: Run) -> tuple[float | None, str]:
+    """The peak in FLOP/s that the spec states, and where it comes from."""
+    return (run.spec.peak_tflops * 1e12 if run.spec.peak_tflops else None), "peak_tflops of the spec"
+
+
 def _measure(run: Run) -> None:
     size = run.size
     inference = run.read("infer")
     batches = -(-PROFILED_IMAGES // size)
+    peak, source = stated_peak(run)
+    if run.spec.on_ascend:
+        write(run, inference, msprof.profile(run, batches), peak, source)
+        return
     with infer.open_model(run) as backend:
-        runtime = backend.describe()
-        peak = run.spec.peak_tflops * 1e12 if run.spec.peak_tflops else None
-        source = "peak_tflops of the spec"
         found: profile.OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
         if isinstance(backend, Profiler):
             found = backend.profile(next(images.batches(run, size, backend.dtype)).tensor, batches)
             if peak is None:
                 peak, source = backend.peak_flops_per_s(), "matrix product, measured in the same run"
-    if run.spec.backend == "pyacl":  # a process of its own, once the device is free again
-        found = msprof.profile(run, batches)
-    flops = flops_per_batch(onnx.load(run.file("static_onnx"))) / size
-    rate = inference["interface_images_per_s"]
+        write(run, {**inference, "runtime": backend.describe(), "machine": machine()}, found, peak, source)
+
+
+def write(run: Run, inference: dict[str, Any], found: profile.OperatorProfile | str, peak: float | None, source: str) -> None:
+    """Write `perf.json` and `profile.csv`.
+
+    Args:
+        inference: the content of `infer.json`; `runtime` and `machine` are of the profiled process.
+        found: the operators, or why there are none.
+        peak: the device's peak in FLOP/s, where known, and `source` says from where.
+    """
+    graph, rate, runtime = run.file("static_onnx"), inference["interface_images_per_s"], inference["runtime"]
+    flops = flops_per_batch(onnx.load(graph)) / run.size if graph.exists() else None
+    kept = ("images", "e2e_images_per_s", "e2e_efficiency", "latency_ms", "stages", "runtime", "machine", "imported_from")
     artifacts.write_json(
         run.file("perf"),
         {
-            "batch_size": size,
-            "backend": runtime["backend"],
-            "device": runtime["device"],
-            "precision": runtime["precision"],
-            "runtime": runtime,
-            "machine": machine(),
-            "images": inference["images"],
+            "batch_size": run.size,
+            **{key: runtime[key] for key in ("backend", "device", "precision")},
+            **{key: inference[key] for key in kept if key in inference},
             "images_per_s": rate,
-            "e2e_images_per_s": inference["e2e_images_per_s"],
-            "e2e_efficiency": inference["e2e_efficiency"],
-            "latency_ms": inference["latency_ms"],
-            "stages": inference["stages"],
-            **write_profile(run, found),
+            **_write_profile(run, found),
             "flops_per_image": flops,
             "peak_flops_per_s": peak,
             "peak_source": source if peak else None,
-            "utilisation_percent": 100 * rate * flops / peak if peak else None,
+            "utilisation_percent": 100 * rate * flops / peak if peak and flops else None,
         },
     )
 
 
-def write_profile(run: Run, found: profile.OperatorProfile | str) -> dict[str, Any]:
+def _write_profile(run: Run, found: profile.OperatorProfile | str) -> dict[str, Any]:
     """Write `profile.csv`, empty where there is no profile, and return what `perf.json` says of it."""
     table = pd.DataFrame(columns=profile.COLUMNS) if isinstance(found, str) else found.table
     with artifacts.atomic(run.file("profile")) as temporary:

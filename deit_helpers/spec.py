@@ -32,6 +32,7 @@ EXACT_EDITS = (
     "uint8_input",
 )
 INEXACT_EDITS = ("pad_tokens_unmasked",)  # need allow_inexact
+ASCEND_TOOLS = ("ais_bench", "benchmark")  # the vendor's programs that can run an OM where pyACL is not to be had
 
 
 class _Frozen(BaseModel):
@@ -113,7 +114,7 @@ class RunSpec(_Frozen):
     opset: int = Field(default=11, ge=9, le=18)
     edits: tuple[str, ...] = ()
     allow_inexact: bool = False
-    backend: Literal["onnxruntime", "openvino", "pyacl", "torch"] = "onnxruntime"
+    backend: Literal["onnxruntime", "openvino", "pyacl", "torch", "ais_bench", "benchmark"] = "onnxruntime"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     device: int = Field(default=0, ge=0)
     soc_version: str | None = None
@@ -145,7 +146,7 @@ class RunSpec(_Frozen):
     def _what_goes_together(self) -> RunSpec:
         if self.aipp and "uint8_input" in self.edits:
             raise ValueError("aipp: static or the edit 'uint8_input', not both: each of them takes 8-bit images and normalises")
-        if self.aipp and self.backend != "pyacl":
+        if self.aipp and not self.on_ascend:
             raise ValueError(f"aipp: null for backend {self.backend}: AIPP is a part of Ascend chips")
         if "softmax_axis" in self.edits and self.opset < 13:
             raise ValueError(f"edits without 'softmax_axis' at opset {self.opset}, or opset: 13 or newer")
@@ -159,6 +160,11 @@ class RunSpec(_Frozen):
         if not value or min(value) < 1 or len(set(value)) != len(value):
             raise ValueError("one or more different positive integers, such as [1, 8, 32]")
         return value
+
+    @property
+    def on_ascend(self) -> bool:
+        """Whether an OM is made and run, by whatever means."""
+        return self.backend in ("pyacl", *ASCEND_TOOLS)
 
     @property
     def recipe(self) -> PreprocessSpec:

@@ -47,8 +47,8 @@ STAGES = {
         "05_infer", "infer", ("preprocess",), ("onnx", "images"), ("reference",), ("onnxruntime",), per_batch=False
     ),
     "infer": Stage(
-        "05_infer", "infer", ("backend", "precision", "device", "preprocess", "execution", "providers"),
-        ("device_model", "images"), ("logits", "latency", "infer", "perf_vision"), ("onnxruntime",),
+        "05_infer", "infer", ("backend", "precision", "device", "preprocess", "execution", "providers", "bins"),
+        ("device_model", "images"), ("logits", "latency", "infer", "perf_vision", "tool_log"), ("onnxruntime",),
     ),
     "score": Stage(
         "06_accuracy", "accuracy", ("expected",), ("logits", "reference", "index", "expected"), ("result", "accuracy")

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import labels
 from .artifacts import Run, read_json
-from .backends import is_emulated
+from .ascend.cann import is_emulated
 from .display import Banner, Cell, Facts, Gallery, Stack, Table, from_records, runtime_text
 
 DEMO_NOTE = (
@@ -113,11 +113,14 @@ def crops(run: Run, count: int = 6) -> Gallery:
 def stages(run: Run) -> Table:
     infer = run.read("infer")
     rows = [{**row, "interface": None} for row in infer["stages"]]
+    # A vendor's file does not say all of it.
+    images = f" over {infer['images']} images" if infer["images"] else ""
+    warm_up = f"; {infer['warmup_batches']} warm-up batches not counted" if infer["warmup_batches"] is not None else ""
+    full = f", over {infer['interface_batches']} full batches" if infer["interface_batches"] else ""
     next(row for row in rows if row["name"] == "inference")["interface"] = infer["interface_images_per_s"]
     return from_records(
-        f"Stages, one after the other, over {infer['images']} images in batches of {infer['batch_size']} on "
-        f"{runtime_text(infer['runtime'])}; {infer['warmup_batches']} "
-        f"warm-up batches not counted; Interface is the model call alone, over {infer['interface_batches']} full batches",
+        f"Stages, one after the other,{images} in batches of {infer['batch_size']} on {runtime_text(infer['runtime'])}"
+        f"{warm_up}; Interface is the model call alone{full}",
         rows,
         {"name": "stage", "seconds": "seconds", "images_per_s": "images/s", "interface": "Interface images/s"},
         {"seconds": ".3f", "images_per_s": ".1f", "interface": ".1f"},

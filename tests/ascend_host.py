@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 from deit_helpers.ascend import cann
 
 EMULATOR = REPOSITORY / "tests" / "emulator"
-TOOLS = {"atc": "atc.py", "npu-smi": "npu_smi.py", "msprof": "msprof.py"}
+TOOLS = {"atc": "atc.py", "npu-smi": "npu_smi.py", "msprof": "msprof.py", f"benchmark.{os.uname().machine}": "benchmark.py"}
 
 
 def install(folder: Path, *tools: str) -> Path:
@@ -24,7 +24,7 @@ def install(folder: Path, *tools: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in tools or TOOLS:
         program = folder / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{EMULATOR / TOOLS[name]}" "$@"\n')
+        program.write_text(f'#!/bin/sh\n# EMULATED\nexec "{sys.executable}" "{EMULATOR / TOOLS[name]}" "$@"\n')
         program.chmod(0o755)
     return folder
 

@@ -29,7 +29,7 @@ def test_the_recipes_printed_lines_give_its_figures(run: Run, tmp_path: Path, ro
     size = (1, 8)[row]
     source = tmp_path / f"perf_vision_batchsize_{size}_device_0.txt"
     source.write_text(PUBLISHED[row][1])
-    found = importer.import_performance(copy_of(run, tmp_path).at(size), source, 4, "Ascend 310")
+    found = importer.bring_in(copy_of(run, tmp_path).at(size), source, None, None, 4, "Ascend 310")
     decimals = len(card.partition(".")[2])
     assert f"{found['card_images_per_s']:.{decimals}f}" == card
     assert f"{found['e2e_efficiency']:.3f}" == efficiency
@@ -55,6 +55,17 @@ def test_pure_inference_is_read_from_file_and_console(text: str) -> None:
         benchmark.read_pure("nothing", "x")
 
 
+def test_a_pure_inference_file_gives_rate_and_mean_latency_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "PureInfer_perf_of_deit_bs8_in_device_0.txt"
+    source.write_text("ave_throughputRate = 155.975samples/s, ave_latency = 6.42435ms\n")
+    copy = copy_of(run, tmp_path).at(8)
+    found = importer.bring_in(copy, source, None, None, 4)
+    assert (found["interface_images_per_s"], found["card_images_per_s"]) == (155.975, 4 * 155.975)
+    assert found["latency_ms"] == {"mean": 8 * 6.42435, "p50": None, "p90": None, "p99": None, "n": 0}
+    assert found["e2e_images_per_s"] is None
+    assert copy.read("perf")["images_per_s"] == 155.975
+
+
 def test_a_summary_of_ais_bench_keeps_every_sample(tmp_path: Path) -> None:
     path = tmp_path / "2022_12_17-07_37_18_summary.json"
     path.write_text(json.dumps({"npu_compute_time_list": [60.0, 64.0], "throughput": 1000 * 8 / 62, "pid": 1}))
@@ -68,7 +79,7 @@ def test_a_summary_of_another_batch_size_is_refused(run: Run, tmp_path: Path) ->
     path = tmp_path / "x_summary.json"
     path.write_text(json.dumps({"npu_compute_time_list": [60.0], "throughput": 1000 * 8 / 60}))
     with pytest.raises(ArtifactError, match="measured at batch size 8, imported as 4: correct -b"):
-        importer.import_performance(copy_of(run, tmp_path), path, 1, "x")
+        importer.bring_in(copy_of(run, tmp_path), path, None, None)
 
 
 def write_dumps(run: Run, folder: Path) -> Path:
@@ -90,14 +101,23 @@ def test_dumps_give_the_same_result_as_our_own_logits(run: Run, tmp_path: Path) 
     copy.file("result").unlink()
     source = tmp_path / "perf.txt"
     source.write_text(PUBLISHED[1][1])
-    importer.import_dumps(copy, folder)
-    importer.import_profile(copy, importer.import_performance(copy, source, 1, "x"), None)
-    importer.adopt(copy, ["perf.txt"])
+    importer.bring_in(copy, source, folder, None)
     accuracy.score(copy)
     assert copy.file("result").read_bytes() == expected
     np.testing.assert_array_equal(np.load(copy.file("logits")), np.load(run.file("logits")))
     artifacts.write_text(copy.file("latency"), "changed by hand")
     assert "latency.csv was changed after it was made" in (freshness.problem(copy, "infer") or "")
+
+
+def test_a_file_that_says_little_still_gives_its_pages(finished_project: Path, tmp_path: Path) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished_project, project)
+    (tmp_path / "PureInfer.txt").write_text("ave_throughputRate = 155.975samples/s, ave_latency = 6.42435ms\n")
+    options = ["-b", "8", "--perf", str(tmp_path / "PureInfer.txt")]
+    result = run_tool("deit_helpers", "import", "reports/mini", *options, cwd=project)
+    assert result.returncode == 0, result.stderr
+    for page in ("index.html", "bs8/07_perf.html"):
+        assert "156.0" in (project / "reports/mini" / page).read_text(), page
 
 
 def test_the_command_publishes_pages_that_say_imported(finished_project: Path, tmp_path: Path) -> None:
@@ -167,4 +187,4 @@ def test_a_recipes_text_gives_its_figures_and_the_warning_that_they_disagree(tmp
     assert "Imported figures." in page
     run = artifacts.open_run(tmp_path / "params/recipe.yaml", 4)
     with pytest.raises(ArtifactError, match="prints performance of batch sizes 1, 8, not 4: correct -b"):
-        importer.import_performance(run, tmp_path / "README.md", 1, "x")
+        importer.bring_in(run, tmp_path / "README.md", None, None)

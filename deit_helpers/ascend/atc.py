@@ -6,15 +6,12 @@ Written against the vendor's documentation and tested with an emulator of it; ne
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from pathlib import PurePosixPath
 from typing import Any
 
 from .. import artifacts, freshness
 from ..artifacts import Run
 from ..errors import ToolError
-from ..hashing import fingerprint, sha256
 from . import aipp, cann, npu_smi
 from .codes import atc_errors
 
@@ -89,7 +86,7 @@ def _convert(run: Run) -> None:
         raise ToolError(f"{run.file('optimize')}: graph of batch size {shape[0]}, this run has {run.batch_size}")
     model = PurePosixPath(run.relative(run.file("static_onnx")))
     facts: dict[str, Any] = {"backend": run.spec.backend, "batch_size": run.batch_size, "status": "not needed"}
-    if run.spec.backend != "pyacl":
+    if not run.spec.on_ascend:
         arguments = command(model, optimize["input_name"], shape, run.spec.soc_version, **flags_of(run))
         facts["reason"] = NOT_NEEDED.format(backend=run.spec.backend)
         artifacts.write_json(run.file("convert"), {**facts, **_described(run, arguments, model)})
@@ -107,12 +104,11 @@ def _convert(run: Run) -> None:
         )
         raise ToolError(f"{reason} The command: {shlex.join(arguments)}")
     cann.check_opset(optimize["opset"], version)
-    key = fingerprint([sha256(run.file("static_onnx")), arguments, version])
     _run(run, [path, *arguments[1:]])
     emulated = "EMULATED" in run.file("atc_log").read_text(encoding="utf-8")
     done = {"status": "done", "reason": f"ATC of CANN {version or 'of unknown version'} made the OM", "emulated": emulated}
     om = PurePosixPath(run.relative(run.file("om")))
-    artifacts.write_json(run.file("convert"), {**facts, **done, "cann": version, "key": key, **_described(run, arguments, om)})
+    artifacts.write_json(run.file("convert"), {**facts, **done, "cann": version, **_described(run, arguments, om)})
 
 
 def _described(run: Run, arguments: list[str], model: PurePosixPath | None = None) -> dict[str, Any]:
@@ -134,18 +130,7 @@ def _run(run: Run, arguments: list[str]) -> None:
     """
     om, log = run.file("om"), run.file("atc_log")
     om.unlink(missing_ok=True)  # an OM of an earlier run must not pass for this one's
-    with artifacts.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(shlex.join(arguments) + "\n")
-        how: dict[str, Any] = {"cwd": run.folder, "env": cann.environment(), "text": True, "errors": "replace"}
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
-            try:
-                for line in process.stdout or ():
-                    file.write(line)
-                    sys.stdout.write(line)
-                code = process.wait()
-            finally:
-                process.kill()  # also after Ctrl-C: an ATC left alone would write its OM later
-    text = log.read_text(encoding="utf-8")
+    code, text = cann.logged(arguments, log, run.folder)
     if code == 0 and SUCCESS in text and om.is_file():
         return
     errors = atc_errors(text)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+from .. import artifacts
 from ..errors import ToolError
 
 SET_ENV = (
@@ -55,6 +60,42 @@ def environment() -> dict[str, str]:
 def tool(name: str) -> str | None:
     """Path of one of the vendor's programs, None when this host has it neither on PATH nor behind `set_env.sh`."""
     return shutil.which(name, path=environment().get("PATH"))
+
+
+def module_file(name: str) -> Path | None:
+    """File of a Python module of the vendor, None when this Python does not have it. Imports nothing."""
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def is_emulated(backend: str) -> bool:
+    """Whether this host only pretends to have the device: what drives it says so in its source."""
+    path = tool(f"benchmark.{platform.machine()}") if backend == "benchmark" else None
+    if backend in ("pyacl", "ais_bench"):
+        path = str(module_file({"pyacl": "acl"}.get(backend, backend)) or "")
+    if not path or not Path(path).is_file():
+        return False
+    return b"EMULATED" in Path(path).read_bytes()[:4096]
+
+
+def logged(arguments: list[str], log: Path, cwd: Path) -> tuple[int, str]:
+    """Run a program of the vendor, its output going to a log and to stdout as it comes.
+
+    Returns:
+        Exit code and the whole log, whose first line is the command.
+    """
+    with artifacts.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(shlex.join(arguments) + "\n")
+        how: dict[str, Any] = {"cwd": cwd, "env": environment(), "text": True, "errors": "replace"}
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
+            try:
+                for line in process.stdout or ():
+                    file.write(line)
+                    sys.stdout.write(line)
+                code = process.wait()
+            finally:
+                process.kill()  # also after Ctrl-C: a program left alone would write its results later
+    return code, log.read_text(encoding="utf-8")
 
 
 def version() -> str | None:

@@ -17,6 +17,13 @@ def stem_of(name: str) -> str:
     return str(Path(name).with_suffix("")).replace("/", "__")
 
 
+def write(folder: Path, names: list[str], logits: np.ndarray) -> None:
+    """Write `<stem>_1.bin` per image, raw float32 as the benchmark tool does, for scripts that read its dumps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, row in zip(names, logits, strict=True):
+        row.astype("<f4").tofile(folder / f"{stem_of(name)}_1.bin")
+
+
 def read(folder: Path, names: list[str]) -> np.ndarray:
     """The logits (N, C) float32 of these images, in this order.
 

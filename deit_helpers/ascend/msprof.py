@@ -24,7 +24,8 @@ from .. import images, infer
 from ..artifacts import Run, open_run
 from ..errors import ToolError
 from ..profile import COLUMNS, OperatorProfile, with_shares
-from . import cann
+from ..spec import ASCEND_TOOLS
+from . import cann, driver
 
 TIMEOUT_S = 1800
 _NAME, _TYPE, _DURATION, _COUNT, _TOTAL = "op name", "op type", "task duration", "count", "total time"
@@ -49,7 +50,10 @@ def profile(run: Run, batches: int) -> OperatorProfile | str:
     if path is None:
         return "msprof is not on this host: source set_env.sh of CANN, or `deit-report import` what it wrote elsewhere"
     with tempfile.TemporaryDirectory(prefix="deit-report-msprof-") as folder:
-        program = [sys.executable, "-m", __name__, str(run.folder / "spec.yaml"), str(run.size), str(batches)]
+        if run.spec.backend in ASCEND_TOOLS:
+            program = driver.pure_inference(run, batches)
+        else:
+            program = [sys.executable, "-m", __name__, str(run.folder / "spec.yaml"), str(run.size), str(batches)]
         command = [path, f"--output={folder}", f"--application={shlex.join(program)}", "--model-execution=on", "--task-time=on"]
         try:
             # msprof changes its working directory: only absolute paths may be handed to it, and the root is set here.

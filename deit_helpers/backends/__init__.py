@@ -107,16 +107,6 @@ class Backend(ABC):
         """Runtime, version, device and precision, for the report."""
 
 
-def is_emulated(name: str) -> bool:
-    """Whether this host only pretends to have the device of a backend."""
-    if name != "pyacl":
-        return False
-    try:
-        return bool(getattr(importlib.import_module("acl"), "EMULATED", False))
-    except ImportError:
-        return False
-
-
 @runtime_checkable
 class Pipelined(Protocol):
     """What a backend may also offer: to work on one batch while the next is prepared."""

@@ -27,7 +27,6 @@ _LOAD_ERRORS = (
     state.NotImplemented,
     state.RuntimeException,
 )
-_DTYPES = {"tensor(uint8)": np.uint8}
 _PEAK_SIDE, _PEAK_RUNS = 1536, 7
 _ERRORS_ONLY = 3  # onnxruntime's log severity; warnings are about its own optimiser
 
@@ -44,7 +43,7 @@ class OnnxRuntime(Backend):
         if len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
             shapes = f"{inputs[0].shape} to {outputs[0].shape}"
             raise BackendError(f"{model}: maps {shapes}, expected images (N, 3, H, W) to logits (N, C)")
-        self.dtype = np.dtype(_DTYPES.get(inputs[0].type, np.float32))
+        self.dtype = np.dtype(np.uint8 if inputs[0].type == "tensor(uint8)" else np.float32)
         batch, _, self.image_px, _ = inputs[0].shape  # the third is H or W, and they are equal
         self.batch_size = batch if isinstance(batch, int) else None
         self.classes = outputs[0].shape[1]

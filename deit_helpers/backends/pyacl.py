@@ -30,7 +30,7 @@ class _Buffer:
     """One tensor in both memories: a device block, a host block seen as an array, and a dataset that holds the first."""
 
     def __init__(self, device: PyAcl, shape: tuple[int, ...], dtype: np.dtype, size_bytes: int):
-        acl, self.size_bytes = device.acl, size_bytes
+        self.size_bytes = size_bytes
         self.device_pointer = device.call("acl.rt.malloc", acl.rt.malloc, size_bytes, _HUGE_FIRST)
         device.at_exit("acl.rt.free", acl.rt.free, self.device_pointer)
         self.host_pointer = device.call("acl.rt.malloc_host", acl.rt.malloc_host, size_bytes)
@@ -49,7 +49,6 @@ class PyAcl(Backend):
 
     def __init__(self, model: Path, precision: str = "fp16", device: int = 0, options: dict[str, Any] | None = None):
         super().__init__(model, precision, device, options)
-        self.acl = acl
         self.asynchronous = self.options.get("execution", "sync") == "async"
         self._releases: list[tuple[str, Any, tuple[Any, ...]]] = []
         self._running: tuple[_Buffer, _Buffer] | None = None
@@ -61,7 +60,6 @@ class PyAcl(Backend):
             raise
 
     def _open(self) -> None:
-        acl = self.acl
         self.call("acl.init", acl.init)
         self.at_exit("acl.finalize", acl.finalize)
         self.call("acl.rt.set_device", acl.rt.set_device, self.device)
@@ -81,7 +79,7 @@ class PyAcl(Backend):
 
     def _interface(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Shape, dtype and bytes of input and output, checked; sets what the base class wants to know."""
-        mdl, desc = self.acl.mdl, self._desc
+        mdl, desc = acl.mdl, self._desc
         counts = mdl.get_num_inputs(desc), mdl.get_num_outputs(desc)
         if counts != (1, 1):
             raise BackendError(f"{self.model}: {counts[0]} inputs and {counts[1]} outputs, expected one of each: run 03 again")
@@ -141,8 +139,7 @@ class PyAcl(Backend):
         self._enter()
         (source, target) = self._slots[0]
         self._copy_in(source, batch)
-        execute = self.acl.mdl.execute
-        self.call("acl.mdl.execute", execute, self._model_id, source.dataset, target.dataset)
+        self.call("acl.mdl.execute", acl.mdl.execute, self._model_id, source.dataset, target.dataset)
         return self._copy_out(target)
 
     def feed(self, batch: np.ndarray) -> np.ndarray | None:
@@ -162,8 +159,8 @@ class PyAcl(Backend):
         self._copy_in(source, batch)  # while the device works on the other set
         self._wait()
         before, self._running = self._running, (source, target)
-        execute = self.acl.mdl.execute_async
-        self.call("acl.mdl.execute_async", execute, self._model_id, source.dataset, target.dataset, self._stream)
+        arguments = (self._model_id, source.dataset, target.dataset, self._stream)
+        self.call("acl.mdl.execute_async", acl.mdl.execute_async, *arguments)
         self._slots.reverse()
         return self._copy_out(before[1]) if before else None  # while the device works on this one
 
@@ -177,29 +174,27 @@ class PyAcl(Backend):
 
     def _wait(self) -> None:
         if self._running:
-            self.call("acl.rt.synchronize_stream", self.acl.rt.synchronize_stream, self._stream)
+            self.call("acl.rt.synchronize_stream", acl.rt.synchronize_stream, self._stream)
 
     def _enter(self) -> None:
         """The context belongs to a thread: take it along when another one calls."""
         if threading.get_ident() != self._thread:
-            self.call("acl.rt.set_context", self.acl.rt.set_context, self._context)
+            self.call("acl.rt.set_context", acl.rt.set_context, self._context)
             self._thread = threading.get_ident()
 
     def _copy_in(self, buffer: _Buffer, batch: np.ndarray) -> None:
         buffer.host[:] = batch
         size = buffer.size_bytes
-        copy = self.acl.rt.memcpy
-        self.call("acl.rt.memcpy", copy, buffer.device_pointer, size, buffer.host_pointer, size, _TO_DEVICE)
+        self.call("acl.rt.memcpy", acl.rt.memcpy, buffer.device_pointer, size, buffer.host_pointer, size, _TO_DEVICE)
 
     def _copy_out(self, buffer: _Buffer) -> np.ndarray:
         size = buffer.size_bytes
-        copy = self.acl.rt.memcpy
-        self.call("acl.rt.memcpy", copy, buffer.host_pointer, size, buffer.device_pointer, size, _TO_HOST)
+        self.call("acl.rt.memcpy", acl.rt.memcpy, buffer.host_pointer, size, buffer.device_pointer, size, _TO_HOST)
         return buffer.host.astype(np.float32)  # a copy: the buffer is used again
 
     def describe(self) -> dict[str, Any]:
-        emulated = bool(getattr(self.acl, "EMULATED", False))
-        soc = self.acl.get_soc_name() or "Ascend, unknown chip"
+        emulated = bool(getattr(acl, "EMULATED", False))
+        soc = acl.get_soc_name() or "Ascend, unknown chip"
         return {
             "backend": "pyacl",
             "version": f"CANN {cann.version() or 'of unknown version'}",

@@ -60,7 +60,6 @@ def static_batch(graph: onnx.ModelProto) -> int:
 
 
 def _optimize(run: Run) -> None:
-    exported = certificate.operators(onnx.load(run.file("onnx")))
     chosen = certificate.probes(run)
     with tempfile.TemporaryDirectory(prefix="deit-report-") as folder:
         first = certificate.observe(run.file("onnx"), chosen, run.size)
@@ -102,7 +101,7 @@ def _optimize(run: Run) -> None:
             "edits": rows,
             "chain": chain,
             "inexact_edits": inexact,
-            "operators_before": exported,
+            "operators_before": first.operators,
             "operators_after": last.operators,
             "operators_simplified": base.operators,
             "alignment": {

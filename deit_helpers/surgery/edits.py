@@ -67,10 +67,10 @@ def split_qkv(graph: Graph, recipe: PreprocessSpec) -> None:
         exits = qkv_exits(attention)
         if exits is None:
             continue
-        for part, (value_before, labels, linear, reshape) in zip("qkv", exits, strict=True):
+        for i, (value_before, labels, linear, reshape) in enumerate(exits):
             batch, tokens, _, heads, width = shape(reshape.outputs[0])
-            columns = slice("qkv".index(part) * heads * width, ("qkv".index(part) + 1) * heads * width)
-            name = f"{linear.name}/{part}"
+            columns = slice(i * heads * width, (i + 1) * heads * width)
+            name = f"{linear.name}/{'qkv'[i]}"
             weight = graph.constant(f"{name}/weight", np.ascontiguousarray(linear.weight[:, columns]))
             value = graph.add("MatMul", [linear.node.inputs[0], weight], f"{name}/MatMul")
             if linear.bias is not None:
@@ -103,13 +103,10 @@ def merge_transpose(graph: Graph, recipe: PreprocessSpec) -> None:
             continue
         name = exits[0].linear.name
         inputs = [exits[0].reshape.outputs[0]]
-        attributes = {}
-        if graph.opset < 13:
-            attributes["split"] = [1, 1, 1]
-        else:
+        if graph.opset >= 13:
             inputs.append(graph.constant("split_parts", np.array([1, 1, 1])))
-        first = graph.add("Split", inputs, f"{name}/Split", outputs=3, axis=2, **attributes)
-        pieces = first.producer().outputs
+        attributes = {"split": [1, 1, 1]} if graph.opset < 13 else {}
+        pieces = graph.add("Split", inputs, f"{name}/Split", outputs=3, axis=2, **attributes).producer().outputs
         for part, piece, exit_ in zip("qkv", pieces, exits, strict=True):
             value = graph.squeeze(piece, 2, f"{name}/{part}/Squeeze")
             perm = ["bnhd".index(label) for label in exit_.labels]

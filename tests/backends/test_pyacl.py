@@ -17,8 +17,9 @@ from graphs import RECIPE, crops, edited, infer, static
 
 from deit_helpers import images
 from deit_helpers.ascend import aipp
+from deit_helpers.ascend.cann import is_emulated
 from deit_helpers.ascend.codes import ACL
-from deit_helpers.backends import Pipelined, is_emulated, open_backend
+from deit_helpers.backends import Pipelined, open_backend
 from deit_helpers.errors import BackendError
 
 BATCH = 2

@@ -55,10 +55,65 @@ def test_a_whole_run_on_the_device(
     assert "EMULATED_TransData" in (folder / f"bs{size}/profile.csv").read_text()
 
     uses = [json.loads(line) for line in host.read_text().splitlines()]
-    assert len(uses) == 3  # 05, 07, and the program it has msprof watch
-    assert [use["violations"] + use["leaks"] for use in uses] == [[], [], []]
+    assert len(uses) == 2  # 05, and the program that 07 has msprof watch
+    assert [use["violations"] + use["leaks"] for use in uses] == [[], []]
     again = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
     assert "nothing to do" in again.stdout, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [
+        (("backend=benchmark",), 0.0),
+        (("backend=benchmark", "aipp=static", "atc={output_type: FP16}"), 0.02),
+        (("backend=ais_bench", "aipp=static"), 0.02),
+        (("backend=ais_bench",), 0.0),
+    ],
+)
+def test_a_host_with_only_the_vendors_programs(
+    finished_project: Path, tmp_path: Path, host: Path, settings: tuple[str, ...], tolerance: float
+) -> None:
+    """The same answers from files, in the layout each of them wants; a last batch that is not full included."""
+    project = tmp_path / "copy"
+    shutil.copytree(finished_project, project)
+    options = [part for setting in ("precision=fp16", "batch_sizes=[8]", *settings) for part in ("-s", setting)]
+    result = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
+    assert result.returncode == 0, result.stderr
+    folder = project / "reports" / "mini"
+    found, expected = (np.load(base / "reports/mini/bs8/logits.npy") for base in (project, finished_project))
+    assert len(found) % 8
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+    tool = settings[0].partition("=")[2]
+    infer = json.loads((folder / "bs8/infer.json").read_text())
+    assert infer["runtime"]["backend"] == tool
+    assert infer["runtime"]["emulated"] is True
+    assert infer["latency_ms"]["n"] == (infer["batches"] if tool == "ais_bench" else 0)
+    assert NOTE in (folder / "export/01_export.html").read_text()
+    assert NOTE in (folder / "index.html").read_text()
+    assert "EMULATED_TransData" in (folder / "bs8/profile.csv").read_text()
+    uses = [json.loads(line) for line in host.read_text().splitlines()]
+    assert [use["violations"] + use["leaks"] for use in uses] == [[], []]
+    again = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
+    assert "nothing to do" in again.stdout, again.stderr
+
+
+@pytest.mark.parametrize("tool", ["ais_bench", "benchmark"])
+def test_a_tool_that_fails_is_one_line_and_its_log_is_kept(
+    finished_project: Path, tmp_path: Path, host: Path, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished_project, project)
+    monkeypatch.setenv("EMULATED_FAULTS", json.dumps({"mdl.execute": [3, 507011]}))
+    options = ("-s", f"backend={tool}", "-s", "precision=fp16", "-s", "batch_sizes=[8]", "--to", "05")
+    result = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"error: 05_infer bs8: {tool} failed (exit code 1, no "), result.stderr
+    assert "EMULATED: ACL error 507011: see " in last
+    folder = project / "reports/mini/bs8"
+    assert "507011" in (folder / f"{tool}.log").read_text()
+    assert list(folder.glob("inputs-*")) == []
 
 
 def test_a_fault_of_the_device_is_one_line_and_the_report_stays(

@@ -1,0 +1,126 @@
+"""05 by `ais_bench` or `benchmark`, on a host that has one of them and no pyACL: images as files, one run, its files back.
+
+Written against what is recorded of these tools and tested with stand-ins of them; never run on a device.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import artifacts, images
+from ..artifacts import Run
+from ..errors import ToolError
+from . import cann, measured, npu_smi
+
+_DUMPS = "dumps"
+# On PATH, behind set_env.sh, or in the folder the command runs in, where its users put it.
+BENCHMARK = f"benchmark.{platform.machine()}"
+
+
+def infer(run: Run) -> None:
+    """Run every image of the store through the OM with the tool of the spec; writes the files of 05.
+
+    Raises:
+        ToolError: no tool, no room for its inputs, it failed or left no results; its log is kept.
+    """
+    count = run.read("preprocess")["images"]
+    program = _program(run)
+    log = run.file("tool_log")
+    # In the run folder: /tmp is often too small for 602 KB per image.
+    with tempfile.TemporaryDirectory(prefix="inputs-", dir=log.parent) as name:
+        folder = Path(name)
+        stems = [f"{i:08d}" for i in range(count)]  # the tools cut names at dots, sort them, and drop their folders
+        _write_inputs(run, folder / "inputs", stems)
+        if run.spec.backend == "ais_bench":
+            options: dict[str, Any] = {"model": run.file("om"), "input": "inputs", "output": ".", "output_dirname": _DUMPS}
+            options |= {"outfmt": "NPY", "device": run.spec.device}
+            command = [*program, *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
+            results, performance = folder / _DUMPS, folder / f"{_DUMPS}_summary.json"
+        else:
+            side = run.spec.recipe.crop_px
+            _write_list(folder, stems, run.size, side)
+            options = {**_of_benchmark(run), "input_text_path": "inputs.info", "input_width": side, "input_height": side}
+            options |= {"model_type": "vision", "useDvpp": False, "output_binary": not _is_fp16(run, "output_type")}
+            command = [*program, *(f"-{key}={value}" for key, value in options.items())]
+            results = folder / "result" / f"dumpOutput_device{run.spec.device}"
+            performance = folder / "result" / run.file("perf_vision").name
+        code, text = cann.logged(command, log, folder)
+        if code or not performance.is_file():
+            said = text.strip().splitlines()[-1]
+            missing = "" if performance.is_file() else f", no {performance.name}"
+            raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {said}: see {log}")
+        measured.write_logits(run, results, stems)
+        measured.write_performance(run, performance, describe(run, "EMULATED" in text), images=count)
+
+
+def pure_inference(run: Run, batches: int) -> list[str]:
+    """The tool's command that runs the OM so many times without data, for a profiler to watch."""
+    if run.spec.backend == "ais_bench":
+        options = {"model": run.file("om"), "loop": batches, "device": run.spec.device}
+        return [*_program(run), *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
+    return [*_program(run), *(f"-{key}={value}" for key, value in {**_of_benchmark(run), "round": batches}.items())]
+
+
+def describe(run: Run, emulated: bool) -> dict[str, Any]:
+    """What was measured, for the report."""
+    report = npu_smi.info()
+    chips = report.chips if report else ()
+    soc = chips[run.spec.device].soc_version if run.spec.device < len(chips) else None
+    name = soc or run.spec.soc_version or "Ascend, unknown chip"
+    return {
+        "version": f"CANN {cann.version() or 'of unknown version'}",
+        "device": f"{name} EMULATED, no hardware" if emulated else f"{name} device {run.spec.device}",
+        "precision": run.spec.precision,
+        "emulated": emulated,
+    }
+
+
+def _program(run: Run) -> list[str]:
+    if run.spec.backend == "ais_bench":
+        if cann.module_file("ais_bench") is None:
+            raise ToolError(f"{sys.executable} has no module ais_bench: install its two wheels, or set backend: benchmark")
+        return [sys.executable, "-m", "ais_bench"]
+    path = cann.tool(BENCHMARK) or shutil.which(str(run.root / BENCHMARK))
+    if path is None:
+        raise ToolError(f"{BENCHMARK} is neither on PATH nor in {run.root}: put it there, or set backend: ais_bench")
+    return [path]
+
+
+def _of_benchmark(run: Run) -> dict[str, Any]:
+    return {"device_id": run.spec.device, "batch_size": run.size, "om_path": run.file("om")}
+
+
+def _is_fp16(run: Run, flag: str) -> bool:
+    return "FP16" in str(run.spec.atc.get(flag, "")).upper()
+
+
+def _write_inputs(run: Run, folder: Path, stems: list[str]) -> None:
+    """One raw file per image, as the OM takes it in: NHWC uint8 under AIPP or the edit `uint8_input`, else NCHW floats."""
+    eight_bit = run.spec.aipp or "uint8_input" in run.spec.edits
+    kind = np.dtype(np.uint8 if eight_bit else np.float16 if "input_fp16_nodes" in run.spec.atc else np.float32)
+    needed = len(stems) * 3 * run.spec.recipe.crop_px**2 * kind.itemsize
+    folder.mkdir()
+    if needed > shutil.disk_usage(folder).free:
+        gib, free = needed / 2**30, shutil.disk_usage(folder).free / 2**30
+        raise ToolError(
+            f"{folder.parent}: {run.spec.backend} needs {gib:.1f} GiB of inputs, {free:.1f} are free: set aipp: static"
+        )
+    for start, stem in enumerate(stems):
+        crops = images.read_store(run, start, start + 1)
+        images.prepare(crops, run.spec.recipe, kind if eight_bit else np.dtype(np.float32)).astype(kind).tofile(
+            folder / f"{stem}.bin"
+        )
+
+
+def _write_list(folder: Path, stems: list[str], batch_size: int, side_px: int) -> None:
+    """The list that benchmark reads. Its last image is repeated: what the tool does with a short batch is not known."""
+    padded = stems + stems[-1:] * (-len(stems) % batch_size)
+    lines = [f"{i} inputs/{stem}.bin {side_px} {side_px}\n" for i, stem in enumerate(padded)]
+    artifacts.write_text(folder / "inputs.info", "".join(lines))
