@@ -96,7 +96,13 @@ def render(run_dir: Path, code: bool) -> None:
 )
 @click.option("--dumps", type=click.Path(path_type=Path), help="Folder of one output file per image.")
 @click.option("--prof", type=click.Path(path_type=Path), help="Folder of msprof.")
-@click.option("--devices", default=1, show_default=True, help="Devices on the card: 4 on an Atlas 300I, 1 on a 310P.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="On the card: 4 on an Atlas 300I, 1 on a 310P.",
+)
 @click.option("--device", default="an Ascend device elsewhere", help="What was measured, in words.")
 def import_(
     run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, devices: int, device: str

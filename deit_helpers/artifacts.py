@@ -83,7 +83,9 @@ class Run:
 
     @property
     def device_model(self) -> str:
-        """Name in FILES of what the backend loads: ATC's OM, or the static graph itself."""
+        """What the backend loads: ATC's OM, torch's checkpoint, or the static graph itself."""
+        if self.spec.backend == "torch":
+            return "checkpoint"
         return "om" if self.spec.on_ascend else "static_onnx"
 
     @property
@@ -91,6 +93,11 @@ class Run:
         if self.spec.checkpoint == "demo":
             return self.file("demo_checkpoint")
         return self.root / self.spec.checkpoint
+
+    def atc_files(self) -> dict[str, Path]:
+        """Files that flags of ATC name, relative to the folder the command runs in."""
+        given = {name: self.root / value for name, value in self.spec.atc.items() if isinstance(value, str) and value}
+        return {name: path.resolve() for name, path in given.items() if path.is_file()}
 
     @property
     def image_folder(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import NamedTuple
 
-from .ascend import cann, driver, npu_smi
+from .ascend import cann, npu_smi
 from .backends import REGISTRY
 from .errors import ToolError
 from .hashing import version_of
@@ -53,7 +53,7 @@ def examine() -> list[Finding]:
     for tool, hint in _TOOLS.items():
         path = cann.tool(tool)
         rows.append(Finding(tool, path is not None, path or hint))
-    here = {"ais_bench": cann.module_file("ais_bench"), driver.BENCHMARK: cann.tool(driver.BENCHMARK)}
+    here = {"ais_bench": cann.module_file("ais_bench"), cann.BENCHMARK: cann.tool(cann.BENCHMARK)}
     rows += [Finding(name, path is not None, str(path or "only where pyACL is not to be had")) for name, path in here.items()]
     rows.append(Finding("CANN toolkit", cann.version() is not None, cann.version() or "install it, or source its set_env.sh"))
     try:

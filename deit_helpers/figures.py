@@ -41,7 +41,7 @@ def latency(run: Run) -> Chart | Banner:
     """Histogram of the latencies of one batch size with p50 and p90."""
     perf = run.read("perf")
     numbers = perf["latency_ms"]
-    samples = pd.read_csv(run.file("latency"))["interface_ms"]
+    samples = pd.read_csv(run.file("latency"))["latency_ms"]
     if samples.empty:
         return Banner("note", "No distribution.", "The imported file has the mean only.")
     with matplotlib.rc_context(_STYLE):

@@ -16,12 +16,12 @@ from typing import Any
 from filelock import FileLock
 
 from .artifacts import FILES, Run, expected_row, read_json, unwritable, write_dir, write_json
-from .ascend import cann
+from .ascend import cann, npu_smi
 from .errors import ArtifactError
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256, version_of
 from .machine import git_commit, machine
 from .spec import ASCEND_TOOLS, check_batch_size
-from .stages import MAKER, STAGES
+from .stages import BACKEND_PACKAGES, MAKER, STAGES
 
 
 def record_path(run: Run, stage: str) -> Path:
@@ -63,26 +63,26 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
         require(run, *(name for name in _inputs(run, stage) if name in MAKER))
         path.unlink(missing_ok=True)
         start = time.perf_counter()
-        key = _key(run, stage)
+        made_from = key(run, stage)
         make()
-        _record(run, stage, key, round(time.perf_counter() - start, 3))
+        _record(run, stage, made_from, round(time.perf_counter() - start, 3))
     return True
 
 
-def adopt(run: Run, stage: str, sources: list[str]) -> None:
-    """Record files that were not made here but brought in; they are current as long as nobody changes them."""
+def adopt(run: Run, stage: str, sources: list[str], device: str) -> None:
+    """Record files that were not made here but brought in from a device; they are current as long as nobody changes them."""
     write_dir(record_path(run, stage).parent)
-    _record(run, stage, {**_key(run, stage), "imported_from": sources}, None)
+    _record(run, stage, {**key(run, stage), "imported_from": sources, "machine": {"cpu": device}}, None)
 
 
-def _record(run: Run, stage: str, key: dict[str, Any], seconds: float | None) -> None:
+def _record(run: Run, stage: str, made_from: dict[str, Any], seconds: float | None) -> None:
     outputs = {}
     for file in (file for name in _outputs(run, stage) if (file := run.file(name)).exists()):
         stat = file.stat()
         outputs[run.relative(file)] = {"sha256": sha256(file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     head = {"stage": stage, "created": created, "seconds": seconds, "machine": machine(), "git_commit": git_commit()}
-    write_json(record_path(run, stage), {**head, **key, "outputs": outputs})
+    write_json(record_path(run, stage), {**head, **made_from, "outputs": outputs})
 
 
 def require(run: Run, *names: str) -> None:
@@ -116,10 +116,10 @@ def problem(run: Run, stage: str, *, strict: bool = True) -> str | None:
     for name in _inputs(run, stage):
         if name in MAKER and (why := problem(run, MAKER[name], strict=False)):
             return f"made from {FILES[name].format(n=run.batch_size, d=run.spec.device)}, which is not current ({why})"
-    key = _key(run, stage, strict)
+    now = key(run, stage, strict)
     # Where images or checkpoint are absent, as on a device host, nothing could be made again: it is as it was made.
-    at_home = all(key["inputs"].get(name, "") is not None for name in ("source", "checkpoint"))
-    return _difference(record, key, strict and at_home)
+    at_home = all(now["inputs"].get(name, "") is not None for name in ("source", "checkpoint"))
+    return _difference(record, now, strict and at_home)
 
 
 def forget(run: Run, stage: str) -> None:
@@ -173,29 +173,39 @@ def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> st
 def _outputs(run: Run, stage: str) -> tuple[str, ...]:
     om = run.device_model == "om"
     tool = run.spec.backend in ASCEND_TOOLS
-    there = {"om": om, "atc_log": om, "aipp": om and run.spec.aipp is not None, "tool_log": tool}
+    there = {"images": not run.spec.stream, "om": om, "atc_log": om, "aipp": om and run.spec.aipp is not None, "tool_log": tool}
     there["perf_vision"] = run.spec.backend != "ais_bench"
     return tuple(name for name in STAGES[stage].outputs if there.get(name, True))
 
 
 def _inputs(run: Run, stage: str) -> tuple[str, ...]:
     made: dict[str, tuple[str, ...]] = {"device_model": (run.device_model,)}
+    if run.spec.stream:
+        made["images"] = ("preprocess", "source")
     if run.spec.checkpoint == "demo":
         made |= {"checkpoint": ("demo_checkpoint",), "expected": ("expected", "demo")}
-    return tuple(actual for name in STAGES[stage].inputs for actual in made.get(name, (name,)))
+    named = (actual for name in STAGES[stage].inputs for actual in made.get(name, (name,)))
+    return tuple(actual for name in named for actual in made.get(name, (name,)))
 
 
-def _key(run: Run, stage: str, strict: bool = True) -> dict[str, Any]:
+def key(run: Run, stage: str, strict: bool = True) -> dict[str, Any]:
+    """What a stage's files depend on: spec keys, hashes of inputs and code, package versions."""
     row = STAGES[stage]
     spec = run.spec.model_dump(mode="json")
-    versions = {name: version_of(name) for name in row.packages}
+    packages = (BACKEND_PACKAGES.get(run.spec.backend) if name == "backend" else name for name in row.packages)
+    versions = {name: version_of(name) for name in packages if name}
     # A host without CANN, to which a run was copied back, has nothing to say about the OM's version.
     if stage == "convert" and run.spec.on_ascend and (toolkit := cann.version()):
         versions["CANN"] = toolkit
+        if run.spec.soc_version is None and (report := npu_smi.info()):
+            versions["chip"] = report.chips[min(run.spec.device, len(report.chips) - 1)].name
+    # A copied folder has other file times: only the stage that reads the images asks for them.
+    inputs = {name: _input_sha256(run, name) for name in _inputs(run, stage) if strict or name != "source"}
+    if stage == "convert":  # files that ATC's flags name, such as keep_dtype
+        inputs |= {f"atc: {name}": sha256(path) for name, path in run.atc_files().items()}
     return {
         "spec": {name: spec[name] for name in row.keys},
-        # A copied folder has other file times: only the stage that reads the images asks for them.
-        "inputs": {name: _input_sha256(run, name) for name in _inputs(run, stage) if strict or name != "source"},
+        "inputs": inputs,
         "code": code_sha256(row.module),
         "packages": versions,
     }

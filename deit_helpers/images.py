@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,19 +26,25 @@ from .ascend import benchmark
 from .errors import ArtifactError
 from .labels import Item, ensure_source, list_images, write_index
 from .spec import PreprocessSpec
+from .streaming import ahead, mapped
 
 FINGERPRINT_IMAGES = 8
 MAX_ASPECT = 50  # a narrower image would grow to gigabytes when its short side is resized
 _FLOAT = np.dtype(np.float32)
-_CHUNK = 256  # images decoded ahead of the writer: bounds memory whatever the size of the data set
+_AHEAD = 64  # images decoded ahead of the writer: bounds memory whatever the size of the data set
 
 
 class Batch(NamedTuple):
-    """`tensor` (B, 3, H, W) float32, or (B, H, W, 3) uint8; rows where `valid` (B,) is False are padding."""
+    """`tensor` (B, 3, H, W) float32, or (B, H, W, 3) uint8; rows where `valid` (B,) is False are padding.
+
+    `start` is the number of the first image; `read_ms` and `prepare_ms` are what it took to read and to normalise the batch.
+    """
 
     start: int
     tensor: np.ndarray
     valid: np.ndarray
+    read_ms: float = 0.0
+    prepare_ms: float = 0.0
 
 
 def preprocess(run: Run) -> dict[str, Any]:
@@ -50,7 +57,7 @@ def preprocess(run: Run) -> dict[str, Any]:
         ArtifactError: no images, a damaged image (unless `on_bad_image: skip`), an image without a label.
     """
     ensure_source(run, "preprocess")
-    freshness.ensure(run, "preprocess", lambda: _write_store(run))
+    freshness.ensure(run, "preprocess", lambda: _preprocess(run))
     return run.read("preprocess")
 
 
@@ -117,10 +124,47 @@ def read_store(run: Run, start: int, stop: int) -> np.ndarray:
     return np.array(np.load(run.file("images"), mmap_mode="r")[start:stop])
 
 
-def batches(run: Run, batch_size: int, dtype: np.dtype = _FLOAT) -> Iterator[Batch]:
-    """The store as batches of exactly `batch_size` rows; the last is padded with its last image, and masked."""
-    for start in range(0, run.read("preprocess")["images"], batch_size):
-        yield pad(start, prepare(read_store(run, start, start + batch_size), run.spec.recipe, dtype), batch_size)
+def crops_at(run: Run, indices: list[int]) -> np.ndarray:
+    """Crops (len(indices), H, W, 3) uint8 of single images, from the store or from their files."""
+    if not run.spec.stream:
+        return np.load(run.file("images"), mmap_mode="r")[indices]
+    items = list_images(run)
+    with _quiet_pillow():
+        return np.stack([crop(decode(items[i].path), run.spec.recipe) for i in indices])
+
+
+def batches(run: Run, batch_size: int, dtype: np.dtype = _FLOAT, first: int = 0, stop: int | None = None) -> Iterator[Batch]:
+    """Images `first` to `stop` as batches of exactly `batch_size` rows, in order; the last is padded and masked.
+
+    They come from the store, or with `stream: true` straight from the image files, decoded by a pool of threads. A thread
+    of its own keeps two batches ready: nobody waits for files or for the normalisation.
+
+    Raises:
+        ArtifactError: a damaged image.
+    """
+    count = run.read("preprocess")["images"]
+    stop = count if stop is None else min(stop, count)
+    with _quiet_pillow():  # here, not in the thread that decodes: the filters belong to the process
+        yield from ahead(_batches(run, batch_size, dtype, first, stop), depth=2)
+
+
+def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) -> Iterator[Batch]:
+    crops_of = _decoded(run, first, stop) if run.spec.stream else None
+    for start in range(first, stop, batch_size):
+        size = min(batch_size, stop - start)
+        ticks = [time.perf_counter()]
+        crops = np.stack(list(itertools.islice(crops_of, size))) if crops_of else read_store(run, start, start + size)
+        ticks.append(time.perf_counter())
+        batch = pad(start, prepare(crops, run.spec.recipe, dtype), batch_size)
+        ticks.append(time.perf_counter())
+        read_ms, prepare_ms = (float(ms) for ms in 1000 * np.diff(ticks))
+        yield batch._replace(read_ms=read_ms, prepare_ms=prepare_ms)
+
+
+def _decoded(run: Run, first: int, stop: int) -> Iterator[np.ndarray]:
+    """Crops `first` to `stop` of the image files, decoded ahead in constant memory."""
+    recipe = run.spec.recipe
+    return mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], os.cpu_count() or 1, _AHEAD)
 
 
 def write_npy_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
@@ -163,40 +207,14 @@ def progress(total: int) -> tqdm:
     return tqdm(total=total, unit="image", file=sys.stdout, delay=2, mininterval=0.5, dynamic_ncols=False, ncols=88)
 
 
-def _write_store(run: Run) -> None:
-    """Write the store in order and in constant memory; its header gets the final count at the end."""
+def _preprocess(run: Run) -> None:
     items, recipe = list_images(run), run.spec.recipe
-    kept: list[Item] = []
-    skipped: list[dict[str, str]] = []
-    head: list[np.ndarray] = []
-
-    def load(item: Item) -> np.ndarray | ArtifactError:
-        try:
-            return crop(decode(item.path), recipe)
-        except ArtifactError as err:
-            return err
-
-    with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
-        shape = (recipe.crop_px, recipe.crop_px, 3)
-        write_npy_header(file, "|u1", (len(items), *shape))
-        with _quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(items)) as bar:
-            for start in range(0, len(items), _CHUNK):
-                chunk = items[start : start + _CHUNK]
-                for item, pixels in zip(chunk, pool.map(load, chunk), strict=True):
-                    bar.update()
-                    if isinstance(pixels, ArtifactError):
-                        if run.spec.on_bad_image == "stop":
-                            raise pixels
-                        skipped.append({"name": item.name, "reason": str(pixels)})
-                        continue
-                    if len(head) < FINGERPRINT_IMAGES:
-                        head.append(pixels)
-                    kept.append(item)
-                    file.write(pixels.tobytes())
-        if not kept:
-            raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
-        file.seek(0)  # the header leaves room for any number of rows, so that its length is the same
-        write_npy_header(file, "|u1", (len(kept), *shape))
+    if run.spec.stream:  # 05 decodes; here only what the images are, and the fingerprint of the first
+        kept, skipped = items, list[dict[str, str]]()
+        head = crops_at(run, list(range(min(FINGERPRINT_IMAGES, len(items)))))
+    else:
+        kept, skipped = _write_store(run, items)
+        head = read_store(run, 0, FINGERPRINT_IMAGES)
     with artifacts.atomic(run.file("index")) as temporary:
         write_index(temporary, kept)
     if run.spec.bins:
@@ -208,7 +226,43 @@ def _write_store(run: Run) -> None:
             "images": len(kept),
             "skipped": skipped,
             "recipe": recipe.model_dump(mode="json"),
-            "fingerprint": hashlib.sha256(tensors(np.stack(head), recipe).tobytes()).hexdigest(),
+            "fingerprint": hashlib.sha256(tensors(head, recipe).tobytes()).hexdigest(),
             "fingerprint_images": len(head),
         },
     )
+
+
+def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str, str]]]:
+    """Write the store in order and in constant memory; its header gets the final count at the end.
+
+    Returns:
+        The images that are in it, and those that were skipped with the reason.
+    """
+    recipe = run.spec.recipe
+    kept: list[Item] = []
+    skipped: list[dict[str, str]] = []
+
+    def load(item: Item) -> np.ndarray | ArtifactError:
+        try:
+            return crop(decode(item.path), recipe)
+        except ArtifactError as err:
+            return err
+
+    with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
+        shape = (recipe.crop_px, recipe.crop_px, 3)
+        write_npy_header(file, "|u1", (len(items), *shape))
+        with _quiet_pillow(), progress(len(items)) as bar:
+            for item, pixels in zip(items, mapped(load, items, os.cpu_count() or 1, _AHEAD), strict=True):
+                bar.update()
+                if isinstance(pixels, np.ndarray):
+                    kept.append(item)
+                    file.write(pixels.tobytes())
+                elif run.spec.on_bad_image == "stop":
+                    raise pixels
+                else:
+                    skipped.append({"name": item.name, "reason": str(pixels)})
+        if not kept:
+            raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
+        file.seek(0)  # the header leaves room for any number of rows, so that its length is the same
+        write_npy_header(file, "|u1", (len(kept), *shape))
+    return kept, skipped

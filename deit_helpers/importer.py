@@ -30,15 +30,22 @@ def bring_in(
         ArtifactError: 04 was not run though there are dumps, or a file does not fit the run.
         ToolError: the profile cannot be read.
     """
+    # All of it is read first: what is refused leaves the run as it is.
+    found = measured.read_performance(run, source)
     operators: OperatorProfile | str = "no profile was imported"
-    if prof:  # read first: what is refused must leave the run as it is
-        operators = OperatorProfile(msprof.read(prof), 1, None)
+    if prof:
+        table = msprof.read(prof)
+        operators = OperatorProfile(table, int(table["calls"].mode()[0]), None)  # most operators run once per batch
     if dumps:
         freshness.require(run, "index")
         measured.write_logits(run, dumps)
+    else:  # those of another runtime must not stand beside this one's speed
+        run.file("logits").unlink(missing_ok=True)
+        freshness.forget(run, "score")
     runtime = {"version": "imported", "device": device, "precision": "precision not stated"}
-    facts = measured.write_performance(run, source, runtime, imported_from=source.name, devices=devices)
+    card = {"devices": devices, "card_images_per_s": devices * found.images_per_s}
+    facts = measured.write_performance(run, found, runtime, imported_from=source.name, **card)
     perf.write(run, facts, operators, *perf.stated_peak(run))
     for stage in ("infer", "perf"):
-        freshness.adopt(run, stage, [str(path) for path in (source, dumps, prof) if path])
+        freshness.adopt(run, stage, [str(path) for path in (source, dumps, prof) if path], device)
     return facts

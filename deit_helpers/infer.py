@@ -1,36 +1,54 @@
-"""05_infer: the uint8 store through the device model -> logits, a latency per batch, the stage table.
+"""05_infer: the images of the run through the device model -> logits, a latency per batch, the stage table.
 
 And, once per run, the fp32 reference: the exported graph on the very same tensors. Nothing is scored here except the
-running figure of the progress bar.
+running figure of the progress bar. Results come in shards of a fixed number of images, each complete or absent: an
+interrupted run goes on where it was, and shards may be made on several machines.
 """
 
 from __future__ import annotations
 
+import functools
+import json
+import shutil
 import time
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
-from . import accuracy, artifacts, freshness, images, labels, timing
+from . import accuracy, artifacts, freshness, hashing, images, labels, model, timing
 from .artifacts import Run
 from .ascend import benchmark, driver, dumps
-from .backends import Backend, Pipelined, open_backend
-from .errors import BackendError
+from .backends import Backend, open_backend
+from .errors import ArtifactError, BackendError
+from .images import Batch
 from .machine import machine
 from .spec import ASCEND_TOOLS
 
 WARMUP_BATCHES, WARMUP_S = 3, 1.0  # warm up for so many batches, or so long, whichever ends first
 REFERENCE_BATCH = 8
+SHARD_IMAGES = 2048  # and up to the next full batch
+
+
+class Shard(NamedTuple):
+    """Images `first` to `stop` of a run, and the file that holds their logits and spans."""
+
+    first: int
+    stop: int
+    path: Path
 
 
 def infer(run: Run) -> dict[str, Any]:
-    """Stage 05: run every image of the store through the device model of this batch size.
+    """Stage 05: run every image through the device model of this batch size.
 
     Returns:
         The content of `infer.json`.
 
     Raises:
         BackendError: the model has another batch size than the run, or its output is impossible.
+        ArtifactError: `shards` of the spec leaves some out, and they are not there.
     """
     freshness.ensure(run, "infer", lambda: _infer(run))
     return run.read("infer")
@@ -45,8 +63,24 @@ def reference(run: Run) -> np.ndarray:
 def open_model(run: Run) -> Backend:
     """The device model of this batch size in the backend of the spec; use it as a context manager."""
     spec = run.spec
-    options = {"execution": spec.execution, "providers": spec.providers}
-    return open_backend(spec.backend, run.file(run.device_model), spec.precision, spec.device, options)
+    path = run.checkpoint if run.device_model == "checkpoint" else run.file(run.device_model)
+    options = {
+        "execution": spec.execution,
+        "providers": spec.providers,
+        "runtime": spec.runtime,
+        "cache": run.folder / "cache",
+        "batch_size": run.size,
+        "module": functools.partial(model.build, run, fused_attention=True),
+    }
+    return open_backend(spec.backend, path, spec.precision_text, spec.device, options)
+
+
+def shards(run: Run, count: int) -> list[Shard]:
+    """How the images of a run are divided: whole batches, SHARD_IMAGES or a little more."""
+    step = -(-SHARD_IMAGES // run.size) * run.size
+    spans = [(first, min(first + step, count)) for first in range(0, count, step)]
+    folder = run.file("infer").parent / "shards"
+    return [Shard(*span, folder / f"{span[0]:07d}-{span[1] - 1:07d}.npz") for span in spans]
 
 
 def _infer(run: Run) -> None:
@@ -54,24 +88,44 @@ def _infer(run: Run) -> None:
         driver.infer(run)
         return
     names, targets = labels.read_index(run)
-    with open_model(run) as backend:
-        if backend.batch_size != run.batch_size:
-            made_for = f"{backend.model}: made for batches of {backend.batch_size}"
-            raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
-        accuracy.check_labels(names, targets, backend.classes)
-        warmup_ms = _warm_up(backend, next(images.batches(run, run.size, backend.dtype)))
-        with artifacts.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
-            start = time.perf_counter()
-            images.write_npy_header(file, "<f4", (len(targets), backend.classes))
-            rows = _stream(run, backend, targets, file)
-            wall_s = time.perf_counter() - start
-        _write_results(run, rows, wall_s, warmup_ms, len(targets), backend.describe())
+    every = shards(run, len(targets))
+    first, last = run.spec.shards or (0, len(every) - 1)
+    key = hashing.fingerprint(freshness.key(run, "infer"))
+    missing = [shard for shard in every[first : last + 1] if _read_shard(shard, key) is None]
+    if missing:
+        _run_shards(run, names, targets, missing, key)
+    absent = [shard.path.name for shard in every if _read_shard(shard, key) is None]
+    if absent:
+        there = f"{len(every) - len(absent)} of {len(every)} shards are in {every[0].path.parent}"
+        raise ArtifactError(f"{there}: make the others, such as {absent[0]}, elsewhere and copy them here, or set shards: null")
+    _assemble(run, every, key)
+    shutil.rmtree(every[0].path.parent)
     if run.spec.bins:
         folder = run.file("logits").parent / f"dumpOutput_device{run.spec.device}"
         dumps.write(folder, names, np.load(run.file("logits"), mmap_mode="r"))
 
 
-def _warm_up(backend: Backend, batch: images.Batch) -> list[float]:
+def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[Shard], key: str) -> None:
+    start = time.perf_counter()
+    with open_model(run) as backend, images.progress(len(targets)) as bar:
+        load_s = time.perf_counter() - start
+        if backend.batch_size not in (None, run.batch_size):
+            made_for = f"{backend.model}: made for batches of {backend.batch_size}"
+            raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
+        accuracy.check_labels(names, targets, backend.classes)
+        first = missing[0].first
+        (batch,) = images.batches(run, run.size, backend.dtype, first, first + run.size)
+        warmup_ms = _warm_up(backend, batch)
+        facts = {"load_s": load_s, "warmup_ms": warmup_ms, "runtime": backend.describe(), "machine": machine()}
+        bar.update(len(targets) - sum(shard.stop - shard.first for shard in missing))
+        for shard in missing:
+            logits, spans, wall_s = _stream(run, backend, shard, targets, bar)
+            with artifacts.atomic(shard.path) as temporary, temporary.open("wb") as file:
+                np.savez(file, logits=logits, spans=spans, facts=json.dumps({**facts, "key": key, "wall_s": wall_s}))
+
+
+def _warm_up(backend: Backend, batch: Batch) -> list[float]:
+    """ms of calls one at a time, until the runtime is warm."""
     times_ms: list[float] = []
     while len(times_ms) < WARMUP_BATCHES and sum(times_ms) < 1000 * WARMUP_S:
         start = time.perf_counter_ns()
@@ -80,90 +134,116 @@ def _warm_up(backend: Backend, batch: images.Batch) -> list[float]:
     return times_ms
 
 
-def _stream(run: Run, backend: Backend, targets: np.ndarray, file: BinaryIO) -> list[dict[str, Any]]:
-    """One pass over the store; returns the spans of every batch in ms.
+def _stream(run: Run, backend: Backend, shard: Shard, targets: np.ndarray, bar: tqdm) -> tuple[np.ndarray, np.ndarray, float]:
+    """Logits of a shard, the spans of its batches in ms in the order of timing.SPANS, and wall seconds.
 
-    A pipelined backend works on a batch while the next one is read and prepared: its `inference` span is the time this
-    thread was held by it, its `interface` span the time from when the device could begin (the batch was there, and the
-    one before was done) until its logits were here.
+    Reading and normalising happen in threads while the backend works; `wait` is how long the backend was kept waiting for
+    a batch, `inference` how long this thread was held by the backend, `interface` the call alone.
     """
-    size, recipe, clock = run.size, run.spec.recipe, time.perf_counter_ns
-    pipeline = backend if isinstance(backend, Pipelined) and backend.asynchronous else None
-    rows: list[dict[str, Any]] = []
-    right = 0
-    fed_at = done_at = 0
-
-    def finish(batch: images.Batch, found: np.ndarray, called: int, returned: int, row: dict[str, Any]) -> None:
-        nonlocal right
-        logits = found[batch.valid]
-        stop = batch.start + len(logits)
-        file.write(logits.tobytes())
-        right += int(np.sum(logits.argmax(axis=1) == targets[batch.start : stop]))
-        bar.set_postfix_str(f"Acc@1={100 * right / stop:.1f}%", refresh=False)
-        bar.update(len(logits))
-        rows.append({**row, "interface": (returned - called) / 1e6, "postprocess": (clock() - returned) / 1e6})
-
-    waiting: tuple[images.Batch, dict[str, Any]] | None = None
-    with images.progress(len(targets)) as bar:
-        for number, start in enumerate(range(0, len(targets), size)):
-            ticks = [clock()]
-            crops = images.read_store(run, start, start + size)
-            ticks.append(clock())
-            batch = images.pad(start, images.prepare(crops, recipe, backend.dtype), size)
-            ticks.append(clock())
-            found = pipeline.feed(batch.tensor) if pipeline else backend.infer(batch.tensor)
-            ticks.append(clock())
-            read, preprocess, inference = np.diff(ticks) / 1e6
-            row = {"batch": number, "images": len(crops), "read": read, "preprocess": preprocess, "inference": inference}
-            if not pipeline:
-                assert found is not None
-                finish(batch, found, ticks[2], ticks[3], row)
-                continue
-            if waiting and found is not None:
-                finish(waiting[0], found, max(fed_at, done_at), ticks[3], waiting[1])
-                done_at = ticks[3]
-            fed_at, waiting = ticks[3], (batch, row)
-        if pipeline and waiting:
-            called = clock()
-            found = pipeline.drain()
-            returned = clock()
-            waiting[1]["inference"] += (returned - called) / 1e6
-            finish(waiting[0], found, max(fed_at, done_at), returned, waiting[1])
-    return rows
+    logits = np.empty((shard.stop - shard.first, backend.classes), np.float32)
+    waits_ms: list[float] = []
+    rows: list[list[float]] = []
+    done = right = 0
+    start = before = time.perf_counter_ns()
+    source = images.batches(run, run.size, backend.dtype, shard.first, shard.stop)
+    for batch, found, interface_ms, latency_ms in backend.stream(_timed(source, waits_ms)):
+        answered = time.perf_counter_ns()
+        valid = found[batch.valid]
+        logits[done : done + len(valid)] = valid
+        right += int(np.sum(valid.argmax(axis=1) == targets[batch.start : batch.start + len(valid)]))
+        done += len(valid)
+        bar.set_postfix_str(f"Acc@1={100 * right / done:.1f}%", refresh=False)
+        bar.update(len(valid))
+        after = time.perf_counter_ns()
+        held_ms = (answered - before) / 1e6 - sum(waits_ms)
+        spent = [batch.read_ms, batch.prepare_ms, sum(waits_ms), held_ms, interface_ms, latency_ms]
+        rows.append([*spent, (after - answered) / 1e6])
+        waits_ms.clear()
+        before = after
+    return logits, np.array(rows), (time.perf_counter_ns() - start) / 1e9
 
 
-def _write_results(
-    run: Run, rows: list[dict[str, Any]], wall_s: float, warmup_ms: list[float], count: int, runtime: dict[str, Any]
-) -> None:
-    seconds = {span: sum(row[span] for row in rows) / 1000 for span in timing.SPANS} | {"e2e": wall_s}
-    keys = {"data read": "read", "e2e": "e2e"}
-    stages = [
-        {"name": name, "images_per_s": count / seconds[keys.get(name, name)], "seconds": seconds[keys.get(name, name)]}
-        for name in benchmark.STAGES
-    ]
+def _timed(source: Iterable[Batch], waits_ms: list[float]) -> Iterator[Batch]:
+    """The items of `source`, noting how long each was waited for."""
+    start = time.perf_counter_ns()
+    for batch in source:
+        waits_ms.append((time.perf_counter_ns() - start) / 1e6)
+        yield batch
+        start = time.perf_counter_ns()
+
+
+def _read_shard(shard: Shard, key: str) -> dict[str, Any] | None:
+    """What a shard's file holds; None when it is absent, damaged, or of another model, data set or code."""
+    try:
+        with np.load(shard.path, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            if facts.get("key") != key or len(file["logits"]) != shard.stop - shard.first:
+                return None
+            return {**facts, "logits": file["logits"], "spans": file["spans"]}
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+
+
+def _assemble(run: Run, every: list[Shard], key: str) -> None:
+    """The shards, in order, as the files of 05."""
+    spans: list[np.ndarray] = []
+    facts = []
+    with artifacts.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
+        for shard in every:
+            found = _read_shard(shard, key)
+            if found is None:
+                raise ArtifactError(f"{shard.path}: vanished while the shards were put together: run 05 again")
+            if not spans:
+                images.write_npy_header(file, "<f4", (every[-1].stop, found["logits"].shape[1]))
+            file.write(found.pop("logits").tobytes())
+            spans.append(found.pop("spans"))
+            facts.append(found)
+            if found["runtime"] != facts[0]["runtime"]:
+                ours, theirs = (f"{row['runtime']['backend']} on {row['runtime']['device']}" for row in (facts[0], found))
+                raise ArtifactError(f"{shard.path}: made by {theirs}, the first by {ours}: make all shards on the same device")
+    _write_results(run, np.concatenate(spans), facts, every)
+
+
+def _write_results(run: Run, spans: np.ndarray, facts: list[dict[str, Any]], every: list[Shard]) -> None:
+    count, batches = every[-1].stop, len(spans)
+    columns = dict(zip(timing.SPANS, spans.T, strict=True))  # ms per batch
+    sizes = np.full(batches, run.size)
+    sizes[-1] -= batches * run.size - count
+    wall_s = sum(row["wall_s"] for row in facts)
+    seconds = {name: float(ms.sum()) / 1000 for name, ms in columns.items()} | {"e2e": wall_s}
+    spent = {name: seconds["read" if name == "data read" else name] for name in benchmark.STAGES}
+    stages = [{"name": name, "images_per_s": count / s, "seconds": s} for name, s in spent.items()]
     # The rate of the call alone is taken over full batches: padded rows are work, but not images.
-    full = [row for row in rows if row["images"] == run.size] or rows
-    interface_per_s = sum(row["images"] for row in full) / sum(row["interface"] for row in full) * 1000
-    timing.write_latency(run, rows)
-    perf_file = benchmark.perf_vision(stages, interface_per_s, count, run.size)
-    artifacts.write_text(run.file("perf_vision"), perf_file)
+    full = sizes == run.size if batches > 1 else sizes > 0
+    interface_per_s = float(sizes[full].sum() / columns["interface"][full].sum() * 1000)
+    timing.write_latency(run, sizes, columns)
+    artifacts.write_text(run.file("perf_vision"), benchmark.perf_vision(stages, interface_per_s, count, run.size))
+    latest = facts[-1]
     artifacts.write_json(
         run.file("infer"),
         {
             "batch_size": run.batch_size,
             "images": count,
-            "padded_rows": len(rows) * run.size - count,
-            "batches": len(rows),
-            "warmup_batches": len(warmup_ms),
-            "warmup_ms": warmup_ms,
+            "padded_rows": batches * run.size - count,
+            "batches": batches,
+            "load_s": latest["load_s"],
+            "warmup_batches": len(latest["warmup_ms"]),
+            "warmup_ms": latest["warmup_ms"],
             "interface_images_per_s": interface_per_s,
-            "interface_batches": len(full),
+            # a device that works while batches are copied shows its own time only in the warm-up
+            "interface_batches": len(latest["warmup_ms"]) if run.spec.execution == "async" else int(full.sum()),
             "e2e_images_per_s": count / wall_s,
             "e2e_efficiency": seconds["interface"] / wall_s,
-            "latency_ms": timing.latency_ms(row["interface"] for row in rows),
+            "images_per_s_without_waiting": count / (wall_s - seconds["wait"]),
+            "peak_memory_mib": timing.peak_memory_mib(),
+            "latency_ms": timing.latency_ms(columns["latency"]),
             "stages": stages,
-            "runtime": runtime,
-            "machine": machine(),
+            "shards": [
+                {"first": shard.first, "stop": shard.stop, "seconds": row["wall_s"], "cpu": row["machine"]["cpu"]}
+                for shard, row in zip(every, facts, strict=True)
+            ],
+            "runtime": latest["runtime"],
+            "machine": latest["machine"],
         },
     )
 
@@ -177,6 +257,6 @@ def _reference(run: Run) -> None:
         images.progress(count) as bar,
     ):
         images.write_npy_header(file, "<f4", (count, backend.classes))
-        for batch in images.batches(run, REFERENCE_BATCH):
-            file.write(backend.infer(batch.tensor)[batch.valid].tobytes())
-            bar.update(int(batch.valid.sum()))
+        for answer in backend.stream(images.batches(run, REFERENCE_BATCH)):
+            file.write(answer.logits[answer.batch.valid].tobytes())
+            bar.update(int(answer.batch.valid.sum()))

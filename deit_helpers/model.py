@@ -17,18 +17,21 @@ from .errors import ArtifactError, SpecError
 _BATCH = 8  # images per forward pass when features are computed
 
 
-def build(run: Run) -> Any:
-    """The spec's model in evaluation mode with its weights, attention unfused: the fused operator needs opset 14.
+def build(run: Run, fused_attention: bool = False) -> Any:
+    """The spec's model in evaluation mode with its weights.
+
+    Args:
+        fused_attention: faster in torch, but the fused operator needs opset 14 when exported.
 
     Raises:
         SpecError: timm does not know the model.
         ArtifactError: the checkpoint is missing, damaged, refused or belongs to another model.
     """
     if run.spec.checkpoint == "hub":
-        return _create(run, fused_attention=False, pretrained=True)
+        return _create(run, fused_attention, pretrained=True)
     state = load_state(run.checkpoint)
     heads = [tensor for name, tensor in state.items() if re.fullmatch(r"head(\.fc)?\.weight", name) and tensor.ndim]
-    model = _create(run, fused_attention=False, **({"num_classes": heads[0].shape[0]} if heads else {}))
+    model = _create(run, fused_attention, **({"num_classes": heads[0].shape[0]} if heads else {}))
     _check_keys(run, model.state_dict(), state)
     model.load_state_dict(state)
     return model

@@ -45,7 +45,8 @@ def accuracy(run: Run) -> Table:
         shares = [row[f"top{k}_percent"] for k in TOP]
         agreement = row["reference"]["agreement_percent"]
         interval = f"{low:.2f}\u00a0to\u00a0{high:.2f}"  # kept on one line
-        name = f"{run.spec.backend} {run.spec.precision}"
+        runtime = read_json(run.at(size).file("infer")).get("runtime", {})
+        name = " ".join(str(runtime.get(key, "")) for key in ("backend", "precision"))
         rows.append([name, size, row["images"], *shares, interval, agreement, row["drop_points"], row["verdict"]])
     done = [row for row in scored.values() if not isinstance(row, str)]
     quoted: list[int] = []

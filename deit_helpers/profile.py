@@ -117,3 +117,41 @@ def layer_norm_nodes(graph: onnx.ModelProto) -> set[str]:
             found.add(node.name)
             todo += [user for name in node.output for user in users[name]]
     return found
+
+
+# OpenVINO's CPU plugin names its layers after their kind, not after ONNX.
+_BY_OPENVINO_TYPE = {
+    "FullyConnected": "MatMulV2",
+    "MatMul": "BatchMatMulV2",
+    "Softmax": "SoftmaxV2",
+    "MVN": "LayerNorm",
+    "Gelu": "Gelu",
+    "Convolution": "Conv2D",
+    "Eltwise": "Elementwise",
+    **dict.fromkeys(("Reorder", "Transpose", "Reshape", "Concatenation", "Split", "Convert", "StridedSlice"), "TransData"),
+}
+
+
+def family_of_openvino(node_type: str) -> str:
+    """The Ascend family of a layer of OpenVINO's CPU plugin; a fused subgraph belongs to none."""
+    return _BY_OPENVINO_TYPE.get(node_type, "Other")
+
+
+# Operators of torch's profiler, by a part of their name, the first that fits.
+_BY_TORCH_NAME = {
+    "softmax": "SoftmaxV2",
+    "bmm": "BatchMatMulV2",
+    "layer_norm": "LayerNorm",
+    "gelu": "Gelu",
+    "conv": "Conv2D",
+    **dict.fromkeys(("addmm", "linear", "aten::mm", "gemm"), "MatMulV2"),
+    **dict.fromkeys(("copy", "clone", "cat", "transpose", "contiguous", "reorder"), "TransData"),
+    **dict.fromkeys(("add", "mul", "div"), "Elementwise"),
+}
+
+
+def family_of_torch(name: str) -> str:
+    """The Ascend family of an operator or kernel of torch; fused attention is several at once and belongs to none."""
+    if "attention" in name or "flash" in name:
+        return "Other"
+    return next((family for part, family in _BY_TORCH_NAME.items() if part in name), "Other")

@@ -13,10 +13,8 @@ from typing import Any
 
 from . import artifacts, freshness, hashing, publish, stages, tables
 from .artifacts import Run
-from .backends import REGISTRY
 from .errors import ArtifactError, DeitError, SpecError
 from .publish import NOTEBOOKS, html_path, page_path
-from .spec import ASCEND_TOOLS
 
 ALONE = frozenset({"05_infer", "07_perf"})  # they measure time: nothing runs beside them
 # Side by side with the one named: 04 needs nothing of 01, and 03 only the 02 of its own batch size.
@@ -51,8 +49,6 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
     """
     chosen = _between(first, last)
     artifacts.expected_row(run)  # a wrong row would otherwise be found after hours of inference
-    if run.spec.backend not in (known := [*REGISTRY, *ASCEND_TOOLS]):
-        raise SpecError(f"backend: {run.spec.backend!r} is not part of this version; it has: {', '.join(known)}")
     steps: list[Step] = []
     for notebook in (name for name in NOTEBOOKS if name in chosen):
         for at in publish.opened(run, notebook):

@@ -121,12 +121,15 @@ class RunSpec(_Frozen):
     execution: Literal["sync", "async"] = "sync"
     peak_tflops: float | None = Field(default=None, gt=0)
     aipp: Literal["static"] | None = None
-    atc: dict[str, str | int] = {}
+    atc: dict[str, str | int | None] = {}
     providers: dict[str, dict[str, str | int | float | bool]] = {}
+    runtime: dict[str, int | str | bool] = {}
+    stream: bool = False
+    shards: tuple[int, int] | None = None
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     expected: str | None = None
 
-    @field_validator("edits", "batch_sizes", mode="before")
+    @field_validator("edits", "batch_sizes", "shards", mode="before")
     @classmethod
     def _tuple_from_list(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -148,6 +151,16 @@ class RunSpec(_Frozen):
             raise ValueError("aipp: static or the edit 'uint8_input', not both: each of them takes 8-bit images and normalises")
         if self.aipp and not self.on_ascend:
             raise ValueError(f"aipp: null for backend {self.backend}: AIPP is a part of Ascend chips")
+        if {"precision_mode", "precision_mode_v2"} <= self.atc.keys():
+            raise ValueError("one of precision_mode and precision_mode_v2 in atc, not both")
+        if self.aipp and "input_fp16_nodes" in self.atc:
+            raise ValueError("aipp: null with input_fp16_nodes in atc: under AIPP the input is 8-bit")
+        if self.stream and (self.bins or self.on_bad_image == "skip" or self.backend in ASCEND_TOOLS):
+            raise ValueError("stream: false with bins, on_bad_image: skip or a vendor's program: they need the store")
+        if self.backend == "torch" and self.edits:
+            raise ValueError("edits: [] for backend torch: it runs the checkpoint itself, not the graph")
+        if self.shards and not 0 <= self.shards[0] <= self.shards[1]:
+            raise ValueError("shards of the first and the last to make, counted from 0, such as [0, 9]")
         if "softmax_axis" in self.edits and self.opset < 13:
             raise ValueError(f"edits without 'softmax_axis' at opset {self.opset}, or opset: 13 or newer")
         if not self.allow_inexact and (inexact := [name for name in self.edits if name in INEXACT_EDITS]):
@@ -165,6 +178,12 @@ class RunSpec(_Frozen):
     def on_ascend(self) -> bool:
         """Whether an OM is made and run, by whatever means."""
         return self.backend in ("pyacl", *ASCEND_TOOLS)
+
+    @property
+    def precision_text(self) -> str:
+        """The precision as a report states it: a flag of ATC that replaces it comes with its name."""
+        flags = [f"{name}={value}" for name, value in self.atc.items() if name.startswith("precision_mode")]
+        return " ".join([*(flags or [self.precision])]) if self.on_ascend else self.precision
 
     @property
     def recipe(self) -> PreprocessSpec:

@@ -18,7 +18,10 @@ class Stage:
     per_batch: bool = True
 
 
+# In `packages` of a stage, "backend" stands for the package of the spec's backend.
+BACKEND_PACKAGES = {name: name for name in ("onnxruntime", "openvino", "torch")}
 _DATA_KEYS = ("images", "labels", "limit", "on_bad_image", "preprocess")
+_RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "providers", "runtime")
 STAGES = {
     "demo_images": Stage(
         "04_preprocess", "demo", (), (), ("demo_images",), ("scikit-learn", "numpy", "pillow"), per_batch=False
@@ -40,23 +43,23 @@ STAGES = {
         ("static_onnx",), ("convert", "om", "atc_log", "aipp"),
     ),
     "preprocess": Stage(
-        "04_preprocess", "images", (*_DATA_KEYS, "bins"), ("source",),
+        "04_preprocess", "images", (*_DATA_KEYS, "bins", "stream"), ("source",),
         ("images", "index", "preprocess"), ("numpy", "pillow"), per_batch=False,
     ),
     "reference": Stage(
-        "05_infer", "infer", ("preprocess",), ("onnx", "images"), ("reference",), ("onnxruntime",), per_batch=False
+        "05_infer", "infer", ("preprocess", "stream"), ("onnx", "images"), ("reference",), ("onnxruntime",), per_batch=False
     ),
     "infer": Stage(
-        "05_infer", "infer", ("backend", "precision", "device", "preprocess", "execution", "providers", "bins"),
-        ("device_model", "images"), ("logits", "latency", "infer", "perf_vision", "tool_log"), ("onnxruntime",),
+        "05_infer", "infer", (*_RUNTIME_KEYS, "bins", "stream"),
+        ("device_model", "images"), ("logits", "latency", "infer", "perf_vision", "tool_log"), ("backend",),
     ),
     "score": Stage(
         "06_accuracy", "accuracy", ("expected",), ("logits", "reference", "index", "expected"), ("result", "accuracy")
     ),
     "perf": Stage(
-        "07_perf", "perf", ("backend", "precision", "device", "preprocess", "execution", "providers", "peak_tflops"),
+        "07_perf", "perf", (*_RUNTIME_KEYS, "peak_tflops"),
         ("device_model", "static_onnx", "images", "latency", "infer"),
-        ("profile", "perf"), ("onnxruntime",),
+        ("profile", "perf"), ("backend",),
     ),
 }  # fmt: skip
 MAKER = {name: stage for stage, row in STAGES.items() for name in row.outputs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import labels
+from . import images, labels
 from .artifacts import Run, read_json
 from .ascend.cann import is_emulated
 from .display import Banner, Cell, Facts, Gallery, Stack, Table, from_records, runtime_text
@@ -103,11 +103,12 @@ def skipped(run: Run) -> Table:
 def crops(run: Run, count: int = 6) -> Gallery:
     """Crops spread evenly over the data set, with name and label."""
     names, targets = labels.read_index(run)
-    store = np.load(run.file("images"), mmap_mode="r")
     chosen = sorted({i * len(names) // count for i in range(count)})
     words = labels.class_words(run)
     texts = [f"{names[i].rpartition('/')[2]}: {words.get(int(targets[i]), targets[i])}" for i in chosen]
-    return Gallery(store[chosen], texts, f"{len(chosen)} of {len(names)} crops as the model sees them, file: class")
+    return Gallery(
+        images.crops_at(run, chosen), texts, f"{len(chosen)} of {len(names)} crops as the model sees them, file: class"
+    )
 
 
 def stages(run: Run) -> Table:

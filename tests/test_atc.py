@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_command_is_the_recipes_argument_for_argument() -> None:
-    found = atc.command(PurePosixPath("bs8/deit_bs8.onnx"), "image", [8, 3, 224, 224], "Ascend310P3")
+    found = atc.command(PurePosixPath("bs8/deit_bs8.onnx"), "image", [8, 3, 224, 224], "Ascend310P3", {"log": None})
     assert found == [
         "atc",
         "--framework=5",
@@ -31,8 +31,8 @@ def test_the_command_is_the_recipes_argument_for_argument() -> None:
         "--output=bs8/deit_bs8",
         "--input_format=NCHW",
         "--input_shape=image:8,3,224,224",
-        "--log=error",
         "--soc_version=Ascend310P3",
+        "--check_report=bs8/check_result.json",
     ]
 
 
@@ -159,9 +159,9 @@ def test_the_opset_is_checked_before_atc_starts(run: Run, tmp_path: Path, monkey
 
 
 def test_atc_names_an_operator_it_does_not_know(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMULATED_CANN", "9.0")  # says 8.1 of itself, and takes 11 to 18 only
+    monkeypatch.setenv("EMULATED_CANN", "5.1")  # says 8.1 of itself, and takes 9 to 13 only
     graph = onnx.load(ascend_run.file("static_onnx"))
-    graph.opset_import[0].version = 10
+    graph.opset_import[0].version = 14
     onnx.save(graph, ascend_run.file("static_onnx"))
     monkeypatch.setattr(freshness, "require", lambda *_: None)
     with pytest.raises(ToolError, match=r"EZ9010 at operator .*: No parser is registered for Op .*set `opset: 11`"):
@@ -195,7 +195,7 @@ def test_set_env_is_sourced_where_the_environment_is_not_prepared(tmp_path: Path
     ("version", "opset", "fits"),
     [
         ("5.0.4", 13, True), ("5.1.RC1", 14, False), ("6.0.1", 17, False), ("7.0.0", 17, True), ("8.1.RC1", 8, False),
-        ("9.1.0", 10, False), ("9.1.0", 18, True), (None, 99, True), ("unknown", 99, True),
+        ("9.1.0", 19, False), ("9.1.0", 18, True), (None, 99, True), ("unknown", 99, True),
     ],
 )  # fmt: skip
 def test_opsets_by_cann_version(version: str | None, opset: int, fits: bool) -> None:
@@ -204,3 +204,34 @@ def test_opsets_by_cann_version(version: str | None, opset: int, fits: bool) -> 
     else:
         with pytest.raises(ToolError, match=f"opset {opset}: ATC of CANN {version} takes"):
             cann.check_opset(opset, version)
+
+
+def test_an_om_named_after_the_system_is_found(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMULATED_OM_NAMES", "long")
+    run = on_npu(ascend_run)
+    atc.convert(run)
+    assert [path.name for path in run.file("om").parent.glob("*.om")] == [run.file("om").name]
+
+
+def test_another_chip_makes_the_om_again(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = on_npu(ascend_run)
+    atc.convert(run)
+    assert freshness.problem(run, "convert") is None
+    monkeypatch.setenv("EMULATED_SOC", "Ascend910B3")
+    assert "made with chip 310P3, now 910B3" in (freshness.problem(run, "convert") or "")
+
+
+def test_flags_replace_ours_name_files_and_can_be_left_out(ascend_run: Run) -> None:
+    flags = {"optypelist_for_implmode": None, "op_select_implmode": "high_precision_for_all", "soc_version": "Ascend310P1"}
+    command = atc.convert(on_npu(ascend_run, atc=flags))["command"]
+    assert "--soc_version=Ascend310P1" in command
+    assert not [flag for flag in command if "optypelist" in flag]
+
+
+def test_a_file_that_a_flag_names_is_an_input(ascend_run: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "keep.txt"
+    kept.write_text("a\n")
+    run = on_npu(ascend_run, atc={"keep_dtype": str(kept)})
+    assert f"--keep_dtype={kept}" in atc.convert(run)["command"]
+    kept.write_text("b\n")
+    assert "atc: keep_dtype changed" in (freshness.problem(run, "convert") or "")

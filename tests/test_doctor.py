@@ -29,8 +29,8 @@ def test_what_is_here_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch)
 def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(doctor, "version_of", lambda _: None)
-    monkeypatch.setitem(sys.modules, "deit_helpers.backends.ort", None)
-    monkeypatch.setitem(sys.modules, "deit_helpers.backends.pyacl", None)
+    for module in ("ort", "ov", "torch_", "pyacl"):
+        monkeypatch.setitem(sys.modules, f"deit_helpers.backends.{module}", None)
     monkeypatch.setitem(sys.modules, "acl", None)
     found = rows()
     assert [row.what for row in found.values() if row.ok] == ["machine"]

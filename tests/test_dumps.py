@@ -62,3 +62,9 @@ def test_a_damaged_dump_is_named(tmp_path: Path, content: bytes, message: str) -
     (folder / "b__1_1.txt").write_bytes(content)
     with pytest.raises(ArtifactError, match=rf"b__1_1\.txt: .*{message}"):
         dumps.read(folder, NAMES)
+
+
+def test_two_images_that_share_a_cut_name_are_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "r", ".bin", 0, ["a__1", "b__1", "c"])
+    with pytest.raises(ArtifactError, match=r"c_0\.bin: would be the dump of c\.e\.JPEG and of another image"):
+        dumps.read(folder, [*NAMES, "c.e.JPEG"])

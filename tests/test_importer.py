@@ -82,6 +82,35 @@ def test_a_summary_of_another_batch_size_is_refused(run: Run, tmp_path: Path) ->
         importer.bring_in(copy_of(run, tmp_path), path, None, None)
 
 
+@pytest.mark.parametrize("content", ["garbage", "[e2e] throughputRate: 1, latency: 1\n"])
+def test_what_is_refused_leaves_the_run_as_it_is(run: Run, tmp_path: Path, content: str) -> None:
+    copy = copy_of(run, tmp_path)
+    before = {path: path.read_bytes() for path in copy.folder.rglob("*") if path.is_file()}
+    source = tmp_path / "perf.txt"
+    source.write_text(content)
+    with pytest.raises(ArtifactError, match=r"perf\.txt: no line"):
+        importer.bring_in(copy, source, write_dumps(copy, tmp_path / "dumps"), None)
+    assert {path: path.read_bytes() for path in copy.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_file_whose_name_says_another_batch_size_is_refused(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "perf_vision_batchsize_8_device_0.txt"
+    source.write_text(PUBLISHED[1][1])
+    with pytest.raises(ArtifactError, match="its name says batch size 8, imported as 4: correct -b"):
+        importer.bring_in(copy_of(run, tmp_path), source, None, None)
+
+
+def test_speed_measured_elsewhere_does_not_stand_beside_our_own_logits(run: Run, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path)
+    source = tmp_path / "perf.txt"
+    source.write_text(PUBLISHED[1][1])
+    importer.bring_in(copy, source, None, None, 1, "Ascend 310")
+    assert not copy.file("logits").exists()
+    assert freshness.problem(copy, "score")
+    assert freshness.read_record(copy, "infer")["machine"] == {"cpu": "Ascend 310"}
+    assert copy.read("infer")["machine"] is None
+
+
 def write_dumps(run: Run, folder: Path) -> Path:
     """One text dump per image, as the benchmark tool writes them."""
     folder.mkdir()

@@ -6,6 +6,7 @@ Written against the vendor's documentation and tested with an emulator of it; ne
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,7 +21,7 @@ SUCCESS = "ATC run success"  # the line that the vendor's guide gives as the sig
 NOT_NEEDED = "Backend {backend} loads the static ONNX graph directly: there is nothing to convert."
 NO_ATC = (
     "ATC is not on this host. Copy the run folder to an Ascend host with CANN, source set_env.sh there and run "
-    "`deit-report run {folder}/spec.yaml --from 03`; or run the command below and put the OM beside the graph."
+    "`deit-report run {name}/spec.yaml --from 03`."
 )
 # precision of the spec -> ATC's flag. bf16 has only the newer one.
 _PRECISION = {
@@ -43,16 +44,18 @@ def convert(run: Run) -> dict[str, Any]:
     return run.read("convert")
 
 
-def command(model: PurePosixPath, input_name: str, shape: list[int], soc_version: str | None, **flags: str | int) -> list[str]:
+def command(
+    model: PurePosixPath, input_name: str, shape: list[int], soc_version: str | None, flags: Mapping[str, str | int | None]
+) -> list[str]:
     """ATC's command line for a static ONNX graph, as a list of arguments.
 
     Framework 5 is ONNX; input_format stays NCHW for ONNX whatever AIPP takes in; input_shape repeats the graph's own static
     shape; the model is written as `<output>.om`.
 
     Args:
-        flags: further flags, without dashes; one that is named above replaces it.
+        flags: further flags, without dashes; one that is named above replaces it, None leaves it out.
     """
-    every: dict[str, str | int] = {
+    every: dict[str, str | int | None] = {
         "framework": 5,
         "model": str(model),
         "output": str(model.with_suffix("")),
@@ -60,23 +63,23 @@ def command(model: PurePosixPath, input_name: str, shape: list[int], soc_version
         "input_shape": f"{input_name}:{','.join(map(str, shape))}",
         "log": "error",
         "soc_version": soc_version or UNKNOWN_SOC,
+        "check_report": str(model.with_name("check_result.json")),  # batch sizes are compiled side by side
         **flags,
     }
-    return ["atc", *(f"--{name}={value}" for name, value in every.items())]
+    return ["atc", *(f"--{name}={value}" for name, value in every.items() if value is not None)]
 
 
-def flags_of(run: Run) -> dict[str, str | int]:
+def flags_of(run: Run) -> dict[str, str | int | None]:
     """The flags the spec asks for: precision, ModelZoo's choice for ViTs, static AIPP, then `atc` of the spec as it stands.
 
     High performance for Gelu and small channels are what ModelZoo's ViT recipes pass on 310P.
     """
-    flags: dict[str, str | int] = dict(_PRECISION[run.spec.precision])
+    named = any(name.startswith("precision_mode") for name in run.spec.atc)
+    flags: dict[str, str | int | None] = {} if named else dict(_PRECISION[run.spec.precision])
     flags |= {"op_select_implmode": "high_performance", "optypelist_for_implmode": "Gelu", "enable_small_channel": 1}
     if run.spec.aipp:
         flags["insert_op_conf"] = run.relative(run.file("aipp"))
-    if "precision_mode_v2" in run.spec.atc:
-        flags.pop("precision_mode", None)
-    return {**flags, **run.spec.atc}
+    return {**flags, **run.spec.atc, **{name: str(path) for name, path in run.atc_files().items()}}
 
 
 def _convert(run: Run) -> None:
@@ -87,7 +90,7 @@ def _convert(run: Run) -> None:
     model = PurePosixPath(run.relative(run.file("static_onnx")))
     facts: dict[str, Any] = {"backend": run.spec.backend, "batch_size": run.batch_size, "status": "not needed"}
     if not run.spec.on_ascend:
-        arguments = command(model, optimize["input_name"], shape, run.spec.soc_version, **flags_of(run))
+        arguments = command(model, optimize["input_name"], shape, run.spec.soc_version, flags_of(run))
         facts["reason"] = NOT_NEEDED.format(backend=run.spec.backend)
         artifacts.write_json(run.file("convert"), {**facts, **_described(run, arguments, model)})
         return
@@ -96,9 +99,9 @@ def _convert(run: Run) -> None:
     version = cann.version()
     path = cann.tool("atc")
     soc = run.spec.soc_version or (npu_smi.soc_version(run.spec.device) if path else None)
-    arguments = command(model, optimize["input_name"], shape, soc, **flags_of(run))
+    arguments = command(model, optimize["input_name"], shape, soc, flags_of(run))
     if path is None:
-        reason = NO_ATC.format(folder=run.folder)
+        reason = NO_ATC.format(name=run.folder.name)
         artifacts.write_json(
             run.file("convert"), {**facts, "status": "missing", "reason": reason, **_described(run, arguments)}
         )
@@ -129,8 +132,12 @@ def _run(run: Run, arguments: list[str]) -> None:
         ToolError: return code, no success line or no OM; the errors it named, and the log.
     """
     om, log = run.file("om"), run.file("atc_log")
-    om.unlink(missing_ok=True)  # an OM of an earlier run must not pass for this one's
-    code, text = cann.logged(arguments, log, run.folder)
+    named = f"{om.stem}_*_*.om"  # some versions add system and architecture
+    for path in (om, *om.parent.glob(named)):
+        path.unlink(missing_ok=True)  # an OM of an earlier run must not pass for this one's
+    code, text = cann.logged(arguments, log, run.folder, cann.without_driver())
+    if not om.is_file() and (other := next(om.parent.glob(named), None)):
+        other.replace(om)
     if code == 0 and SUCCESS in text and om.is_file():
         return
     errors = atc_errors(text)

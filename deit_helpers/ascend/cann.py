@@ -17,6 +17,7 @@ from typing import Any
 from .. import artifacts
 from ..errors import ToolError
 
+BENCHMARK = f"benchmark.{platform.machine()}"
 SET_ENV = (
     "/usr/local/Ascend/ascend-toolkit/set_env.sh",
     "/usr/local/Ascend/cann/set_env.sh",  # 8.5 and newer
@@ -26,7 +27,7 @@ SET_ENV = (
 )
 # First version -> ONNX opsets its ATC documents. 5.1's page was not found: its neighbours 5.0.4 and 6.0.1 agree.
 # From 8.0 on the pages say "see each operator"; the registrations of the operators a ViT needs go from 8 to 18.
-OPSETS = {(5, 0): (9, 13), (7, 0): (9, 18), (9, 1): (11, 18)}
+OPSETS = {(5, 0): (9, 13), (7, 0): (9, 18)}
 
 
 @functools.lru_cache(maxsize=4)
@@ -70,7 +71,7 @@ def module_file(name: str) -> Path | None:
 
 def is_emulated(backend: str) -> bool:
     """Whether this host only pretends to have the device: what drives it says so in its source."""
-    path = tool(f"benchmark.{platform.machine()}") if backend == "benchmark" else None
+    path = tool(BENCHMARK) if backend == "benchmark" else None
     if backend in ("pyacl", "ais_bench"):
         path = str(module_file({"pyacl": "acl"}.get(backend, backend)) or "")
     if not path or not Path(path).is_file():
@@ -78,7 +79,16 @@ def is_emulated(backend: str) -> bool:
     return b"EMULATED" in Path(path).read_bytes()[:4096]
 
 
-def logged(arguments: list[str], log: Path, cwd: Path) -> tuple[int, str]:
+def without_driver() -> dict[str, str]:
+    """What ATC needs besides where there is no NPU driver: stubs of its libraries, which a program that runs must not see."""
+    home = environment().get("ASCEND_TOOLKIT_HOME")
+    stubs = Path(home or "/nowhere") / f"{platform.machine()}-linux" / "devlib"
+    if tool("npu-smi") or not stubs.is_dir():
+        return {}
+    return {"LD_LIBRARY_PATH": os.pathsep.join([str(stubs), environment().get("LD_LIBRARY_PATH", "")])}
+
+
+def logged(arguments: list[str], log: Path, cwd: Path, variables: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a program of the vendor, its output going to a log and to stdout as it comes.
 
     Returns:
@@ -86,7 +96,7 @@ def logged(arguments: list[str], log: Path, cwd: Path) -> tuple[int, str]:
     """
     with artifacts.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(shlex.join(arguments) + "\n")
-        how: dict[str, Any] = {"cwd": cwd, "env": environment(), "text": True, "errors": "replace"}
+        how: dict[str, Any] = {"cwd": cwd, "env": {**environment(), **(variables or {})}, "text": True, "errors": "replace"}
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
             try:
                 for line in process.stdout or ():
@@ -94,14 +104,14 @@ def logged(arguments: list[str], log: Path, cwd: Path) -> tuple[int, str]:
                     sys.stdout.write(line)
                 code = process.wait()
             finally:
-                process.kill()  # also after Ctrl-C: a program left alone would write its results later
+                process.kill()  # also after Ctrl-C: a program left alone would write its results later, if it still can
     return code, log.read_text(encoding="utf-8")
 
 
 def version() -> str | None:
     """Version of the toolkit, such as `8.1.RC1`; None when it does not say.
 
-    Source: `ascend_toolkit_install.info`, where the installation guide says the version is recorded.
+    Source: `ascend_toolkit_install.info`, where installed toolkits keep it; never seen on a real host.
     """
     variables = environment()
     for name in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"):

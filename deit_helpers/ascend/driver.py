@@ -5,7 +5,6 @@ Written against what is recorded of these tools and tested with stand-ins of the
 
 from __future__ import annotations
 
-import platform
 import shutil
 import sys
 import tempfile
@@ -17,11 +16,10 @@ import numpy as np
 from .. import artifacts, images
 from ..artifacts import Run
 from ..errors import ToolError
+from ..machine import machine
 from . import cann, measured, npu_smi
 
 _DUMPS = "dumps"
-# On PATH, behind set_env.sh, or in the folder the command runs in, where its users put it.
-BENCHMARK = f"benchmark.{platform.machine()}"
 
 
 def infer(run: Run) -> None:
@@ -51,25 +49,28 @@ def infer(run: Run) -> None:
             command = [*program, *(f"-{key}={value}" for key, value in options.items())]
             results = folder / "result" / f"dumpOutput_device{run.spec.device}"
             performance = folder / "result" / run.file("perf_vision").name
+        runtime = describe(run)  # before the work: a failing npu-smi must not cost its results
         code, text = cann.logged(command, log, folder)
         if code or not performance.is_file():
             said = text.strip().splitlines()[-1]
             missing = "" if performance.is_file() else f", no {performance.name}"
             raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {said}: see {log}")
+        found = measured.read_performance(run, performance)
         measured.write_logits(run, results, stems)
-        measured.write_performance(run, performance, describe(run, "EMULATED" in text), images=count)
+        measured.write_performance(run, found, runtime, images=count, machine=machine())
 
 
 def pure_inference(run: Run, batches: int) -> list[str]:
     """The tool's command that runs the OM so many times without data, for a profiler to watch."""
     if run.spec.backend == "ais_bench":
-        options = {"model": run.file("om"), "loop": batches, "device": run.spec.device}
+        options = {"model": run.file("om"), "loop": batches, "warmup_count": 0, "device": run.spec.device}
         return [*_program(run), *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
     return [*_program(run), *(f"-{key}={value}" for key, value in {**_of_benchmark(run), "round": batches}.items())]
 
 
-def describe(run: Run, emulated: bool) -> dict[str, Any]:
-    """What was measured, for the report."""
+def describe(run: Run) -> dict[str, Any]:
+    """What is measured, for the report."""
+    emulated = cann.is_emulated(run.spec.backend)
     report = npu_smi.info()
     chips = report.chips if report else ()
     soc = chips[run.spec.device].soc_version if run.spec.device < len(chips) else None
@@ -77,7 +78,7 @@ def describe(run: Run, emulated: bool) -> dict[str, Any]:
     return {
         "version": f"CANN {cann.version() or 'of unknown version'}",
         "device": f"{name} EMULATED, no hardware" if emulated else f"{name} device {run.spec.device}",
-        "precision": run.spec.precision,
+        "precision": run.spec.precision_text,
         "emulated": emulated,
     }
 
@@ -87,9 +88,10 @@ def _program(run: Run) -> list[str]:
         if cann.module_file("ais_bench") is None:
             raise ToolError(f"{sys.executable} has no module ais_bench: install its two wheels, or set backend: benchmark")
         return [sys.executable, "-m", "ais_bench"]
-    path = cann.tool(BENCHMARK) or shutil.which(str(run.root / BENCHMARK))
+    # On PATH, behind set_env.sh, or in the folder the command runs in, where its users put it.
+    path = cann.tool(cann.BENCHMARK) or shutil.which(str(run.root / cann.BENCHMARK))
     if path is None:
-        raise ToolError(f"{BENCHMARK} is neither on PATH nor in {run.root}: put it there, or set backend: ais_bench")
+        raise ToolError(f"{cann.BENCHMARK} is neither on PATH nor in {run.root}: put it there, or set backend: ais_bench")
     return [path]
 
 

@@ -42,6 +42,8 @@ def read(folder: Path, names: list[str]) -> np.ndarray:
         path = next((found[candidate] for candidate in wanted if candidate in found), None)
         if path is None:
             raise ArtifactError(f"{folder}: no dump of {name}, expected {wanted[0]} or the like: run the tool on every image")
+        if path.name in used:
+            raise ArtifactError(f"{path}: would be the dump of {name} and of another image: rename one of them")
         rows.append(_row(path))
         used.add(path.name)
         if len(rows[-1]) != len(rows[0]):

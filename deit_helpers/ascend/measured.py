@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import accuracy, artifacts, images, timing
 from ..artifacts import Run
 from ..errors import ArtifactError
 from ..labels import read_index
-from ..machine import machine
 from . import ais_bench, benchmark, dumps
 
 _UNKNOWN: dict[str, Any] = {"images": None, "e2e_images_per_s": None, "e2e_efficiency": None}
@@ -32,8 +32,54 @@ def write_logits(run: Run, folder: Path, stems: list[str] | None = None) -> None
         file.write(logits.tobytes())
 
 
-def write_performance(run: Run, source: Path, runtime: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Write `infer.json` and `latency.csv` from a performance file, pure-inference file, recipe's text (.md) or summary.
+class Performance(NamedTuple):
+    """What a file says: the tool, images per second of the call alone, ms of its batches, and facts for `infer.json`."""
+
+    tool: str
+    images_per_s: float
+    batch_ms: list[float]
+    facts: dict[str, Any]
+    text: str | None = None  # of a performance file, which is kept
+
+
+def read_performance(run: Run, source: Path) -> Performance:
+    """Read a performance file, a pure-inference file, a recipe's text (.md) or a summary. Writes nothing.
+
+    Raises:
+        ArtifactError: the file cannot be read, lacks a line or key, or was measured at another batch size.
+    """
+    named = re.search(r"(?:batchsize_|bs)(\d+)", source.name)
+    if named and int(named[1]) != run.size:
+        raise ArtifactError(f"{source}: its name says batch size {named[1]}, imported as {run.size}: correct -b")
+    if source.suffix == ".json":
+        summary = ais_bench.read_summary(source)
+        if summary.batch_size != run.size:
+            raise ArtifactError(f"{source}: measured at batch size {summary.batch_size}, imported as {run.size}: correct -b")
+        return Performance("ais_bench", summary.images_per_s, summary.batch_ms, dict(_UNKNOWN))
+    text = _text(source)
+    if "ave_throughputRate" in text:
+        rate, image_ms = benchmark.read_pure(text, str(source))
+        mean = {**timing.latency_ms([]), "mean": image_ms * run.size}
+        return Performance("benchmark", rate, [], {**_UNKNOWN, "latency_ms": mean})
+    facts: dict[str, Any] = {}
+    if source.suffix == ".md":
+        recipe = benchmark.read_recipe(text, str(source))
+        if run.size not in recipe.performance:
+            sizes = ", ".join(map(str, recipe.performance)) or "none"
+            raise ArtifactError(f"{source}: prints performance of batch sizes {sizes}, not {run.size}: correct -b")
+        facts["quoted_accuracy"] = recipe.accuracies
+        found = recipe.performance[run.size]
+    else:
+        found = benchmark.read_perf(text, str(source))
+    per_image = {name: value * (run.size if name == "postprocess" else 1) for name, value in found.rates.items()}
+    facts["stages"] = [{"name": n, "images_per_s": r, "seconds": found.images / r} for n, r in per_image.items()]
+    facts |= {"images": found.images, "e2e_images_per_s": found.rates["e2e"], "e2e_efficiency": found.e2e_efficiency}
+    facts["latency_ms"] = {**timing.latency_ms([]), "mean": 1000 * run.size / found.interface_per_s}
+    return Performance("benchmark", found.interface_per_s, [], facts, None if source.suffix == ".md" else text)
+
+
+def write_performance(run: Run, found: Performance, runtime: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Write `infer.json`, `latency.csv` and the performance file.
 
     Args:
         runtime: version, device and precision of what was measured; the tool's name is added.
@@ -41,60 +87,28 @@ def write_performance(run: Run, source: Path, runtime: dict[str, Any], **more: A
 
     Returns:
         The content of `infer.json`.
-
-    Raises:
-        ArtifactError: the file cannot be read, lacks a line or key, or was measured at another batch size.
     """
-    samples: list[float] = []
-    facts: dict[str, Any] = dict(_UNKNOWN)
-    tool, mean_ms = "benchmark", None
-    if source.suffix == ".json":
-        summary = ais_bench.read_summary(source)
-        if summary.batch_size != run.size:
-            raise ArtifactError(f"{source}: measured at batch size {summary.batch_size}, imported as {run.size}: correct -b")
-        samples, rate, tool = summary.batch_ms, summary.images_per_s, "ais_bench"
-    elif "ave_throughputRate" in (text := _text(source)):
-        rate, image_ms = benchmark.read_pure(text, str(source))
-        mean_ms = image_ms * run.size
-    else:
-        found = _performance(run, text, source, facts)
-        rate, mean_ms = found.interface_per_s, 1000 * run.size / found.interface_per_s
-        per_image = {name: value * (run.size if name == "postprocess" else 1) for name, value in found.rates.items()}
-        facts["stages"] = [{"name": n, "images_per_s": r, "seconds": found.images / r} for n, r in per_image.items()]
-        facts |= {"images": found.images, "e2e_images_per_s": found.rates["e2e"], "e2e_efficiency": found.e2e_efficiency}
-    inference_s = sum(samples) / 1000 or None
-    facts.setdefault("stages", [{"name": "inference", "images_per_s": rate, "seconds": inference_s}])
-    timing.write_latency(run, [{"batch": i, "images": run.size, "interface": ms} for i, ms in enumerate(samples)])
-    facts |= {
+    rate, samples = found.images_per_s, found.batch_ms
+    if found.text is not None:
+        artifacts.write_text(run.file("perf_vision"), found.text)
+    timing.write_latency(run, [run.size] * len(samples), {"interface": samples, "latency": samples})
+    facts = {
         "batch_size": run.size,
-        "machine": machine(),
-        "latency_ms": {**timing.latency_ms(samples), **({} if samples else {"mean": mean_ms})},
+        "latency_ms": timing.latency_ms(samples),
+        "stages": [{"name": "inference", "images_per_s": rate, "seconds": sum(samples) / 1000 or None}],
         "padded_rows": None,
         "batches": len(samples),
         "warmup_batches": None,
         "warmup_ms": None,
         "interface_images_per_s": rate,
         "interface_batches": len(samples),
-        "runtime": {"backend": tool, **runtime},
+        "runtime": {"backend": found.tool, **runtime},
+        "machine": None,
+        **found.facts,
         **more,
     }
-    if devices := facts.get("devices"):
-        facts["card_images_per_s"] = rate * devices
     artifacts.write_json(run.file("infer"), facts)
     return facts
-
-
-def _performance(run: Run, text: str, source: Path, facts: dict[str, Any]) -> benchmark.Performance:
-    """The performance lines of this batch size; those of a recipe come with the accuracies it quotes."""
-    if source.suffix != ".md":
-        artifacts.write_text(run.file("perf_vision"), text)
-        return benchmark.read_perf(text, str(source))
-    recipe = benchmark.read_recipe(text, str(source))
-    if run.size not in recipe.performance:
-        sizes = ", ".join(map(str, recipe.performance)) or "none"
-        raise ArtifactError(f"{source}: prints performance of batch sizes {sizes}, not {run.size}: correct -b")
-    facts["quoted_accuracy"] = recipe.accuracies
-    return recipe.performance[run.size]
 
 
 def _text(path: Path) -> str:

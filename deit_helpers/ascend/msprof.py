@@ -8,15 +8,12 @@ stands beside them, changes with every release and with the counters that were s
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -28,16 +25,6 @@ from ..spec import ASCEND_TOOLS
 from . import cann, driver
 
 TIMEOUT_S = 1800
-_NAME, _TYPE, _DURATION, _COUNT, _TOTAL = "op name", "op type", "task duration", "count", "total time"
-
-
-class _Table(NamedTuple):
-    path: Path
-    rows: list[dict[str, str]]
-    decimal_comma: bool
-
-    def number(self, text: str) -> float:
-        return float(text.replace(",", ".") if self.decimal_comma else text.replace(",", ""))
 
 
 def profile(run: Run, batches: int) -> OperatorProfile | str:
@@ -78,29 +65,22 @@ def read(folder: Path) -> pd.DataFrame:
     Raises:
         ToolError: no such file, or one without a column that is needed; names the file and the column.
     """
-    found = {kind: sorted(folder.glob(f"**/{kind}*.csv")) for kind in ("op_summary", "op_statistic")}
-    totals: dict[tuple[str, str], list[float]] = {}
-    if found["op_summary"]:
-        for path in found["op_summary"]:
-            table = _read(path, _NAME, _TYPE, _DURATION)
-            for row in table.rows:
-                if row[_TYPE] in ("", "N/A") or row[_DURATION] in ("", "N/A"):
-                    continue
-                entry = totals.setdefault((row[_TYPE], row[_NAME]), [0, 0.0])
-                entry[0] += 1
-                entry[1] += table.number(row[_DURATION])
+    summaries, statistics = (sorted(folder.glob(f"**/{kind}*.csv")) for kind in ("op_summary", "op_statistic"))
+    if summaries:
+        tasks = pd.concat([_read(path, {"op type": str, "op name": str, "task duration": float}) for path in summaries])
+        tasks.columns = ["op_type", "name", "total_us"]
+        grouped = tasks.dropna().groupby(["op_type", "name"], as_index=False)
+        table = grouped.agg(calls=("total_us", "size"), total_us=("total_us", "sum"))
     else:
-        for path in found["op_statistic"]:
-            table = _read(path, _TYPE, _COUNT, _TOTAL)
-            for row in table.rows:
-                entry = totals.setdefault((row[_TYPE], row[_TYPE]), [0, 0.0])
-                entry[0] += int(table.number(row[_COUNT]))
-                entry[1] += table.number(row[_TOTAL])
-    if not totals:
-        names = ", ".join(str(path) for paths in found.values() for path in paths) or "none of them is there"
+        read = [_read(path, {"op type": str, "count": float, "total time": float}) for path in statistics]
+        table = pd.concat([pd.DataFrame(columns=["op type", "count", "total time"]), *read])
+        table.columns = ["op_type", "calls", "total_us"]
+        table = table.assign(name=table["op_type"])
+    if table.empty:
+        names = ", ".join(map(str, summaries + statistics)) or "none of them is there"
         raise ToolError(f"{folder}: no operators in op_summary*.csv or op_statistic*.csv ({names}): export the profile again")
-    rows = [(family_of_ascend(kind), kind, name, int(calls), us) for (kind, name), (calls, us) in totals.items()]
-    return with_shares(pd.DataFrame(rows, columns=COLUMNS[:5]), "pyacl")
+    table = table.assign(family=[family_of_ascend(kind) for kind in table["op_type"]], calls=table["calls"].astype(int))
+    return with_shares(table[COLUMNS[:5]], "msprof")
 
 
 _FAMILIES = {
@@ -117,24 +97,29 @@ _FAMILIES = {
 
 def family_of_ascend(op_type: str) -> str:
     """The family of an Ascend operator type, whatever its version: BatchMatMulV3, MatMulV2, ConcatD, AddLayerNorm."""
-    plain = re.sub(r"(?:V?D)?(?:V\d+)?$", "", op_type).lower()  # the D of ConcatD, the VD of SplitVD, a version
+    plain = re.sub(r"(?:V?D|V\d+)+$", "", op_type).lower()  # the D of ConcatD, the VD of SplitVD, versions
     return next((family for family, names in _FAMILIES.items() if plain in names.split()), "Other")
 
 
-def _read(path: Path, *wanted: str) -> _Table:
-    """A CSV with the wanted columns under plain names: `Task Duration(us)` and `Task Duration` are the same."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
-    columns = [name.partition("(")[0].strip().lower().replace("_", " ") for name in rows[0]] if rows else []
-    for name in wanted:
-        if name not in columns:
-            there = ", ".join(rows[0]) if rows else "nothing"
+def _read(path: Path, wanted: dict[str, type]) -> pd.DataFrame:
+    """The wanted columns of a CSV under plain names: `Task Duration(us)` and `Task Duration` are the same."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline()
+        file.seek(0)
+        delimiter = max(",;\t", key=header.count)
+        decimal = {} if delimiter == "," else {"decimal": ","}  # a locale with decimal commas
+        try:
+            table = pd.read_csv(file, sep=delimiter, thousands="," if delimiter == "," else None, **decimal)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError) as err:
+            raise ToolError(f"{path}: cannot be read as a table ({err}): export it again") from err
+    there = ", ".join(map(str, table.columns))
+    table.columns = [str(name).partition("(")[0].strip().lower().replace("_", " ") for name in table.columns]
+    for name, kind in wanted.items():
+        if name not in table:
             raise ToolError(f"{path}: no column {name.title()!r}; it has: {there}: export it again")
-    places = {name: columns.index(name) for name in wanted}
-    complete = [row for row in rows[1:] if len(row) > max(places.values())]
-    return _Table(path, [{name: row[i].strip() for name, i in places.items()} for row in complete], delimiter != ",")
+        if kind is float:
+            table[name] = pd.to_numeric(table[name], errors="coerce")
+    return table[list(wanted)]
 
 
 def main(spec: str, batch_size: int, batches: int) -> None:

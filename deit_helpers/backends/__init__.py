@@ -6,20 +6,25 @@ A new runtime is one file with a `Backend` subclass and one line in REGISTRY.
 from __future__ import annotations
 
 import importlib
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..errors import BackendError
 
 if TYPE_CHECKING:
+    from ..images import Batch
     from ..profile import OperatorProfile
 
 # name -> (class, how to get it)
 REGISTRY = {
     "onnxruntime": ("deit_helpers.backends.ort:OnnxRuntime", "pip install onnxruntime"),
+    "openvino": ("deit_helpers.backends.ov:OpenVino", "pip install 'deit-report[openvino]'"),
+    "torch": ("deit_helpers.backends.torch_:Torch", "pip install 'deit-report[export]'"),
     "pyacl": ("deit_helpers.backends.pyacl:PyAcl", "on an Ascend host: source set_env.sh of the CANN toolkit"),
 }
 
@@ -33,6 +38,19 @@ class Profiler(Protocol):
     def peak_flops_per_s(self) -> float: ...
 
 
+class Answer(NamedTuple):
+    """Logits (B, C) of a batch, and how long they took.
+
+    `latency_ms` is from the call until they were here. `interface_ms` is the execution alone where the backend can tell it
+    from its copies; else it leaves out what passed before the answer before, so that they add up where batches overlap.
+    """
+
+    batch: Batch
+    logits: np.ndarray
+    interface_ms: float
+    latency_ms: float
+
+
 class Backend(ABC):
     """One loaded model. Subclasses set what it takes and gives, and implement `_infer`.
 
@@ -40,7 +58,13 @@ class Backend(ABC):
         batch_size: None: any.
         dtype: float32 for normalised (B, 3, H, W), uint8 for crops (B, H, W, 3) that the model normalises itself.
         image_px: H and W.
+        runtime_keys: what `runtime` of the spec may say, with the type of each value.
     """
+
+    runtime_keys: ClassVar[dict[str, type]] = {}
+    # ms of the last execution alone, for a backend that can tell it from its copies
+    execution_ms: float | None = None
+    _answered_ns = 0
 
     batch_size: int | None
     classes: int
@@ -49,6 +73,12 @@ class Backend(ABC):
 
     def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
         self.model, self.precision, self.device, self.options = model, precision, device, options or {}
+        self.runtime: dict[str, Any] = self.options.get("runtime") or {}
+        name = type(self).__name__
+        for key, value in self.runtime.items():
+            if type(value) is not self.runtime_keys.get(key):
+                known = ", ".join(f"{key}: {kind.__name__}" for key, kind in self.runtime_keys.items()) or "nothing"
+                raise BackendError(f"runtime: {name} does not take {key}: {value!r}; it takes {known}")
 
     def __enter__(self) -> Backend:
         return self
@@ -71,6 +101,24 @@ class Backend(ABC):
         self.check_batch(batch)
         return self.check_logits(self._infer(batch), len(batch))
 
+    def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
+        """The answer to every batch, in order. A backend that can work on one while another is prepared overrides this.
+
+        Raises:
+            BackendError: as `infer`, naming the batch.
+        """
+        for batch in batches:
+            self.check_batch(batch.tensor)
+            called = time.perf_counter_ns()
+            logits = self._infer(batch.tensor)
+            yield self._answer(batch, logits, called, time.perf_counter_ns())
+
+    def _answer(self, batch: Batch, logits: np.ndarray, called_ns: int, returned_ns: int) -> Answer:
+        begun_ns, self._answered_ns = max(called_ns, self._answered_ns), returned_ns
+        logits = self.check_logits(logits, len(batch.tensor), batch.start)
+        interface_ms = (returned_ns - begun_ns) / 1e6 if self.execution_ms is None else self.execution_ms
+        return Answer(batch, logits, interface_ms, (returned_ns - called_ns) / 1e6)
+
     def check_batch(self, batch: np.ndarray) -> None:
         """Check a batch before it is run.
 
@@ -86,17 +134,22 @@ class Backend(ABC):
         if batch.shape[1:] != takes:
             raise BackendError(f"images of shape {batch.shape[1:]}, {self.model.name} takes {'x'.join(map(str, takes))}")
 
-    def check_logits(self, logits: np.ndarray, images: int) -> np.ndarray:
+    def check_logits(self, logits: np.ndarray, images: int, first: int = 0) -> np.ndarray:
         """Return the logits (B, C) of so many images if they can be some.
+
+        Args:
+            first: number of the batch's first image in the data set, for errors.
 
         Raises:
             BackendError: wrong shape, NaN or infinite.
         """
+        batch = f"the batch from image {first}"
         if logits.shape != (images, self.classes):
-            raise BackendError(f"{self.model.name} returned logits of shape {logits.shape}, expected {(images, self.classes)}")
+            expected = (images, self.classes)
+            raise BackendError(f"{self.model.name} returned logits of shape {logits.shape} for {batch}, expected {expected}")
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if len(bad):
-            raise BackendError(f"{self.model.name} returned NaN or infinite logits for row {bad[0]} of the batch")
+            raise BackendError(f"{self.model.name} returned NaN or infinite logits for image {first + bad[0]}, in {batch}")
         return logits
 
     @abstractmethod
@@ -105,17 +158,6 @@ class Backend(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Runtime, version, device and precision, for the report."""
-
-
-@runtime_checkable
-class Pipelined(Protocol):
-    """What a backend may also offer: to work on one batch while the next is prepared."""
-
-    asynchronous: bool
-
-    def feed(self, batch: np.ndarray) -> np.ndarray | None: ...
-
-    def drain(self) -> np.ndarray: ...
 
 
 def open_backend(
@@ -127,7 +169,7 @@ def open_backend(
         BackendError: unknown here, not installed (with the command that installs it), or the model cannot be loaded.
     """
     if name not in REGISTRY:
-        raise BackendError(f"backend {name!r} is not part of this version; it has: {', '.join(REGISTRY)}")
+        raise BackendError(f"backend {name!r}: expected one of {', '.join(REGISTRY)}")
     target, hint = REGISTRY[name]
     module, _, class_name = target.partition(":")
     try:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -32,6 +32,10 @@ _ERRORS_ONLY = 3  # onnxruntime's log severity; warnings are about its own optim
 
 
 class OnnxRuntime(Backend):
+    """A session of ONNX Runtime; `providers` of the spec come before the CPU."""
+
+    runtime_keys: ClassVar[dict[str, type]] = {"threads": int}
+
     def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
         super().__init__(model, precision, device, options)
         if precision != "fp32":
@@ -65,6 +69,7 @@ class OnnxRuntime(Backend):
 
     def _open(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
         options.log_severity_level = _ERRORS_ONLY
+        options.intra_op_num_threads = self.runtime.get("threads", 0)  # 0: one per core
         try:
             return onnxruntime.InferenceSession(self.model, options, providers=self._providers)
         except _LOAD_ERRORS as err:

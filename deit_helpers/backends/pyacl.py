@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import signal
 import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,28 @@ import numpy as np
 from ..ascend import cann
 from ..ascend.codes import acl_text
 from ..errors import BackendError
-from . import Backend
+from ..images import Batch
+from . import Answer, Backend
 
 _HUGE_FIRST = 0  # ACL_MEM_MALLOC_HUGE_FIRST
 _TO_DEVICE, _TO_HOST = 1, 2  # ACL_MEMCPY_HOST_TO_DEVICE, ACL_MEMCPY_DEVICE_TO_HOST
 _DTYPES = {0: np.float32, 1: np.float16, 4: np.uint8}  # ACL_FLOAT, ACL_FLOAT16, ACL_UINT8
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Let Ctrl-C wait till the end: between a handle's making and its being noted it would be lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 class _Buffer:
@@ -52,10 +72,13 @@ class PyAcl(Backend):
         self.asynchronous = self.options.get("execution", "sync") == "async"
         self._releases: list[tuple[str, Any, tuple[Any, ...]]] = []
         self._running: tuple[_Buffer, _Buffer] | None = None
+        self._started_ns = 0
+        self._alone_ms: list[float] = []
         self._thread = threading.get_ident()
         try:
-            self._open()
-        except BaseException:  # also Ctrl-C: nothing may stay on the device
+            with _ctrl_c_waits():
+                self._open()
+        except BaseException:  # nothing may stay on the device
             self._release(quiet=True)
             raise
 
@@ -84,12 +107,12 @@ class PyAcl(Backend):
         if counts != (1, 1):
             raise BackendError(f"{self.model}: {counts[0]} inputs and {counts[1]} outputs, expected one of each: run 03 again")
         sides = []
-        for dims, kind, size in (
+        for name, dims, kind, size in (
             # v2: under static AIPP its product is the size of the input in bytes
-            (mdl.get_input_dims_v2, mdl.get_input_data_type, mdl.get_input_size_by_index),
-            (mdl.get_output_dims, mdl.get_output_data_type, mdl.get_output_size_by_index),
+            ("get_input_dims_v2", mdl.get_input_dims_v2, mdl.get_input_data_type, mdl.get_input_size_by_index),
+            ("get_output_dims", mdl.get_output_dims, mdl.get_output_data_type, mdl.get_output_size_by_index),
         ):
-            shape = tuple(self.call(f"acl.mdl.{dims.__name__}", dims, desc, 0)["dims"])
+            shape = tuple(self.call(f"acl.mdl.{name}", dims, desc, 0)["dims"])
             code, size_bytes = kind(desc, 0), size(desc, 0)
             if code not in _DTYPES:
                 raise BackendError(f"{self.model}: a tensor of ACL data type {code}, expected float, float16 or uint8")
@@ -114,6 +137,8 @@ class PyAcl(Backend):
         Raises:
             BackendError: the code is not 0; its meaning and what to do.
         """
+        if threading.get_ident() != self._thread:
+            raise BackendError(f"{name}: {self.model.name} was opened in another thread: use it in one")
         result = function(*arguments)
         value, code = result if isinstance(result, tuple) else (None, result)
         if code:
@@ -133,41 +158,52 @@ class PyAcl(Backend):
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         if self.asynchronous:
             if self._running:
-                raise BackendError("infer in the middle of a pipeline: take its last batch with drain first")
+                raise BackendError("infer in the middle of a stream: take its last answer first")
             self._feed(batch)
+            self._wait()  # now, and not after the next batch was copied: this is the execution alone
+            self._alone_ms.append((time.perf_counter_ns() - self._started_ns) / 1e6)
+            self.execution_ms = float(np.median(self._alone_ms))
             return self._drain()
-        self._enter()
         (source, target) = self._slots[0]
         self._copy_in(source, batch)
+        start_ns = time.perf_counter_ns()
         self.call("acl.mdl.execute", acl.mdl.execute, self._model_id, source.dataset, target.dataset)
+        self.execution_ms = (time.perf_counter_ns() - start_ns) / 1e6
         return self._copy_out(target)
 
-    def feed(self, batch: np.ndarray) -> np.ndarray | None:
-        """Start one batch and return the logits of the batch before it, None for the first; `execution: async` only."""
-        self.check_batch(batch)
-        found = self._feed(batch)
-        return None if found is None else self.check_logits(found, len(batch))
+    def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
+        """With `execution: async`, the next batch is copied in and the one before copied out while the device works.
 
-    def drain(self) -> np.ndarray:
-        """The logits of the last batch that was fed."""
-        found = self._drain()
-        return self.check_logits(found, len(found))
+        When a batch was done shows only when the next one is started, so the execution alone is that of the warm-up, where
+        batches went one at a time.
+        """
+        if not self.asynchronous:
+            yield from super().stream(batches)
+            return
+        waiting: Batch | None = None
+        for batch in batches:
+            self.check_batch(batch.tensor)
+            before_ns = self._started_ns
+            found = self._feed(batch.tensor)
+            if waiting is not None and found is not None:
+                yield self._answer(waiting, found, before_ns, time.perf_counter_ns())
+            waiting = batch
+        if waiting is not None:
+            yield self._answer(waiting, self._drain(), self._started_ns, time.perf_counter_ns())
 
     def _feed(self, batch: np.ndarray) -> np.ndarray | None:
-        self._enter()
         source, target = self._slots[0]
         self._copy_in(source, batch)  # while the device works on the other set
         self._wait()
         before, self._running = self._running, (source, target)
         arguments = (self._model_id, source.dataset, target.dataset, self._stream)
+        self._started_ns = time.perf_counter_ns()
         self.call("acl.mdl.execute_async", acl.mdl.execute_async, *arguments)
         self._slots.reverse()
         return self._copy_out(before[1]) if before else None  # while the device works on this one
 
     def _drain(self) -> np.ndarray:
-        if self._running is None:
-            raise BackendError("drain: no batch was fed")
-        self._enter()
+        assert self._running is not None
         self._wait()
         (_, target), self._running = self._running, None
         return self._copy_out(target)
@@ -175,12 +211,6 @@ class PyAcl(Backend):
     def _wait(self) -> None:
         if self._running:
             self.call("acl.rt.synchronize_stream", acl.rt.synchronize_stream, self._stream)
-
-    def _enter(self) -> None:
-        """The context belongs to a thread: take it along when another one calls."""
-        if threading.get_ident() != self._thread:
-            self.call("acl.rt.set_context", acl.rt.set_context, self._context)
-            self._thread = threading.get_ident()
 
     def _copy_in(self, buffer: _Buffer, batch: np.ndarray) -> None:
         buffer.host[:] = batch
@@ -213,16 +243,17 @@ class PyAcl(Backend):
         Args:
             quiet: an exception is on its way already; it is the one to be seen.
         """
-        failed: BackendError | None = None
-        with contextlib.suppress(BackendError):
-            self._enter()
+        failed: BaseException | None = None
+        try:
             self._wait()
-        self._running = None
+        except BaseException as err:
+            failed = err
+        self._running, self._slots = None, []  # their host memory goes now
         while self._releases:
             name, function, arguments = self._releases.pop()
             try:
                 self.call(name, function, *arguments)
-            except BackendError as err:
+            except BaseException as err:  # also a second Ctrl-C: the rest is released all the same
                 failed = failed or err
-        if failed and not quiet:
+        if failed and not (quiet and isinstance(failed, BackendError)):
             raise failed

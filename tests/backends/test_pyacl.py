@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +20,7 @@ from deit_helpers import images
 from deit_helpers.ascend import aipp
 from deit_helpers.ascend.cann import is_emulated
 from deit_helpers.ascend.codes import ACL
-from deit_helpers.backends import Pipelined, open_backend
+from deit_helpers.backends import open_backend
 from deit_helpers.errors import BackendError
 
 BATCH = 2
@@ -60,21 +61,20 @@ def test_the_logits_are_those_of_the_graph(acl: ModuleType, om: Path, mode: str)
     assert_clean(acl)
 
 
-def test_a_pipeline_gives_the_batch_before(acl: ModuleType, om: Path) -> None:
+def test_a_stream_gives_every_answer_in_order(acl: ModuleType, om: Path) -> None:
     with open_backend("pyacl", om, "fp16", 0, {"execution": "async"}) as backend:
-        assert isinstance(backend, Pipelined)
-        found = [backend.feed(batch(seed)) for seed in range(5)]
-        assert found[0] is None
-        for seed, logits in enumerate([*found[1:], backend.drain()]):
-            assert logits is not None
-            np.testing.assert_array_equal(logits, infer(static(BATCH), batch(seed)))
-        with pytest.raises(BackendError, match="no batch was fed"):
-            backend.drain()
-        backend.feed(batch())
-        with pytest.raises(BackendError, match="infer in the middle of a pipeline"):
+        given = [images.Batch(BATCH * seed, batch(seed), np.ones(BATCH, bool)) for seed in range(5)]
+        stream = backend.stream(given)
+        answers = [next(stream)]
+        with pytest.raises(BackendError, match="infer in the middle of a stream"):
             backend.infer(batch())
-        backend.drain()
-    assert acl._state.calls["mdl.execute_async"] == 6
+        answers += stream
+        for seed, answer in enumerate(answers):
+            assert answer.batch is given[seed]
+            np.testing.assert_array_equal(answer.logits, infer(static(BATCH), batch(seed)))
+            assert 0 < answer.interface_ms <= answer.latency_ms
+        assert len(answers) == 5
+    assert acl._state.calls["mdl.execute_async"] == 5
     assert_clean(acl)
 
 
@@ -131,13 +131,22 @@ def test_the_caller_owns_the_logits(acl: ModuleType, om: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_another_thread_takes_the_context_along(acl: ModuleType, om: Path, mode: str) -> None:
-    found: list[np.ndarray] = []
+def test_another_thread_is_refused_in_one_line(acl: ModuleType, om: Path, mode: str) -> None:
+    """A context belongs to a thread, and the contract wants one lock around buffers and execution."""
+    failed: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            backend.infer(batch())
+        except BackendError as err:
+            failed.append(err)
+
     with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
-        thread = threading.Thread(target=lambda: found.append(backend.infer(batch())))
+        thread = threading.Thread(target=use)
         thread.start()
         thread.join()
-        np.testing.assert_array_equal(found[0], backend.infer(batch()))
+        backend.infer(batch())
+    assert "m.om was opened in another thread: use it in one" in str(failed[0])
     assert_clean(acl)
 
 
@@ -174,6 +183,10 @@ FAULTS = [
     ("sync", "rt.malloc", 2, 207018),
     ("sync", "rt.malloc_host", 1, 200000),
     ("sync", "rt.malloc_host", 2, 200000),
+    ("sync", "create_data_buffer", 1, 0),
+    ("sync", "mdl.create_dataset", 2, 0),
+    ("sync", "mdl.create_desc", 1, 0),
+    ("sync", "mdl.add_dataset_buffer", 1, 100000),
     ("sync", "rt.memcpy", 1, 107000),
     ("sync", "rt.memcpy", 2, 507899),
     ("sync", "mdl.execute", 1, 507011),
@@ -200,8 +213,8 @@ def test_a_fault_is_one_line_and_everything_is_given_back(
     with pytest.raises(BackendError) as caught:
         use()
     said = str(caught.value)
-    assert said.startswith(f"acl.{name} on device 0 for m.om: error {code}, ")
-    assert all(part in said for part in ACL[code])
+    assert said.startswith(f"acl.{name} on device 0 for m.om: " + (f"error {code}, " if code else "gave no handle"))
+    assert not code or all(part in said for part in ACL[code])
     assert "\n" not in said
     assert_clean(acl)
 
@@ -217,6 +230,43 @@ def test_ctrl_c_gives_everything_back(acl: ModuleType, om: Path, monkeypatch: py
     assert_clean(acl)
 
 
+@pytest.mark.parametrize(
+    "name", ["rt.malloc", "rt.malloc_host", "mdl.load_from_file", "rt.create_context", "create_data_buffer"]
+)
+def test_ctrl_c_just_after_a_call_loses_no_handle(
+    acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    faults(monkeypatch, **{name: (1, -3)})
+    with pytest.raises(KeyboardInterrupt), open_backend("pyacl", om):
+        pass
+    assert_clean(acl)
+
+
+def test_a_second_ctrl_c_while_releasing_gives_the_rest_back(
+    acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults(monkeypatch, **{"rt.memcpy": (1, -2), "mdl.unload": (1, -3)})
+    with pytest.raises(KeyboardInterrupt), open_backend("pyacl", om) as backend:
+        backend.infer(batch())
+    assert_clean(acl)
+
+
+def test_the_interface_is_the_execution_without_the_copies(acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = acl.rt.memcpy
+
+    def slow(*arguments: object) -> int:
+        time.sleep(0.05)
+        return original(*arguments)
+
+    monkeypatch.setattr(acl.rt, "memcpy", slow)
+    given = [images.Batch(0, batch(), np.ones(BATCH, bool))] * 3
+    for mode in MODES:
+        with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+            backend.infer(batch())
+            for answer in backend.stream(given):
+                assert answer.interface_ms < answer.latency_ms - 40, mode
+
+
 def test_a_failing_release_does_not_keep_the_rest(acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faults(monkeypatch, **{"mdl.unload": (1, 145003)})
     with pytest.raises(BackendError, match=r"acl\.mdl\.unload on device 0 for m\.om: error 145003"), open_backend("pyacl", om):
@@ -228,7 +278,7 @@ def test_an_om_for_another_chip_or_a_missing_one_says_what_to_do(
     acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMULATED_SOC", "Ascend910B3")
-    with pytest.raises(BackendError, match="error 507008, the OM was built for another chip: run 03 again on this host"):
+    with pytest.raises(BackendError, match="error 507008, the OM was probably built for another chip: run 03 again"):
         open_backend("pyacl", om)
     assert_clean(acl)
     acl.reset()
@@ -256,6 +306,6 @@ def test_nan_from_the_device_is_refused(acl: ModuleType, tmp_path: Path) -> None
     bias = next(tensor for tensor in graph.graph.initializer if tensor.name == "head.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(10, np.nan, np.float32), bias.name))
     om = make_om(tmp_path, graph)
-    with pytest.raises(BackendError, match="NaN or infinite logits for row 0"), open_backend("pyacl", om) as backend:
+    with pytest.raises(BackendError, match="NaN or infinite logits for image 0"), open_backend("pyacl", om) as backend:
         backend.infer(batch())
     assert_clean(acl)

@@ -19,6 +19,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -42,6 +43,7 @@ class _State:
     def __init__(self) -> None:
         self.initialised = 0
         self.finalised = False
+        self.config: str | None = None
         self.handles = itertools.count(0x1000, 0x10)
         self.device_address = itertools.count(0x7F00_0000_0000, 1 << 32)
         self.devices: dict[int, int] = {}  # id -> how often set
@@ -96,18 +98,21 @@ def _faults() -> dict[str, list[int]]:
     return json.loads(os.environ.get("EMULATED_FAULTS") or "{}")
 
 
-def _call(name: str, empty: Any = None, context: bool = True):
+def _call(name: str, empty: Any = None, context: bool = True, bare: bool = False):
     """Count the calls, inject faults, and check that AscendCL is initialised and the thread has a context.
 
     Args:
         empty: what a failed call returns besides its code: None for a bare code, else the value before it.
         context: whether the call needs a current context.
+        bare: the call gives a handle without a code, 0 when it fails.
     """
 
     def wrap(function):
         @functools.wraps(function)
         def inner(*arguments: Any) -> Any:
             def failed(code: int) -> Any:
+                if bare:
+                    return 0
                 return code if empty is None else (empty, code)
 
             _state.calls[name] = _state.calls.get(name, 0) + 1
@@ -115,6 +120,10 @@ def _call(name: str, empty: Any = None, context: bool = True):
             if number == _state.calls[name]:
                 if code == -2:  # the user's Ctrl-C
                     raise KeyboardInterrupt
+                if code == -3:  # the same, just after the call
+                    result = function(*arguments)
+                    signal.raise_signal(signal.SIGINT)
+                    return result
                 return failed(code)
             if not _state.initialised or _state.finalised:
                 _broken(f"{name} outside init and finalize")
@@ -152,6 +161,10 @@ def init(config: str | None = None) -> int:
         return code
     if config is not None and not Path(config).is_file():
         return 100003
+    content = Path(config).read_text() if config else None
+    if _state.initialised and not _state.finalised and content != _state.config:
+        return 100000
+    _state.config = content
     if _state.initialised and not _state.finalised:
         _state.initialised += 1
         _broken("init twice")
@@ -161,6 +174,10 @@ def init(config: str | None = None) -> int:
 
 
 def finalize() -> int:
+    _state.calls["finalize"] = _state.calls.get("finalize", 0) + 1
+    number, code = _faults().get("finalize", (0, 0))
+    if number == _state.calls["finalize"]:
+        return code
     if _state.finalised:
         _broken("finalize twice")
         return 100037
@@ -242,8 +259,8 @@ def _destroy_context(context: int) -> int:
 
 @_call("rt.set_context", context=False)
 def _set_context(context: int) -> int:
-    if context not in _state.contexts:
-        _broken("set_context with a context that is gone")
+    if context not in _state.contexts or _state.contexts[context]["device"] not in _state.devices:
+        _broken("set_context with a context that is gone, or of a device that was reset")
         return 107017
     _state.thread.context = context
     return 0
@@ -290,7 +307,7 @@ def _synchronize_stream(stream: int) -> int:
 def _malloc(size: int, policy: int) -> tuple[int, int]:
     if size <= 0:
         return 0, 100000
-    if policy not in (0, 1, 2, 3, 4, 5):
+    if policy not in range(8):
         return 0, 100000
     address = next(_state.device_address)
     _state.device_memory[address] = np.full(size, 0xCD, np.uint8)  # uninitialised
@@ -459,12 +476,14 @@ rt = SimpleNamespace(
 # --- data ----------------------------------------------------------------------------------------------------------
 
 
+@_call("create_data_buffer", context=False, bare=True)
 def create_data_buffer(address: int, size: int) -> int:
     if (address == 0) != (size == 0) or size < 0:
         _broken("create_data_buffer with an address and no size, or the other way round")
     return _new(_state.buffers, [address, size])
 
 
+@_call("destroy_data_buffer", context=False)
 def destroy_data_buffer(buffer: int) -> int:
     if buffer not in _state.buffers:
         _broken("destroy_data_buffer twice, or of something else")
@@ -499,7 +518,7 @@ def _open_om(content: bytes) -> dict[str, Any]:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(archive.read("graph.onnx"), options, providers=["CPUExecutionProvider"])
-    return {"facts": facts, "session": session, "context": _current()}
+    return {"facts": facts, "session": session, "context": _current(), "busy": threading.Lock()}
 
 
 @_call("mdl.load_from_file", 0)
@@ -529,6 +548,7 @@ def _unload(model: int) -> int:
     return 0
 
 
+@_call("mdl.create_desc", bare=True)
 def create_desc() -> int:
     return _new(_state.descs, None)
 
@@ -543,6 +563,7 @@ def _get_desc(desc: int, model: int) -> int:
     return 0
 
 
+@_call("mdl.destroy_desc", context=False)
 def destroy_desc(desc: int) -> int:
     if desc not in _state.descs:
         _broken("destroy_desc twice, or of something else")
@@ -569,7 +590,16 @@ def _dims(desc: int, index: int, side: str) -> tuple[dict[str, Any], int]:
 @_call("mdl.execute")
 def _execute(model: int, inputs: int, outputs: int) -> int:
     code, run, _, _ = _prepare(model, inputs, outputs, "execute")
-    return code or run()
+    if code:
+        return code
+    busy = _state.models[model]["busy"]
+    if not busy.acquire(blocking=False):
+        _broken("execute of one model in two threads at once")
+        return run()
+    try:
+        return run()
+    finally:
+        busy.release()
 
 
 @_call("mdl.execute_async")
@@ -636,12 +666,15 @@ def _prepare(model: int, inputs: int, outputs: int, how: str) -> tuple[int, Any,
             if "aipp" in facts:  # fp16, as on the chip
                 aipp = facts["aipp"]
                 low, scale = (np.asarray(aipp[key], np.float16).astype(np.float32) for key in ("min_chn", "var_reci_chn"))
-                array = ((array.astype(np.float32) - low) * scale).transpose(0, 3, 1, 2)
+                swapped = array[..., ::-1] if aipp["swap"] else array
+                array = ((swapped.astype(np.float32) - aipp["mean_chn"] - low) * scale).transpose(0, 3, 1, 2)
             name = held["session"].get_inputs()[0].name
             wanted = np.uint8 if held["session"].get_inputs()[0].type == "tensor(uint8)" else np.float32
             feeds[name] = np.ascontiguousarray(array.astype(wanted))
         results = held["session"].run(None, feeds)
         for tensor, block, result in zip(facts["outputs"], blocks["outputs"], results, strict=True):
+            if facts.get("rounds"):  # the chip computed in fp16
+                result = result.astype(np.float16)
             raw = np.ascontiguousarray(result.astype(_NUMPY[tensor["dtype"]])).view(np.uint8).reshape(-1)
             block[: len(raw)] = raw
         return 0
@@ -649,10 +682,12 @@ def _prepare(model: int, inputs: int, outputs: int, how: str) -> tuple[int, Any,
     return 0, run, touches, writes
 
 
+@_call("mdl.create_dataset", context=False, bare=True)
 def create_dataset() -> int:
     return _new(_state.datasets, [])
 
 
+@_call("mdl.add_dataset_buffer", 0, context=False)
 def add_dataset_buffer(dataset: int, buffer: int) -> tuple[int, int]:
     if dataset not in _state.datasets or buffer not in _state.buffers:
         return dataset, 100000
@@ -660,6 +695,7 @@ def add_dataset_buffer(dataset: int, buffer: int) -> tuple[int, int]:
     return dataset, 0
 
 
+@_call("mdl.destroy_dataset", context=False)
 def destroy_dataset(dataset: int) -> int:
     if dataset not in _state.datasets:
         _broken("destroy_dataset twice, or of something else")

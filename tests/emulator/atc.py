@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 
-OPSETS = {"5": (9, 13), "6": (9, 13), "7": (9, 18), "8": (9, 18), "9": (11, 18)}
+OPSETS = {"5": (9, 13), "6": (9, 13), "7": (9, 18), "8": (9, 18), "9": (9, 18)}
 PRECISION = {
     "force_fp32", "cube_fp16in_fp32out", "force_fp16", "allow_fp32_to_fp16", "must_keep_origin_dtype", "allow_mix_precision",
     "allow_mix_precision_fp16", "allow_mix_precision_bf16", "allow_fp32_to_bf16",
@@ -24,6 +24,7 @@ SOCS = {
     "Ascend310", "Ascend310P1", "Ascend310P3", "Ascend310P5", "Ascend310P7", "Ascend310B1", "Ascend310B2", "Ascend310B3",
     "Ascend310B4", "Ascend610", "Ascend910A", "Ascend910B", "Ascend910ProA", "Ascend910ProB", "Ascend910PremiumA",
     "Ascend910B1", "Ascend910B2", "Ascend910B2C", "Ascend910B3", "Ascend910B4", "Ascend910B4-1",
+    *(f"Ascend910_{n}" for n in (9362, 9372, 9381, 9382, 9391, 9392)),
 }  # fmt: skip
 FLAGS = {
     "framework", "model", "output", "mode", "input_format", "input_shape", "soc_version", "log", "precision_mode",
@@ -96,7 +97,8 @@ def check(flags: dict[str, str]) -> onnx.ModelProto:
             refuse("E10006", f"Value [{flags[name]}] for parameter [--{name}] must be 1 or 0.")
     if "precision_mode" in flags and "precision_mode_v2" in flags:
         refuse("E10047", "[--precision_mode] and [--precision_mode_v2] are mutually exclusive.")
-    if "bf" in flags.get("precision_mode", "") + flags.get("precision_mode_v2", "") and "910B" not in flags["soc_version"]:
+    bf16 = "bf" in flags.get("precision_mode", "") + flags.get("precision_mode_v2", "")
+    if bf16 and not re.search("910B|910_93|310B", flags["soc_version"]):
         refuse("E10001", f"Value [bf16] for parameter [--precision_mode] is invalid. Reason: not on {flags['soc_version']}.")
     if "optypelist_for_implmode" in flags and flags.get("op_select_implmode") not in ("high_performance", "high_precision"):
         refuse("E10001", "Value for parameter [--optypelist_for_implmode] is invalid. Reason: op_select_implmode is not set.")
@@ -146,13 +148,19 @@ def read_aipp(path: str, dims: list[int]) -> dict:
         if name.startswith("min_chn") and not 0 <= float(value) <= 255:
             refuse("E10001", f"AIPP field [{name}] takes 0 to 255, not {value}.")
     formats = ("RGB888_U8", "XRGB8888_U8", "YUV420SP_U8", "YUV400_U8")
+    modelled = "aipp_mode|related_input_rank|input_format|src_image_size_[hw]|(mean|min|var_reci)_chn_[0-3]|rbuv_swap_switch"
+    if extra := [name for name, value in fields.items() if not re.fullmatch(modelled, name) and value != "false"]:
+        refuse("E10001", f"EMULATED: AIPP fields {extra} are not modelled.")
+    if fields.get("input_format") in ("XRGB8888_U8", "YUV420SP_U8", "YUV400_U8"):
+        refuse("E10001", f"EMULATED: AIPP input_format {fields['input_format']} is not modelled.")
     if fields.get("aipp_mode") != "static" or fields.get("input_format") not in formats:
         refuse("E10001", "AIPP needs aipp_mode static and an input_format.")
     for name, side in (("src_image_size_h", dims[2]), ("src_image_size_w", dims[3])):
         if int(fields.get(name, 0)) not in (0, side):
             refuse("E10001", f"AIPP field [{name}] is {fields[name]}, the model takes {side}.")
-    defaults = {"min_chn": 0, "var_reci_chn": 1}
-    return {key: [float(fields.get(f"{key}_{i}", default)) for i in range(3)] for key, default in defaults.items()}
+    defaults = {"mean_chn": 0, "min_chn": 0, "var_reci_chn": 1}
+    found = {key: [float(fields.get(f"{key}_{i}", default)) for i in range(3)] for key, default in defaults.items()}
+    return {**found, "swap": fields.get("rbuv_swap_switch") == "true"}
 
 
 def build(flags: dict[str, str], graph: onnx.ModelProto) -> None:
@@ -169,9 +177,16 @@ def build(flags: dict[str, str], graph: onnx.ModelProto) -> None:
         facts["aipp"] = read_aipp(flags["insert_op_conf"], source["dims"])
         batch, channels, height, width = source["dims"]
         source.update(dims=[batch, height, width, channels], dtype=4)
+    if flags.get("input_fp16_nodes") == source["name"]:
+        if "aipp" in facts:
+            refuse("E10001", "[--input_fp16_nodes] names an input of [--insert_op_conf].")
+        source["dtype"] = DTYPES["FP16"]
+    precision = flags.get("precision_mode", "") + flags.get("precision_mode_v2", "")
+    facts["rounds"] = precision in ("force_fp16", "fp16")
     if "output_type" in flags:
         target["dtype"] = DTYPES[flags["output_type"]]
-    with zipfile.ZipFile(flags["output"] + ".om", "w") as archive:
+    end = "_linux_x86_64.om" if os.environ.get("EMULATED_OM_NAMES") == "long" else ".om"
+    with zipfile.ZipFile(flags["output"] + end, "w") as archive:
         archive.writestr("facts.json", json.dumps(facts))
         archive.writestr("graph.onnx", graph.SerializeToString())
 

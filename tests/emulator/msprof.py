@@ -6,6 +6,7 @@ they are made up, and every name says so.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -35,15 +36,23 @@ def main(arguments: list[str]) -> int:
     if not output.is_absolute():
         print("msprof: EMULATED: a relative output, and this program changes its directory")
         return 1
-    code = subprocess.run(shlex.split(options["application"]), cwd="/", check=False).returncode
+    report = output / "uses.jsonl"  # how often the program executed the model
+    environment = {**os.environ, "EMULATED_REPORT": str(report)}
+    code = subprocess.run(shlex.split(options["application"]), cwd="/", env=environment, check=False).returncode
     if code:
         print(f"msprof: EMULATED: the application failed with {code}")
         return code
+    uses = report.read_text()
+    if elsewhere := os.environ.get("EMULATED_REPORT"):
+        with Path(elsewhere).open("a") as file:
+            file.write(uses)
+    calls = [json.loads(line)["calls"] for line in uses.splitlines()]
+    executions = sum(count.get("mdl.execute", 0) + count.get("mdl.execute_async", 0) for count in calls)
     path, header = LAYOUTS[os.environ.get("EMULATED_CANN", "8")[0].replace("7", "8")]
     columns = header.split(",")
     rows = []
-    for number, kind in enumerate(TYPES * 3):
-        values = {"Op Name": f"EMULATED_{kind}_{number}", "OP Type": kind, "Task Duration(us)": f"{100 - 10 * (number % 8)}.5"}
+    for number, kind in enumerate(TYPES * executions):
+        values = {"Op Name": f"EMULATED_{kind}", "OP Type": kind, "Task Duration(us)": f"{100 - 10 * (number % 8)}.5"}
         rows.append(",".join(values.get(column, '"8,197,384;384"' if "Shapes" in column else "0") for column in columns))
     file = output / "PROF_000001_20250101000000000_EMULATED" / path
     file.parent.mkdir(parents=True)
