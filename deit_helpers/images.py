@@ -1,12 +1,8 @@
-"""04_preprocess: images and labels -> `dataset/images.npy` (uint8), `index.csv`, `preprocess.json`.
-
-Also what other stages need of images: which ones a spec means, a few crops, and batches of float tensors.
-"""
+"""What stages need of images: decoded and cropped as the recipe says, a few of them, and all of them in batches."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 import sys
@@ -14,24 +10,21 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from . import artifacts, freshness
 from .artifacts import Run
-from .ascend import benchmark
 from .errors import ArtifactError
-from .labels import Item, ensure_source, list_images, write_index
+from .labels import Item, list_images
 from .spec import PreprocessSpec
 from .streaming import ahead, mapped
 
-FINGERPRINT_IMAGES = 8
 MAX_ASPECT = 50  # a narrower image would grow to gigabytes when its short side is resized
 _FLOAT = np.dtype(np.float32)
-_AHEAD = 64  # images decoded ahead of the writer: bounds memory whatever the size of the data set
+AHEAD = 64  # images decoded ahead of who uses them: bounds memory whatever the size of the data set
 
 
 class Batch(NamedTuple):
@@ -45,20 +38,6 @@ class Batch(NamedTuple):
     valid: np.ndarray
     read_ms: float = 0.0
     prepare_ms: float = 0.0
-
-
-def preprocess(run: Run) -> dict[str, Any]:
-    """Stage 04: decode, resize and crop every image of the spec into the uint8 store.
-
-    Returns:
-        The content of `preprocess.json`.
-
-    Raises:
-        ArtifactError: no images, a damaged image (unless `on_bad_image: skip`), an image without a label.
-    """
-    ensure_source(run, "preprocess")
-    freshness.ensure(run, "preprocess", lambda: _preprocess(run))
-    return run.read("preprocess")
 
 
 def decode(path: Path) -> Image.Image:
@@ -80,7 +59,7 @@ def decode(path: Path) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
+def quiet_pillow() -> Iterator[None]:
     """Silence Pillow's remarks on palettes and EXIF data. Around the threads: the filters belong to the process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -129,7 +108,7 @@ def crops_at(run: Run, indices: list[int]) -> np.ndarray:
     if not run.spec.stream:
         return np.load(run.file("images"), mmap_mode="r")[indices]
     items = list_images(run)
-    with _quiet_pillow():
+    with quiet_pillow():
         return np.stack([crop(decode(items[i].path), run.spec.recipe) for i in indices])
 
 
@@ -144,7 +123,7 @@ def batches(run: Run, batch_size: int, dtype: np.dtype = _FLOAT, first: int = 0,
     """
     count = run.read("preprocess")["images"]
     stop = count if stop is None else min(stop, count)
-    with _quiet_pillow():  # here, not in the thread that decodes: the filters belong to the process
+    with quiet_pillow():  # here, not in the thread that decodes: the filters belong to the process
         yield from ahead(_batches(run, batch_size, dtype, first, stop), depth=2)
 
 
@@ -164,7 +143,7 @@ def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) 
 def _decoded(run: Run, first: int, stop: int) -> Iterator[np.ndarray]:
     """Crops `first` to `stop` of the image files, decoded ahead in constant memory."""
     recipe = run.spec.recipe
-    return mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], os.cpu_count() or 1, _AHEAD)
+    return mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], os.cpu_count() or 1, AHEAD)
 
 
 def write_npy_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
@@ -186,7 +165,7 @@ def sample_crops(run: Run, count: int) -> tuple[list[str], np.ndarray]:
     """
     items = list_images(run)
     starts = [i * len(items) // count for i in range(count)]
-    with _quiet_pillow():
+    with quiet_pillow():
         chosen = [_first_decodable(run, items[start:] + items[:start]) for start in starts]
     return [name for name, _ in chosen], np.stack([pixels for _, pixels in chosen])
 
@@ -205,64 +184,3 @@ def _first_decodable(run: Run, items: list[Item]) -> tuple[str, np.ndarray]:
 def progress(total: int) -> tqdm:
     """A bar for `total` images, shown once the work has lasted two seconds. On stdout: stderr would look like an error."""
     return tqdm(total=total, unit="image", file=sys.stdout, delay=2, mininterval=0.5, dynamic_ncols=False, ncols=88)
-
-
-def _preprocess(run: Run) -> None:
-    items, recipe = list_images(run), run.spec.recipe
-    if run.spec.stream:  # 05 decodes; here only what the images are, and the fingerprint of the first
-        kept, skipped = items, list[dict[str, str]]()
-        head = crops_at(run, list(range(min(FINGERPRINT_IMAGES, len(items)))))
-    else:
-        kept, skipped = _write_store(run, items)
-        head = read_store(run, 0, FINGERPRINT_IMAGES)
-    with artifacts.atomic(run.file("index")) as temporary:
-        write_index(temporary, kept)
-    if run.spec.bins:
-        rows = (tensors(read_store(run, i, i + 1), recipe)[0] for i in range(len(kept)))
-        benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)
-    artifacts.write_json(
-        run.file("preprocess"),
-        {
-            "images": len(kept),
-            "skipped": skipped,
-            "recipe": recipe.model_dump(mode="json"),
-            "fingerprint": hashlib.sha256(tensors(head, recipe).tobytes()).hexdigest(),
-            "fingerprint_images": len(head),
-        },
-    )
-
-
-def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str, str]]]:
-    """Write the store in order and in constant memory; its header gets the final count at the end.
-
-    Returns:
-        The images that are in it, and those that were skipped with the reason.
-    """
-    recipe = run.spec.recipe
-    kept: list[Item] = []
-    skipped: list[dict[str, str]] = []
-
-    def load(item: Item) -> np.ndarray | ArtifactError:
-        try:
-            return crop(decode(item.path), recipe)
-        except ArtifactError as err:
-            return err
-
-    with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
-        shape = (recipe.crop_px, recipe.crop_px, 3)
-        write_npy_header(file, "|u1", (len(items), *shape))
-        with _quiet_pillow(), progress(len(items)) as bar:
-            for item, pixels in zip(items, mapped(load, items, os.cpu_count() or 1, _AHEAD), strict=True):
-                bar.update()
-                if isinstance(pixels, np.ndarray):
-                    kept.append(item)
-                    file.write(pixels.tobytes())
-                elif run.spec.on_bad_image == "stop":
-                    raise pixels
-                else:
-                    skipped.append({"name": item.name, "reason": str(pixels)})
-        if not kept:
-            raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
-        file.seek(0)  # the header leaves room for any number of rows, so that its length is the same
-        write_npy_header(file, "|u1", (len(kept), *shape))
-    return kept, skipped

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from math import prod
 from typing import Any
 
 import onnx
 import pandas as pd
 
-from . import artifacts, freshness, images, infer, profile
+from . import artifacts, freshness, images, infer, profile, timing
 from .artifacts import Run
 from .ascend import msprof
-from .backends import Profiler
+from .backends import Backend, Profiler
 from .machine import machine
+from .spec import ASCEND_TOOLS
 
 PROFILED_IMAGES = 24  # at least so many images pass through the profiled session; pages say how many batches
 
@@ -51,41 +54,69 @@ def stated_peak(run: Run) -> tuple[float | None, str]:
 
 
 def _measure(run: Run) -> None:
-    size = run.size
     inference = run.read("infer")
-    batches = -(-PROFILED_IMAGES // size)
+    batches = -(-PROFILED_IMAGES // run.size)
     peak, source = stated_peak(run)
-    if run.spec.on_ascend:
-        write(run, inference, msprof.profile(run, batches), peak, source)
-        return
-    with infer.open_model(run) as backend:
-        found: profile.OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
-        if isinstance(backend, Profiler):
-            found = backend.profile(next(images.batches(run, size, backend.dtype)).tensor, batches)
-            if peak is None:
-                peak, source = backend.peak_flops_per_s(), "matrix product, measured in the same run"
-        write(run, {**inference, "runtime": backend.describe(), "machine": machine()}, found, peak, source)
+    found: profile.OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
+    pure: dict[str, Any] = {}
+    if run.spec.backend not in ASCEND_TOOLS:
+        with infer.open_model(run) as backend:
+            (batch,) = images.batches(run, run.size, backend.dtype, 0, run.size)
+            pure = pure_inference(run, backend, batch)
+            inference |= {"runtime": backend.describe(), "machine": machine()}
+            if isinstance(backend, Profiler):
+                found = backend.profile(batch.tensor, batches)
+                if peak is None:
+                    peak, source = backend.peak_flops_per_s(), "matrix product, measured in the same run"
+    if run.spec.on_ascend:  # a process of its own, once the device is free again
+        found = msprof.profile(run, batches)
+    write(run, inference, found, peak, source, pure)
 
 
-def write(run: Run, inference: dict[str, Any], found: profile.OperatorProfile | str, peak: float | None, source: str) -> None:
+def pure_inference(run: Run, backend: Backend, batch: images.Batch) -> dict[str, Any]:
+    """Time the model on one batch again and again, with nothing beside it: no images are read, no profiler runs."""
+    start = time.perf_counter()
+    backend.infer(batch.tensor)
+    cold_ms = 1000 * (time.perf_counter() - start)
+    answers = backend.stream(itertools.repeat(batch))
+    found = timing.measure(answer.interface_ms for answer in answers)
+    summary = found.summary()
+    middle, (low, high) = summary["latency_ms"]["p50"], summary["ci95_ms"]["p50"]
+    rates = {"images_per_s": 1000 * run.size / middle, "images_per_s_ci95": [1000 * run.size / high, 1000 * run.size / low]}
+    return {"cold_ms": cold_ms, **rates, **summary}
+
+
+def write(
+    run: Run,
+    inference: dict[str, Any],
+    found: profile.OperatorProfile | str,
+    peak: float | None,
+    source: str,
+    pure: dict[str, Any] | None = None,
+) -> None:
     """Write `perf.json` and `profile.csv`.
 
     Args:
         inference: the content of `infer.json`; `runtime` and `machine` are of the profiled process.
         found: the operators, or why there are none.
         peak: the device's peak in FLOP/s, where known, and `source` says from where.
+        pure: what `pure_inference` found; without it, rates are those of the call in 05.
     """
     graph, rate, runtime = run.file("static_onnx"), inference["interface_images_per_s"], inference["runtime"]
+    operators = _write_profile(run, found)
     flops = flops_per_batch(onnx.load(graph)) / run.size if graph.exists() else None
-    kept = ("images", "e2e_images_per_s", "e2e_efficiency", "latency_ms", "stages", "runtime", "machine", "imported_from")
+    # of 05 alone
+    own = ("warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "interface_batches", "interface_images_per_s")
     artifacts.write_json(
         run.file("perf"),
         {
             "batch_size": run.size,
             **{key: runtime[key] for key in ("backend", "device", "precision")},
-            **{key: inference[key] for key in kept if key in inference},
+            **{key: value for key, value in inference.items() if key not in own},
             "images_per_s": rate,
-            **_write_profile(run, found),
+            "pure": pure or None,
+            **_against_pure(inference, operators, pure),
+            **operators,
             "flops_per_image": flops,
             "peak_flops_per_s": peak,
             "peak_source": source if peak else None,
@@ -107,4 +138,15 @@ def _write_profile(run: Run, found: profile.OperatorProfile | str) -> dict[str, 
         "profiled_ms": found.batch_ms,
         "operators_ms": float(table["total_us"].sum() / found.batches / 1000),
         "profile_reason": None,
+    }
+
+
+def _against_pure(inference: dict[str, Any], operators: dict[str, Any], pure: dict[str, Any] | None) -> dict[str, Any]:
+    """What the pipeline and the profiler cost against pure inference, and the part of a batch that lies in no operator."""
+    wall_ms, sum_ms = operators["profiled_ms"], operators["operators_ms"]
+    median_ms = pure["latency_ms"]["p50"] if pure else None
+    return {
+        "e2e_of_pure": inference["e2e_images_per_s"] / pure["images_per_s"] if pure else None,
+        "profiler_overhead_percent": 100 * (wall_ms / median_ms - 1) if wall_ms and median_ms else None,
+        "residual_ms": wall_ms - sum_ms if wall_ms and sum_ms else None,
     }

@@ -43,7 +43,7 @@ STAGES = {
         ("static_onnx",), ("convert", "om", "atc_log", "aipp"),
     ),
     "preprocess": Stage(
-        "04_preprocess", "images", (*_DATA_KEYS, "bins", "stream"), ("source",),
+        "04_preprocess", "store", (*_DATA_KEYS, "bins", "stream"), ("source",),
         ("images", "index", "preprocess"), ("numpy", "pillow"), per_batch=False,
     ),
     "reference": Stage(

@@ -7,7 +7,7 @@ import numpy as np
 from . import images, labels
 from .artifacts import Run, read_json
 from .ascend.cann import is_emulated
-from .display import Banner, Cell, Facts, Gallery, Stack, Table, from_records, runtime_text
+from .display import Banner, Facts, Gallery, Stack, Table, from_records, runtime_text
 
 DEMO_NOTE = (
     "Digits, a seeded random backbone and a head fitted on other digits. These figures exercise the pipeline; "
@@ -168,57 +168,3 @@ def classes(run: Run, most: int = 20) -> Table:
     rows = [[name(r["class"]), r["images"], r["top1_percent"], name(r["mistaken_for"])] for r in worst]
     columns = ("class", "images", "Acc@1", "most often mistaken for")
     return Table(f"The {len(rows)} weakest of {len(every)} classes, bs{run.batch_size}", columns, rows, {"Acc@1": ".1f"})
-
-
-def latency(run: Run) -> Table:
-    perf = run.read("perf")
-    return from_records(
-        f"Latency of a batch of {perf['batch_size']} in ms: the model call alone, {runtime_text(perf['runtime'])}; "
-        "p99 is given from 100 samples on",
-        [perf["latency_ms"]],
-        {"n": "batches", "mean": "mean", "p50": "p50", "p90": "p90", "p99": "p99"},
-        dict.fromkeys(("mean", "p50", "p90", "p99"), ".2f"),
-    )
-
-
-def utilisation(run: Run) -> Facts:
-    perf = run.read("perf")
-    flops = perf["flops_per_image"]
-    if perf["utilisation_percent"] is not None:
-        peak: dict[str, Cell] = {
-            f"peak GFLOP/s: {perf['peak_source']}": f"{perf['peak_flops_per_s'] / 1e9:.1f}",
-            "utilisation %": f"{perf['utilisation_percent']:.1f}",
-        }
-    else:
-        peak = {"utilisation %": "not known: set peak_tflops to what the device's data sheet says for this precision"}
-    return Facts(
-        f"Utilisation, bs{perf['batch_size']}, on {runtime_text(perf['runtime'])}",
-        {
-            "GFLOP per image, counted in the graph": f"{flops / 1e9:.2f}" if flops else "no graph here: run 01 and 02",
-            "images/s, the model call alone": f"{perf['images_per_s']:.1f}",
-            "GFLOP/s of the model": f"{perf['images_per_s'] * flops / 1e9:.1f}" if flops else None,
-            **peak,
-        },
-    )
-
-
-def top_operators(run: Run, count: int = 12) -> Table | Banner:
-    import pandas as pd
-
-    perf = run.read("perf")
-    if perf["profile_reason"]:
-        return Banner("note", "Not profiled.", f"{perf['profile_reason']}.")
-    profile = pd.read_csv(run.file("profile"))
-    grouped = profile.groupby(["family", "op_type"], as_index=False).agg(
-        nodes=("name", "size"), total_us=("total_us", "sum"), share_percent=("share_percent", "sum")
-    )
-    rows = grouped.sort_values("total_us", ascending=False).head(count).assign(total_ms=lambda t: t["total_us"] / 1000)
-    whole = f" of {perf['profiled_ms']:.1f}" if perf["profiled_ms"] else ""
-    return from_records(
-        f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on "
-        f"{runtime_text(perf['runtime'])}; families are Ascend's names for the same work. {perf['operators_ms']:.1f}{whole} "
-        "ms per batch lie in operators",
-        rows.to_dict("records"),
-        {"family": "family", "op_type": "operator", "nodes": "nodes", "total_ms": "total ms", "share_percent": "share %"},
-        {"total_ms": ".1f", "share_percent": ".2f"},
-    )

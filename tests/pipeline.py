@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import draw, make_checkpoint, write_spec
 
-from deit_helpers import accuracy, artifacts, export, images, infer, perf, surgery
+from deit_helpers import accuracy, artifacts, export, infer, perf, store, surgery
 from deit_helpers.artifacts import Run
 from deit_helpers.ascend import atc
 
@@ -44,7 +44,7 @@ def run_through_05(run: Run) -> Run:
     """Stages 01, 02, 04 and 05 of one batch size."""
     export.export(run)
     surgery.optimize(run)
-    images.preprocess(run)
+    store.preprocess(run)
     infer.infer(run)
     infer.reference(run)
     return run

@@ -27,7 +27,6 @@ def run(*arguments: str) -> tuple[int, str]:
         (["params/test.yaml", "-b", "0"], "key 'batch_sizes': expected one or more different positive integers"),
         (["params/test.yaml", "-b", "-8"], "key 'batch_sizes': expected one or more different positive integers"),
         (["params/test.yaml", "-s", "expected=deit_smal"], "no row 'deit_smal'"),
-        (["params/test.yaml", "-s", "backend=openvino"], "backend: 'openvino' is not part of this version"),
         (["params/test.yaml", "--from", "06", "--to", "02"], "nothing lies between"),
         (["params/test.yaml", "--from", "9"], "no notebook '9': give a number from 01 to 07"),
         (["params/test.yaml", "-s", "run=../elsewhere"], "key 'run': expected"),

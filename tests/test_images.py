@@ -17,7 +17,7 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision import transforms
 
-from deit_helpers import artifacts, images, labels
+from deit_helpers import artifacts, images, labels, store
 from deit_helpers.artifacts import Run
 from deit_helpers.errors import ArtifactError
 from deit_helpers.spec import RECIPES
@@ -128,13 +128,13 @@ def test_what_cannot_become_a_sound_crop_is_refused(project: Path, shape: tuple[
 @pytest.mark.parametrize("recipe", ORACLES)
 def test_the_store_holds_every_image_in_order(class_folders: Path, recipe: str) -> None:
     run = open_run(class_folders, preprocess=recipe)
-    facts = images.preprocess(run)
-    store = np.load(run.file("images"))
+    facts = store.preprocess(run)
+    stored = np.load(run.file("images"))
     names = sorted(path.relative_to(class_folders).as_posix() for path in class_folders.rglob("*.jpg"))
     targets = [("apple", "berry", "cedar").index(name.split("/")[0]) for name in names]
-    tensors = images.tensors(store, run.spec.recipe)
+    tensors = images.tensors(stored, run.spec.recipe)
 
-    assert (store.dtype, store.shape) == (np.uint8, (13, 224, 224, 3))
+    assert (stored.dtype, stored.shape) == (np.uint8, (13, 224, 224, 3))
     assert index_rows(run) == [["name", "label"], *([name, str(label)] for name, label in zip(names, targets, strict=True))]
     assert (labels.read_index(run)[0], labels.read_index(run)[1].tolist()) == (names, targets)
     assert (facts["images"], facts["skipped"], facts["recipe"]["name"]) == (13, [], recipe)
@@ -148,22 +148,22 @@ def test_the_store_is_the_same_bytes_every_time(class_folders: Path) -> None:
     contents = []
     for name in ("one", "two"):
         run = open_run(class_folders, run=name)
-        images.preprocess(run)
+        store.preprocess(run)
         contents.append([run.file(file).read_bytes() for file in ("images", "index", "preprocess")])
     assert contents[0] == contents[1]
 
 
 def test_the_store_is_not_made_twice(class_folders: Path) -> None:
     run = open_run(class_folders)
-    images.preprocess(run)
+    store.preprocess(run)
     before = run.file("images").stat().st_mtime_ns
-    assert images.preprocess(run)["images"] == 13
+    assert store.preprocess(run)["images"] == 13
     assert run.file("images").stat().st_mtime_ns == before
 
 
 def test_bins_are_the_tensors_of_the_store(class_folders: Path) -> None:
     run = open_run(class_folders, bins=True)
-    images.preprocess(run)
+    store.preprocess(run)
     tensors = images.tensors(np.load(run.file("images")), run.spec.recipe)
     for name, tensor in zip(labels.read_index(run)[0], tensors, strict=True):
         path = run.folder / "dataset" / "bins" / name.replace("/", "__").replace(".jpg", ".bin")
@@ -173,7 +173,7 @@ def test_bins_are_the_tensors_of_the_store(class_folders: Path) -> None:
 
 def test_a_limit_stores_only_the_first_images(class_folders: Path) -> None:
     run = open_run(class_folders, limit=3)
-    assert (images.preprocess(run)["images"], images.preprocess(run)["fingerprint_images"]) == (3, 3)
+    assert (store.preprocess(run)["images"], store.preprocess(run)["fingerprint_images"]) == (3, 3)
     assert len(np.load(run.file("images"))) == 3
 
 
@@ -181,7 +181,7 @@ def test_a_damaged_image_stops_the_run_and_leaves_no_store(class_folders: Path) 
     damaged(class_folders / "berry" / "04.jpg", "truncated")
     run = open_run(class_folders)
     with pytest.raises(ArtifactError, match=r"pictures/berry/04\.jpg: cannot be decoded"):
-        images.preprocess(run)
+        store.preprocess(run)
     assert os.listdir(run.folder / "dataset") == []
 
 
@@ -191,14 +191,14 @@ def test_skipped_images_are_counted_and_left_out_everywhere(class_folders: Path,
     for i, name in enumerate(names):
         damaged(class_folders / name, ("truncated", "zero bytes")[i % 2])
     run = open_run(class_folders, on_bad_image="skip")
-    facts = images.preprocess(run)
-    store, (kept, _) = np.load(run.file("images")), labels.read_index(run)
+    facts = store.preprocess(run)
+    stored, (kept, _) = np.load(run.file("images")), labels.read_index(run)
 
-    assert (facts["images"], len(store), len(kept)) == (13 - count,) * 3
+    assert (facts["images"], len(stored), len(kept)) == (13 - count,) * 3
     assert [row["name"] for row in facts["skipped"]] == sorted(names)
     assert all(row["name"] in row["reason"] for row in facts["skipped"])
     assert not set(kept) & set(names)
-    for name, pixels in zip(kept, store, strict=True):
+    for name, pixels in zip(kept, stored, strict=True):
         np.testing.assert_array_equal(pixels, images.crop(images.decode(class_folders / name), run.spec.recipe))
 
 
@@ -206,7 +206,7 @@ def test_skipping_every_image_is_an_error(project: Path) -> None:
     damaged(project / "pictures" / "apple" / "1.jpg", "text")
     run = open_run(project / "pictures", on_bad_image="skip")
     with pytest.raises(ArtifactError, match="pictures: none of its 1 images can be decoded"):
-        images.preprocess(run)
+        store.preprocess(run)
     with pytest.raises(ArtifactError, match="pictures: none of its 1 images can be decoded"):
         images.sample_crops(run, 2)
 
@@ -218,14 +218,14 @@ def test_pillows_remarks_on_palettes_do_not_leak_into_the_process(project: Path)
     for i in range(1, 60):
         shutil.copy(first, first.with_name(f"{i:03d}.png"))
     before = list(warnings.filters)
-    assert images.preprocess(open_run(project / "pictures"))["images"] == 60
+    assert store.preprocess(open_run(project / "pictures"))["images"] == 60
     assert warnings.filters == before
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 8, 13, 32])
 def test_padded_rows_are_masked_and_repeat_the_last_image(class_folders: Path, batch_size: int) -> None:
     run = open_run(class_folders)
-    images.preprocess(run)
+    store.preprocess(run)
     found = list(images.batches(run, batch_size))
     plain = images.tensors(np.load(run.file("images")), RECIPES["deit"])
 

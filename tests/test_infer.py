@@ -13,12 +13,13 @@ import onnxruntime
 import pytest
 from pipeline import IMAGES, SIZES, copy_of, finished, new_run, run_through_05
 
-from deit_helpers import export, freshness, infer, surgery, timing
+from deit_helpers import export, freshness, infer, surgery
 from deit_helpers.artifacts import Run
 from deit_helpers.ascend import benchmark, dumps
 from deit_helpers.errors import ArtifactError, BackendError, SpecError
-from deit_helpers.images import preprocess, tensors
+from deit_helpers.images import tensors
 from deit_helpers.labels import read_index
+from deit_helpers.store import preprocess
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +123,6 @@ def test_with_bins_the_dumps_a_recipes_scripts_read_are_written_too(tmp_path: Pa
     run = run_through_05(new_run(tmp_path, bins=True))
     names, _ = read_index(run)
     np.testing.assert_array_equal(dumps.read(run.folder / "bs4" / "dumpOutput_device0", names), np.load(run.file("logits")))
-
-
-def test_percentiles_interpolate_and_p99_needs_a_hundred_samples() -> None:
-    found = timing.latency_ms(np.arange(1.0, 101.0)[::-1])
-    assert found == pytest.approx({"mean": 50.5, "p50": 50.5, "p90": 90.1, "p99": 99.01, "n": 100})
-    assert timing.latency_ms(np.arange(1.0, 100.0))["p99"] is None
 
 
 def test_a_graph_put_in_place_of_the_right_one_is_refused(uninferred: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper
 from pipeline import SIZES, copy_of, finished, new_run
 from torch.utils.flop_counter import FlopCounterMode
 
-from deit_helpers import figures, freshness, infer, model, perf, profile, tables
+from deit_helpers import figures, freshness, infer, model, perf, perf_tables, profile
 from deit_helpers.artifacts import Run
 from deit_helpers.backends import Backend
 from deit_helpers.errors import ArtifactError
@@ -96,9 +97,10 @@ def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
     class Plain(Backend):
         def __init__(self, *_: object) -> None:
             super().__init__(Path("m"))
+            self.batch_size, self.classes, self.image_px, self.dtype = run.size, 3, 224, np.dtype(np.float32)
 
-        def _infer(self, batch: object) -> None:  # type: ignore[override]
-            raise NotImplementedError
+        def _infer(self, batch: np.ndarray) -> np.ndarray:
+            return np.zeros((len(batch), 3), np.float32)
 
         def describe(self) -> dict[str, str]:
             return {"backend": "plain", "version": "1", "device": "none", "precision": "fp32"}
@@ -107,10 +109,15 @@ def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
     found = perf.measure(copy)
     assert (found["families"], found["profile_reason"]) == ({}, "backend onnxruntime has no profiler")
     assert (found["utilisation_percent"], found["peak_flops_per_s"]) == (None, None)
+    assert (found["profiler_overhead_percent"], found["residual_ms"]) == (None, None)
+    pure = found["pure"]
+    assert pure["images_per_s"] == pytest.approx(4000 / pure["latency_ms"]["p50"])
+    assert pure["images_per_s_ci95"][0] <= pure["images_per_s"] <= pure["images_per_s_ci95"][1]
+    assert found["e2e_of_pure"] == pytest.approx(found["e2e_images_per_s"] / pure["images_per_s"])
     assert pd.read_csv(copy.file("profile")).columns.to_list() == profile.COLUMNS
-    assert "has no profiler" in tables.top_operators(copy)._repr_html_()
+    assert "has no profiler" in perf_tables.top_operators(copy)._repr_html_()
     assert "ackend onnxruntime has no profiler" in figures.families(copy)._repr_html_()
-    assert "set peak_tflops" in tables.utilisation(copy)._repr_html_()
+    assert "set peak_tflops" in perf_tables.utilisation(copy)._repr_html_()
 
 
 def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(run: Run, tmp_path: Path) -> None:

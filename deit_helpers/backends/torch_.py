@@ -110,7 +110,7 @@ class Torch(Backend):
         if self._kind == "cuda":
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
         start = time.perf_counter()
-        with torch.profiler.profile(activities=kinds) as profiler:
+        with torch.profiler.profile(activities=kinds, acc_events=True) as profiler:
             for _ in range(iterations):
                 self._infer(batch)
         batch_ms = 1000 * (time.perf_counter() - start) / iterations

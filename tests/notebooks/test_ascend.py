@@ -27,7 +27,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("settings", "tolerance"),
-    [(("execution=async", "aipp=static", "batch_sizes=[8]"), 0.02), (("execution=sync", "batch_sizes=[1]"), 0.0)],
+    [(("execution=async", "aipp=static", "batch_sizes=[8]"), 0.02), (("execution=sync", "batch_sizes=[1]"), 1e-3)],
 )
 def test_a_whole_run_on_the_device(
     finished_project: Path, tmp_path: Path, host: Path, settings: tuple[str, ...], tolerance: float
@@ -56,8 +56,8 @@ def test_a_whole_run_on_the_device(
     assert "EMULATED_TransData" in (folder / f"bs{size}/profile.csv").read_text()
 
     uses = [json.loads(line) for line in host.read_text().splitlines()]
-    assert len(uses) == 2  # 05, and the program that 07 has msprof watch
-    assert [use["violations"] + use["leaks"] for use in uses] == [[], []]
+    assert len(uses) == 3  # 05, pure inference of 07, and the program that msprof watches
+    assert [use["violations"] + use["leaks"] for use in uses] == [[]] * len(uses)
     again = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
     assert "nothing to do" in again.stdout, again.stderr
 
@@ -65,10 +65,10 @@ def test_a_whole_run_on_the_device(
 @pytest.mark.parametrize(
     ("settings", "tolerance"),
     [
-        (("backend=benchmark",), 0.0),
+        (("backend=benchmark",), 1e-3),
         (("backend=benchmark", "aipp=static", "atc={output_type: FP16}"), 0.02),
         (("backend=ais_bench", "aipp=static"), 0.02),
-        (("backend=ais_bench",), 0.0),
+        (("backend=ais_bench",), 1e-3),
     ],
 )
 def test_a_host_with_only_the_vendors_programs(
@@ -96,7 +96,7 @@ def test_a_host_with_only_the_vendors_programs(
         (transdata,) = (row for row in csv.DictReader(file) if row["name"] == "EMULATED_TransData")
     assert int(transdata["calls"]) == json.loads((folder / "bs8/perf.json").read_text())["profiled_batches"]
     uses = [json.loads(line) for line in host.read_text().splitlines()]
-    assert [use["violations"] + use["leaks"] for use in uses] == [[], []]
+    assert [use["violations"] + use["leaks"] for use in uses] == [[]] * len(uses)
     again = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
     assert "nothing to do" in again.stdout, again.stderr
 

@@ -1,0 +1,144 @@
+"""OpenVINO and PyTorch: the logits of ONNX Runtime, in order when batches overlap, refusals that name what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+from pipeline import SIZES, copy_of, finished
+
+from deit_helpers import accuracy, freshness, images, infer, perf, profile
+from deit_helpers.artifacts import Run
+from deit_helpers.backends import Profiler, open_backend
+from deit_helpers.backends.ov import OpenVino
+from deit_helpers.errors import BackendError
+from deit_helpers.spec import RunSpec
+
+CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished(tmp_path_factory)
+
+
+def on(run: Run, folder: Path, **keys: object) -> Run:
+    copy = copy_of(run, folder)
+    spec = RunSpec.from_mapping({**run.spec.model_dump(mode="json"), **keys}, "test")
+    return Run(spec, copy.folder, copy.root, copy.batch_size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"backend": "openvino", "runtime": {"streams": 1}},
+        {"backend": "openvino", "runtime": {"streams": 2}},
+        {"backend": "openvino"},
+        {"backend": "torch", "runtime": {"device": "cpu"}},
+    ],
+    ids=["openvino-1-stream", "openvino-2-streams", "openvino-measured", "torch"],
+)
+def test_the_logits_are_those_of_onnx_runtime(run: Run, tmp_path: Path, keys: dict[str, object], size: int) -> None:
+    copy = on(run, tmp_path, **keys).at(size)
+    found = infer.infer(copy)
+    logits, expected = np.load(copy.file("logits")), np.load(run.at(size).file("logits"))
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert np.array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
+    assert found["runtime"]["backend"] == keys["backend"]
+    assert found["images_per_s_without_waiting"] >= found["e2e_images_per_s"]
+    assert 0 < found["e2e_efficiency"] <= 1.001
+
+
+@pytest.mark.skipif("BF16" not in CAPABILITIES, reason="this CPU does not compute in bf16")
+@pytest.mark.parametrize("keys", [{"backend": "openvino", "runtime": {"streams": 1}}, {"backend": "torch"}])
+def test_bf16_differs_a_little_and_says_what_it_is(run: Run, tmp_path: Path, keys: dict[str, object]) -> None:
+    copy = on(run, tmp_path, precision="bf16", **keys)
+    found = infer.infer(copy)
+    logits, expected = np.load(copy.file("logits")), np.load(run.file("logits"))
+    assert 0 < np.abs(logits - expected).max() < 0.1
+    assert found["runtime"]["precision"] == "bf16"
+    scored = accuracy.score(copy)
+    assert scored["reference"]["agreement_percent"] > 80
+
+
+def test_a_precision_the_processor_lacks_names_those_it_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_fp32(self: object, device: str, name: str) -> list[str]:
+        return ["FP32", "INT8"]
+
+    monkeypatch.setattr(openvino.Core, "get_property", only_fp32)
+    with pytest.raises(BackendError, match="does not compute in bf16 with OpenVINO; it has fp32"):
+        OpenVino(run.file("static_onnx"), "bf16")
+
+
+def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(BackendError, match=r"m\.onnx: OpenVINO cannot read it"):
+        open_backend("openvino", path)
+
+
+@pytest.mark.parametrize(
+    ("backend", "runtime", "message"),
+    [
+        ("onnxruntime", {"streams": 2}, r"OnnxRuntime does not take streams: 2; it takes threads: int"),
+        ("openvino", {"threads": "2"}, r"OpenVino does not take threads: '2'; it takes threads: int, streams: int"),
+        ("torch", {"device": "npu"}, r"device: 'npu', expected cpu or cuda"),
+    ],
+)
+def test_what_runtime_may_say_is_checked(
+    run: Run, tmp_path: Path, backend: str, runtime: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BackendError, match=message):
+        infer.open_model(on(run, tmp_path, backend=backend, runtime=runtime))
+
+
+def test_a_compiled_graph_is_cached_in_the_run_folder(run: Run, tmp_path: Path) -> None:
+    copy = on(run, tmp_path, backend="openvino", runtime={"streams": 1})
+    with infer.open_model(copy):
+        pass
+    assert list((copy.folder / "cache").iterdir())
+
+
+@pytest.mark.parametrize("keys", [{"backend": "openvino", "runtime": {"streams": 1}}, {"backend": "torch"}])
+def test_operators_find_their_families(run: Run, tmp_path: Path, keys: dict[str, object]) -> None:
+    copy = on(run, tmp_path, **keys)
+    infer.infer(copy)
+    found = perf.measure(copy)
+    with infer.open_model(copy) as backend:
+        assert isinstance(backend, Profiler)
+    shares = {name: row["share_percent"] for name, row in found["families"].items()}
+    assert shares["MatMulV2"] > 10
+    assert shares["LayerNorm"] > 0
+    assert shares["Conv2D"] > 0
+    assert sum(shares.values()) == pytest.approx(100)
+    assert found["peak_flops_per_s"] > 1e9
+    assert found["residual_ms"] is not None
+    assert freshness.problem(copy, "perf") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("aten::addmm", "MatMulV2"), ("aten::bmm", "BatchMatMulV2"), ("aten::_softmax", "SoftmaxV2"),
+        ("aten::copy_", "TransData"),
+        ("aten::native_layer_norm", "LayerNorm"), ("aten::gelu", "Gelu"), ("aten::mkldnn_convolution", "Conv2D"),
+        ("aten::add", "Elementwise"), ("aten::_scaled_dot_product_flash_attention_for_cpu", "Other"),
+        ("aten::select", "Other"),
+    ],
+)  # fmt: skip
+def test_operators_of_torch_by_name(name: str, family: str) -> None:
+    assert profile.family_of_torch(name) == family
+
+
+def test_uint8_crops_are_normalised_by_the_graph_in_openvino_too(run: Run, tmp_path: Path) -> None:
+    from deit_helpers import surgery
+
+    copy = on(run, tmp_path, backend="openvino", edits=["uint8_input"], runtime={"streams": 1})
+    surgery.optimize(copy)
+    with infer.open_model(copy) as backend:
+        assert backend.dtype == np.uint8
+        (batch,) = images.batches(copy, copy.size, backend.dtype, 0, copy.size)
+        np.testing.assert_allclose(backend.infer(batch.tensor), np.load(run.file("logits"))[: copy.size], atol=1e-4)

@@ -1,0 +1,167 @@
+"""Shards of 05: complete or absent, resumed after an interruption, made elsewhere; and the same logits with `stream`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pipeline import IMAGES, copy_of, finished
+
+from deit_helpers import artifacts, freshness, infer, labels, store
+from deit_helpers.artifacts import Run
+from deit_helpers.backends import Backend
+from deit_helpers.backends.ort import OnnxRuntime
+from deit_helpers.errors import ArtifactError, BackendError, SpecError
+from deit_helpers.spec import RunSpec
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished(tmp_path_factory)
+
+
+@pytest.fixture
+def uninferred(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A copy in which 05 will run again, in shards of one batch of four."""
+    monkeypatch.setattr(infer, "SHARD_IMAGES", 4)
+    copy = copy_of(run, tmp_path)
+    freshness.forget(copy, "infer")
+    copy.file("logits").unlink()
+    return copy
+
+
+def with_keys(run: Run, **keys: Any) -> Run:
+    values = {**run.spec.model_dump(mode="json"), **keys}
+    return Run(RunSpec.from_mapping(values, "test"), run.folder, run.root, run.batch_size)
+
+
+def failing_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseException) -> list[int]:
+    """Let the model fail at a batch; returns a list that counts the batches run."""
+    ran: list[int] = []
+    original = OnnxRuntime._infer
+
+    def fails(self: Backend, batch: np.ndarray) -> np.ndarray:
+        if len(ran) == batches:
+            raise error
+        ran.append(len(batch))
+        return original(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OnnxRuntime, "_infer", fails)
+    return ran
+
+
+def test_an_interrupted_run_goes_on_where_it_was(uninferred: Run, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infer, "WARMUP_BATCHES", 0)
+    with monkeypatch.context() as patch:
+        failing_after(patch, 2, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            infer.infer(uninferred)
+    folder = uninferred.file("infer").parent / "shards"
+    assert [path.name for path in sorted(folder.iterdir())] == ["0000000-0000003.npz", "0000004-0000007.npz"]
+    ran = failing_after(monkeypatch, 99, AssertionError())
+    found = infer.infer(uninferred)
+    assert ran == [4, 4]  # the two that were missing; the last one is padded
+    np.testing.assert_array_equal(np.load(uninferred.file("logits")), np.load(run.file("logits")))
+    assert [(row["first"], row["stop"]) for row in found["shards"]] == [(0, 4), (4, 8), (8, 12), (12, IMAGES)]
+    assert found["batches"] == 4
+    assert not folder.exists()
+
+
+def test_shards_of_another_data_set_or_model_are_not_taken(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infer, "WARMUP_BATCHES", 0)
+    infer.infer(with_keys(uninferred, runtime={"threads": 1}))
+    freshness.forget(uninferred, "infer")
+    first = infer.shards(uninferred, IMAGES)[0]
+    artifacts.write_dir(first.path.parent)
+    with first.path.open("wb") as file:
+        np.savez(file, logits=np.zeros((4, 3), np.float32), spans=np.zeros((1, 7)), facts='{"key": "another"}')
+    (first.path.parent / "0000004-0000007.npz").write_bytes(b"half of it")
+    ran = failing_after(monkeypatch, 99, AssertionError())
+    infer.infer(uninferred)
+    assert ran == [4, 4, 4, 4]
+
+
+def test_shards_made_elsewhere_complete_a_run(uninferred: Run, run: Run, tmp_path: Path) -> None:
+    here, there = with_keys(uninferred, shards=[0, 1]), tmp_path / "there"
+    with pytest.raises(ArtifactError, match=r"2 of 4 shards are in .*such as 0000008-0000011\.npz, elsewhere"):
+        infer.infer(here)
+    shutil.copytree(uninferred.folder, there)
+    other = Run(with_keys(uninferred, shards=[2, 3]).spec, there, uninferred.root, uninferred.batch_size)
+    shutil.rmtree(there / "bs4" / "shards")
+    with pytest.raises(ArtifactError, match="2 of 4 shards"):
+        infer.infer(other)
+    for path in (there / "bs4" / "shards").iterdir():
+        shutil.copy(path, uninferred.folder / "bs4" / "shards")
+    infer.infer(with_keys(uninferred, shards=[0, 0]))
+    np.testing.assert_array_equal(np.load(uninferred.file("logits")), np.load(run.file("logits")))
+
+
+def test_shards_of_two_devices_are_not_mixed(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArtifactError, match="1 of 4"):
+        infer.infer(with_keys(uninferred, shards=[0, 0]))
+    original = OnnxRuntime.describe
+    monkeypatch.setattr(OnnxRuntime, "describe", lambda self: {**original(self), "device": "another"})
+    with pytest.raises(ArtifactError, match=r"0000004-0000007\.npz: made by onnxruntime on another, the first by onnx"):
+        infer.infer(uninferred)
+
+
+def test_a_nan_names_the_image_and_nothing_is_written(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = OnnxRuntime._infer
+    calls: list[int] = []
+
+    def sick(self: OnnxRuntime, batch: np.ndarray) -> np.ndarray:
+        logits = original(self, batch)
+        calls.append(1)
+        if len(calls) == infer.WARMUP_BATCHES + 3:
+            logits[1] = np.nan
+        return logits
+
+    monkeypatch.setattr(OnnxRuntime, "_infer", sick)
+    with pytest.raises(BackendError, match="NaN or infinite logits for image 9, in the batch from image 8"):
+        infer.infer(uninferred)
+    assert not uninferred.file("logits").exists()
+    assert not uninferred.file("infer").parent.joinpath("shards", "0000008-0000011.npz").exists()
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_stream_gives_the_logits_of_the_store_without_one(run: Run, tmp_path: Path, size: int) -> None:
+    copy = with_keys(copy_of(run, tmp_path), stream=True).at(size)
+    copy.file("images").unlink()
+    store.preprocess(copy)
+    infer.infer(copy)
+    infer.reference(copy)
+    for name in ("logits", "reference"):
+        np.testing.assert_array_equal(np.load(copy.file(name)), np.load(run.at(size).file(name)))
+    assert not copy.file("images").exists()
+    assert copy.read("preprocess")["fingerprint"] == run.read("preprocess")["fingerprint"]
+    assert labels.read_index(copy)[0] == labels.read_index(run)[0]
+
+
+def test_a_damaged_image_in_a_stream_is_named_and_no_shard_holds_it(run: Run, tmp_path: Path) -> None:
+    copy = with_keys(copy_of(run, tmp_path), stream=True)
+    folder = tmp_path / "pictures"
+    shutil.copytree(run.image_folder, folder)
+    copy = with_keys(copy, images=str(folder))
+    store.preprocess(copy)
+    (folder / "b" / "10.png").write_bytes(b"not an image")
+    freshness.forget(copy, "preprocess")
+    store.preprocess(copy)
+    with pytest.raises(ArtifactError, match=r"b/10\.png: cannot be decoded"):
+        infer._infer(copy)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"stream": True, "bins": True}, "stream: false with bins"),
+        ({"stream": True, "on_bad_image": "skip"}, "stream: false with bins, on_bad_image: skip"),
+        ({"shards": [2, 1]}, "shards of the first and the last"),
+        ({"backend": "torch", "edits": ["fold_scale"]}, r"edits: \[\] for backend torch"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_named(run: Run, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        with_keys(run, **keys)

@@ -1,0 +1,100 @@
+"""Statistics of timings against independent oracles; nothing here depends on how fast this machine is."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from deit_helpers import timing
+
+RNG = np.random.default_rng(0)
+
+
+def test_percentiles_interpolate_and_p99_needs_a_hundred_samples() -> None:
+    found = timing.latency_ms(np.arange(1.0, 101.0)[::-1])
+    assert found == pytest.approx({"mean": 50.5, "p50": 50.5, "p90": 90.1, "p99": 99.01, "n": 100})
+    assert timing.latency_ms(np.arange(1.0, 100.0))["p99"] is None
+    assert timing.latency_ms([]) == {"mean": None, "p50": None, "p90": None, "p99": None, "n": 0}
+
+
+def slow_rule(samples: list[float]) -> int:
+    """The marginal standard error rule, cut by cut."""
+    cuts = range(len(samples) // 2 + 1)
+    return min(cuts, key=lambda cut: (np.var(samples[cut:]) / len(samples[cut:]), cut))
+
+
+@pytest.mark.parametrize("warm", [0, 3, 17])
+def test_warm_up_is_found(warm: int) -> None:
+    samples = [30.0 - i for i in range(warm)] + list(10 + 0.1 * RNG.standard_normal(60))
+    found = timing.warm_up(samples)
+    assert found == slow_rule(samples)
+    assert warm <= found <= warm + 8
+
+
+def test_a_steady_series_loses_little_and_at_most_half_is_ever_cut() -> None:
+    assert timing.warm_up([5.0, 5.0, 5.0]) == 0
+    rising = np.linspace(1, 100, 50)
+    assert timing.warm_up(rising) <= 25
+
+
+def test_the_interval_of_the_median_holds_it_as_often_as_it_says() -> None:
+    held = [low <= 1.0 <= high for low, high in (timing.interval(RNG.normal(1, 0.2, 61), 0.5) for _ in range(300))]
+    assert 0.92 <= np.mean(held) <= 0.99
+    few = np.array([1.0, 2.0, 3.0])
+    assert timing.interval(few, 0.9) == (1.0, 3.0)  # an end that cannot be known is that of the samples
+
+
+def test_a_measurement_ends_when_it_has_settled_and_closes_its_source() -> None:
+    closed = []
+
+    def source() -> Iterator[float]:
+        try:
+            yield from itertools.chain([90.0, 60.0, 30.0], itertools.cycle([10.0, 10.01, 9.99]))
+        finally:
+            closed.append(True)
+
+    stream = source()
+    found = timing.measure(stream, box_s=60)
+    stream.close()
+    assert closed == [True]
+    summary = found.summary()
+    assert summary["settled"]
+    assert summary["warmup_batches"] == 3
+    assert summary["warmup_ms"] == [90.0, 60.0, 30.0]
+    assert summary["latency_ms"]["p50"] == pytest.approx(10.0, abs=0.02)
+    assert summary["latency_ms"]["n"] + 3 == len(found.every_ms)
+    assert summary["ci95_ms"].keys() == {"p50", "p90"}  # too few for p99
+
+
+def test_a_measurement_that_never_settles_ends_with_its_box() -> None:
+    def source() -> Iterator[float]:
+        for i in itertools.count():
+            time.sleep(0.001)
+            yield 1.0 if i % 2 else 100.0
+
+    found = timing.measure(source(), box_s=0.2)
+    assert not found.summary()["settled"]
+    assert found.summary()["spread_percent"] > 50
+
+
+def test_two_timings_are_compared_by_an_interval() -> None:
+    base = RNG.normal(10, 0.5, 200)
+    middle, low, high = timing.ratio(base * 1.3, base)
+    assert middle == pytest.approx(1.3)
+    assert low < 1.3 < high
+    same = timing.ratio(RNG.normal(10, 0.5, 200), base)
+    assert same[1] < 1 < same[2]
+
+
+def test_the_interval_agrees_with_a_binomial_count() -> None:
+    values = np.sort(RNG.exponential(1, 101))
+    low, high = timing.interval(values, 0.5)
+    inside = scipy.stats.binom.cdf(np.searchsorted(values, high), 101, 0.5) - scipy.stats.binom.cdf(
+        np.searchsorted(values, low), 101, 0.5
+    )
+    assert 0.93 <= inside <= 0.99
