@@ -110,9 +110,11 @@ def import_(
     """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
     from . import accuracy, importer, runner
 
-    opened = artifacts.open_run(run_dir if run_dir.is_file() else _spec_of(run_dir), batch_size)
-    if batch_size not in opened.spec.batch_sizes:
-        raise SpecError(f"-b {batch_size}: the run has batch sizes {list(opened.spec.batch_sizes)}: name one of them")
+    path = run_dir if run_dir.is_file() else _spec_of(run_dir)
+    sizes = RunSpec.load(path).batch_sizes
+    if batch_size not in sizes:
+        raise SpecError(f"-b {batch_size}: the run has batch sizes {list(sizes)}: name one of them")
+    opened = artifacts.open_run(path, batch_size)
     importer.bring_in(opened, perf, dumps, prof, devices, device)
     steps = runner.plan(opened, "05" if dumps else "07", "07")
     mine = [step for step in steps if step.run.batch_size in (None, batch_size)]

@@ -43,7 +43,7 @@ def examine() -> list[Finding]:
     for name, (target, hint) in REGISTRY.items():
         try:
             importlib.import_module(target.partition(":")[0])
-        except ImportError as err:
+        except (Exception, SystemExit) as err:  # a broken installation is a row, whatever it raises
             rows.append(Finding(f"backend {name}", False, f"{err}: {hint}"))
         else:
             rows.append(Finding(f"backend {name}", True, "EMULATED" if cann.is_emulated(name) else version_of(name) or "ready"))

@@ -38,7 +38,8 @@ def read_record(run: Run, stage: str) -> dict[str, Any]:
     ):
         return {}
     outputs = record["outputs"].values()
-    return record if all(isinstance(facts, dict) and isinstance(facts.get("sha256"), str) for facts in outputs) else {}
+    sound = (isinstance(facts, dict) and {"sha256", "bytes"} <= facts.keys() for facts in outputs)
+    return record if all(sound) and {"seconds", "machine", "git_commit"} <= record.keys() else {}
 
 
 def how_to_make(run: Run, stage: str) -> str:
@@ -61,18 +62,30 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
         if problem(run, stage) is None:  # another process made it while we waited
             return False
         require(run, *(name for name in _inputs(run, stage) if name in MAKER))
+        before = path.read_bytes() if path.exists() else None
         path.unlink(missing_ok=True)
         start = time.perf_counter()
         made_from = key(run, stage)
-        make()
+        try:
+            make()
+        except BaseException:
+            if before:  # files that the failure did not touch are as good as they were
+                path.write_bytes(before)
+            raise
         _record(run, stage, made_from, round(time.perf_counter() - start, 3))
     return True
 
 
-def adopt(run: Run, stage: str, sources: list[str], device: str) -> None:
-    """Record files that were not made here but brought in from a device; they are current as long as nobody changes them."""
+def adopt(run: Run, stage: str, sources: list[str], device: str, images: bool) -> None:
+    """Record files that were not made here but brought in from a device; they are current as long as nobody changes them.
+
+    Args:
+        images: that they belong to the images of 04, and to no others.
+    """
+    belongs = {name: _input_sha256(run, name) for name in ("index", "preprocess")} if images else {}
+    origin = {"imported_from": sources, "imported_for": belongs, "machine": {"cpu": device}}
     write_dir(record_path(run, stage).parent)
-    _record(run, stage, {**key(run, stage), "imported_from": sources, "machine": {"cpu": device}}, None)
+    _record(run, stage, {**key(run, stage), **origin}, None)
 
 
 def _record(run: Run, stage: str, made_from: dict[str, Any], seconds: float | None) -> None:
@@ -112,7 +125,8 @@ def problem(run: Run, stage: str, *, strict: bool = True) -> str | None:
         if why := _damage(run.folder / name, facts):
             return why
     if record.get("imported_from"):
-        return None
+        belongs = {name: _input_sha256(run, name) for name in record.get("imported_for", ())}
+        return None if belongs == record.get("imported_for", {}) else "it was imported for other images: import it again"
     for name in _inputs(run, stage):
         if name in MAKER and (why := problem(run, MAKER[name], strict=False)):
             return f"made from {FILES[name].format(n=run.batch_size, d=run.spec.device)}, which is not current ({why})"

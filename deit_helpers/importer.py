@@ -47,5 +47,5 @@ def bring_in(
     facts = measured.write_performance(run, found, runtime, imported_from=source.name, **card)
     perf.write(run, facts, operators, *perf.stated_peak(run))
     for stage in ("infer", "perf"):
-        freshness.adopt(run, stage, [str(path) for path in (source, dumps, prof) if path], device)
+        freshness.adopt(run, stage, [str(path) for path in (source, dumps, prof) if path], device, images=dumps is not None)
     return facts

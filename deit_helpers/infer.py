@@ -8,17 +8,15 @@ interrupted run goes on where it was, and shards may be made on several machines
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from . import accuracy, artifacts, freshness, hashing, images, labels, model, timing
+from . import accuracy, artifacts, freshness, hashing, images, labels, model, shards, timing
 from .artifacts import Run
 from .ascend import benchmark, driver, dumps
 from .backends import Backend, open_backend
@@ -29,15 +27,6 @@ from .spec import ASCEND_TOOLS
 
 WARMUP_BATCHES, WARMUP_S = 3, 1.0  # warm up for so many batches, or so long, whichever ends first
 REFERENCE_BATCH = 8
-SHARD_IMAGES = 2048  # and up to the next full batch
-
-
-class Shard(NamedTuple):
-    """Images `first` to `stop` of a run, and the file that holds their logits and spans."""
-
-    first: int
-    stop: int
-    path: Path
 
 
 def infer(run: Run) -> dict[str, Any]:
@@ -75,26 +64,18 @@ def open_model(run: Run) -> Backend:
     return open_backend(spec.backend, path, spec.precision_text, spec.device, options)
 
 
-def shards(run: Run, count: int) -> list[Shard]:
-    """How the images of a run are divided: whole batches, SHARD_IMAGES or a little more."""
-    step = -(-SHARD_IMAGES // run.size) * run.size
-    spans = [(first, min(first + step, count)) for first in range(0, count, step)]
-    folder = run.file("infer").parent / "shards"
-    return [Shard(*span, folder / f"{span[0]:07d}-{span[1] - 1:07d}.npz") for span in spans]
-
-
 def _infer(run: Run) -> None:
     if run.spec.backend in ASCEND_TOOLS:
         driver.infer(run)
         return
     names, targets = labels.read_index(run)
-    every = shards(run, len(targets))
+    every = shards.of(run, len(targets))
     first, last = run.spec.shards or (0, len(every) - 1)
     key = hashing.fingerprint(freshness.key(run, "infer"))
-    missing = [shard for shard in every[first : last + 1] if _read_shard(shard, key) is None]
+    missing = [shard for shard in every[first : last + 1] if shards.read(shard, key) is None]
     if missing:
         _run_shards(run, names, targets, missing, key)
-    absent = [shard.path.name for shard in every if _read_shard(shard, key) is None]
+    absent = [shard.path.name for shard in every if shards.read(shard, key) is None]
     if absent:
         there = f"{len(every) - len(absent)} of {len(every)} shards are in {every[0].path.parent}"
         raise ArtifactError(f"{there}: make the others, such as {absent[0]}, elsewhere and copy them here, or set shards: null")
@@ -105,7 +86,7 @@ def _infer(run: Run) -> None:
         dumps.write(folder, names, np.load(run.file("logits"), mmap_mode="r"))
 
 
-def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[Shard], key: str) -> None:
+def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[shards.Shard], key: str) -> None:
     start = time.perf_counter()
     with open_model(run) as backend, images.progress(len(targets)) as bar:
         load_s = time.perf_counter() - start
@@ -120,8 +101,7 @@ def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[S
         bar.update(len(targets) - sum(shard.stop - shard.first for shard in missing))
         for shard in missing:
             logits, spans, wall_s = _stream(run, backend, shard, targets, bar)
-            with artifacts.atomic(shard.path) as temporary, temporary.open("wb") as file:
-                np.savez(file, logits=logits, spans=spans, facts=json.dumps({**facts, "key": key, "wall_s": wall_s}))
+            shards.write(shard, logits, spans, {**facts, "key": key, "wall_s": wall_s})
 
 
 def _warm_up(backend: Backend, batch: Batch) -> list[float]:
@@ -134,7 +114,9 @@ def _warm_up(backend: Backend, batch: Batch) -> list[float]:
     return times_ms
 
 
-def _stream(run: Run, backend: Backend, shard: Shard, targets: np.ndarray, bar: tqdm) -> tuple[np.ndarray, np.ndarray, float]:
+def _stream(
+    run: Run, backend: Backend, shard: shards.Shard, targets: np.ndarray, bar: tqdm
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Logits of a shard, the spans of its batches in ms in the order of timing.SPANS, and wall seconds.
 
     Reading and normalising happen in threads while the backend works; `wait` is how long the backend was kept waiting for
@@ -172,25 +154,13 @@ def _timed(source: Iterable[Batch], waits_ms: list[float]) -> Iterator[Batch]:
         start = time.perf_counter_ns()
 
 
-def _read_shard(shard: Shard, key: str) -> dict[str, Any] | None:
-    """What a shard's file holds; None when it is absent, damaged, or of another model, data set or code."""
-    try:
-        with np.load(shard.path, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
-            if facts.get("key") != key or len(file["logits"]) != shard.stop - shard.first:
-                return None
-            return {**facts, "logits": file["logits"], "spans": file["spans"]}
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-
-
-def _assemble(run: Run, every: list[Shard], key: str) -> None:
+def _assemble(run: Run, every: list[shards.Shard], key: str) -> None:
     """The shards, in order, as the files of 05."""
     spans: list[np.ndarray] = []
     facts = []
     with artifacts.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
         for shard in every:
-            found = _read_shard(shard, key)
+            found = shards.read(shard, key)
             assert found is not None, "checked before"
             if not spans:
                 images.write_npy_header(file, "<f4", (every[-1].stop, found["logits"].shape[1]))
@@ -203,7 +173,7 @@ def _assemble(run: Run, every: list[Shard], key: str) -> None:
     _write_results(run, np.concatenate(spans), facts, every)
 
 
-def _write_results(run: Run, spans: np.ndarray, facts: list[dict[str, Any]], every: list[Shard]) -> None:
+def _write_results(run: Run, spans: np.ndarray, facts: list[dict[str, Any]], every: list[shards.Shard]) -> None:
     count, batches = every[-1].stop, len(spans)
     columns = dict(zip(timing.SPANS, spans.T, strict=True))  # ms per batch
     sizes = np.full(batches, run.size)

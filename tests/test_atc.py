@@ -187,7 +187,7 @@ def test_set_env_is_sourced_where_the_environment_is_not_prepared(tmp_path: Path
     assert cann.tool("atc") == str(tools / "atc")
     script.write_text("exit 3\n")
     cann._sourced.cache_clear()
-    with pytest.raises(ToolError, match=r"set_env\.sh: sourcing it failed \(3\): repair the CANN installation"):
+    with pytest.raises(ToolError, match=r"set_env\.sh: sourcing it failed \(exit code 3\): repair the CANN installation"):
         cann.environment()
 
 

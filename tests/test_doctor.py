@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -58,3 +59,15 @@ def test_an_ascend_host_shows_its_chips_and_its_toolkit(tmp_path: Path, monkeypa
     assert found["backend pyacl"].found == "EMULATED"
     monkeypatch.setenv("EMULATED_SOC", "none")
     assert "npu-smi info failed" in rows()["Ascend chips"].found
+
+
+def test_a_broken_installation_is_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "acl.py").write_text("import sys\nsys.exit(3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "acl", raising=False)
+    monkeypatch.delitem(sys.modules, "deit_helpers.backends.pyacl", raising=False)
+    assert not rows()["backend pyacl"].ok
+    (tmp_path / "npu-smi").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "npu-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert "npu-smi: cannot be started" in rows()["Ascend chips"].found

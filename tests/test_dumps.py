@@ -68,3 +68,27 @@ def test_two_images_that_share_a_cut_name_are_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "r", ".bin", 0, ["a__1", "b__1", "c"])
     with pytest.raises(ArtifactError, match=r"c_0\.bin: would be the dump of c\.e\.JPEG and of another image"):
         dumps.read(folder, [*NAMES, "c.e.JPEG"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("b__1_1.bin", b"12345", "5 bytes are no float32"),
+        ("b__1_0.npy", b"", "cannot be read"),
+        ("b__1_0.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4' ", "cannot be read"),
+    ],
+)
+def test_a_binary_dump_that_cannot_be_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    folder = write(tmp_path / "r", ".bin", 1)
+    (folder / "b__1_1.bin").unlink()
+    (folder / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=message):
+        dumps.read(folder, NAMES)
+
+
+@pytest.mark.parametrize("values", [np.array([True] * 10), np.array(["a"] * 10), np.full(10, 1e300)])
+def test_an_array_that_holds_no_logits_is_named(tmp_path: Path, values: np.ndarray) -> None:
+    folder = write(tmp_path / "r", ".npy", 0)
+    np.save(folder / "b__1_0.npy", values)
+    with pytest.raises(ArtifactError, match=r"b__1_0\.npy: (cannot be read as logits \(it holds|NaN or infinite)"):
+        dumps.read(folder, NAMES)

@@ -227,7 +227,7 @@ def test_batch_sizes_are_made_and_recorded_apart(run: Run) -> None:
     assert make(run, *UP_TO_INFER) == []
 
 
-def test_a_stage_that_fails_leaves_no_record(run: Run) -> None:
+def test_files_that_a_failing_stage_wrote_are_refused(run: Run) -> None:
     make(run, "preprocess")
     changed = reopened(run.root, limit=2)
 
@@ -237,8 +237,19 @@ def test_a_stage_that_fails_leaves_no_record(run: Run) -> None:
 
     with pytest.raises(RuntimeError):
         freshness.ensure(changed, "preprocess", fail)
-    assert "there is no record" in refusal(changed, "images")
+    assert "images.npy was changed after it was made" in refusal(changed, "images")
     assert make(changed, "preprocess") == ["preprocess"]
+
+
+def test_a_stage_that_fails_before_it_writes_leaves_what_was_there(run: Run) -> None:
+    make(run, "preprocess")
+
+    def fail() -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        freshness.ensure(reopened(run.root, limit=2), "preprocess", fail)
+    assert freshness.problem(reopened(run.root), "preprocess") is None
 
 
 def test_forgetting_a_stage_makes_it_again(run: Run) -> None:

@@ -93,6 +93,60 @@ def test_what_is_refused_leaves_the_run_as_it_is(run: Run, tmp_path: Path, conte
     assert {path: path.read_bytes() for path in copy.folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("122.054", "122,054", "Interface is '122,054', expected a number above 0"),
+        ("122.054", "1e999", "Interface is '1e999'"),
+        ("122.054", "0", "Interface is '0'"),
+        ("122.054", "12.2054", "images/s end to end, 12.2054 of the model alone: not possible"),
+        ("122.054", "12.20.54", "Interface is '12.20.54'"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(run: Run, tmp_path: Path, old: str, new: str, message: str) -> None:
+    source = tmp_path / "perf.txt"
+    assert old in PUBLISHED[1][1]
+    source.write_text(PUBLISHED[1][1].replace(old, new))
+    with pytest.raises(ArtifactError, match=message):
+        importer.bring_in(copy_of(run, tmp_path), source, None, None)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", '{"npu_compute_time_list": [NaN], "throughput": 1}',
+    '{"npu_compute_time_list": ["1"], "throughput": 1}', '{"npu_compute_time_list": [1e400], "throughput": 1}',
+    '{"npu_compute_time_list": [-62, 186], "throughput": 129}', ""])  # fmt: skip
+def test_a_damaged_summary_is_one_line(run: Run, tmp_path: Path, content: str) -> None:
+    source = tmp_path / "x_summary.json"
+    source.write_text(content)
+    with pytest.raises(ArtifactError, match=r"x_summary\.json: ") as caught:
+        importer.bring_in(copy_of(run, tmp_path), source, None, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_dumps_of_another_number_of_classes_are_refused(run: Run, tmp_path: Path) -> None:
+    copy, folder = copy_of(run, tmp_path), tmp_path / "dumps"
+    folder.mkdir()
+    for name in read_index(run)[0]:
+        (folder / f"{name.replace('/', '__').partition('.')[0]}_1.txt").write_text("1 2 3 4 5")
+    source = tmp_path / "perf.txt"
+    source.write_text(PUBLISHED[1][1])
+    before = copy.file("logits").read_bytes()
+    with pytest.raises(ArtifactError, match="dumps of 5 values, the model has 3 classes"):
+        importer.bring_in(copy, source, folder, None)
+    assert copy.file("logits").read_bytes() == before
+
+
+def test_imported_dumps_are_of_the_images_they_were_imported_for(run: Run, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path)
+    source = tmp_path / "perf.txt"
+    source.write_text(PUBLISHED[1][1])
+    importer.bring_in(copy, source, write_dumps(copy, tmp_path / "dumps"), None)
+    assert freshness.problem(copy, "infer") is None
+    other = json.loads(freshness.record_path(copy, "preprocess").read_text())
+    other["outputs"]["dataset/index.csv"]["sha256"] = "0" * 64
+    freshness.record_path(copy, "preprocess").write_text(json.dumps(other))
+    assert freshness.problem(copy, "infer") == "it was imported for other images: import it again"
+
+
 def test_a_file_whose_name_says_another_batch_size_is_refused(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "perf_vision_batchsize_8_device_0.txt"
     source.write_text(PUBLISHED[1][1])

@@ -136,3 +136,18 @@ def test_an_empty_folder_and_an_empty_file_are_named(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_types_of_every_version_have_their_family(op_type: str, family: str) -> None:
     assert msprof.family_of_ascend(op_type) == family
+
+
+@pytest.mark.parametrize("value", ["abc", "-99.5", "inf", "1 234.5"])
+def test_a_duration_that_cannot_be_names_file_and_line(tmp_path: Path, value: str) -> None:
+    path = summary(tmp_path, *GENERATIONS["8.0"])
+    path.write_text(path.read_text().replace("30.25", value))
+    with pytest.raises(ToolError, match=rf"{path}: line 4, 'Task Duration': .* is no duration or count"):
+        msprof.read(tmp_path)
+
+
+def test_two_profiles_are_not_added_up(tmp_path: Path) -> None:
+    for name in ("PROF_1", "PROF_2"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ToolError, match="holds 2 profiles, such as PROF_1: name one of them"):
+        msprof.read(tmp_path)

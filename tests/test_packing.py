@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from deit_helpers.errors import ArtifactError
 from deit_helpers.packing import pack
+
+SPEC = "run: mini\nmodel: m\ncheckpoint: c.pth\nimages: i\n"
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     ):
         path = tmp_path / "reports" / "mini" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
+        path.write_text(SPEC if name == "spec.yaml" else name)
     return tmp_path / "reports" / "mini"
 
 
@@ -37,3 +40,15 @@ def test_a_place_that_cannot_be_written_is_named(folder: Path, tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match=r"file/x\.tar\.gz: cannot be written"):
         pack(folder, tmp_path / "file" / "x.tar.gz")
+
+
+def test_what_links_point_to_is_packed_and_what_is_no_file_is_named(folder: Path, tmp_path: Path) -> None:
+    linked = folder / "linked.npy"
+    (tmp_path / "elsewhere.npy").write_bytes(b"x")
+    linked.symlink_to(tmp_path / "elsewhere.npy")
+    with tarfile.open(pack(folder, tmp_path / "a.tar.gz")) as archive:
+        assert archive.getmember(f"{folder.name}/linked.npy").isfile()
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(ArtifactError, match="pipe: is no plain file"):
+        pack(folder, tmp_path / "b.tar.gz")
+    assert not (tmp_path / "b.tar.gz").exists()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pipeline import IMAGES, copy_of, finished
 
-from deit_helpers import artifacts, freshness, infer, labels, store
+from deit_helpers import artifacts, freshness, infer, labels, shards, store
 from deit_helpers.artifacts import Run
 from deit_helpers.backends import Backend
 from deit_helpers.backends.ort import OnnxRuntime
@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def uninferred(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A copy in which 05 will run again, in shards of one batch of four."""
-    monkeypatch.setattr(infer, "SHARD_IMAGES", 4)
+    monkeypatch.setattr(shards, "SHARD_IMAGES", 4)
     copy = copy_of(run, tmp_path)
     freshness.forget(copy, "infer")
     copy.file("logits").unlink()
@@ -74,7 +74,7 @@ def test_shards_of_another_data_set_or_model_are_not_taken(uninferred: Run, monk
     monkeypatch.setattr(infer, "WARMUP_BATCHES", 0)
     infer.infer(with_keys(uninferred, runtime={"threads": 1}))
     freshness.forget(uninferred, "infer")
-    first = infer.shards(uninferred, IMAGES)[0]
+    first = shards.of(uninferred, IMAGES)[0]
     artifacts.write_dir(first.path.parent)
     with first.path.open("wb") as file:
         np.savez(file, logits=np.zeros((4, 3), np.float32), spans=np.zeros((1, 7)), facts='{"key": "another"}')

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from ..errors import ArtifactError
 
+_MOST = 1e12  # of ms, or images per second
+
 
 class Summary(NamedTuple):
     """What the tool measured: ms of every execution (copies excluded, warm-up excluded), images per second of the model."""
@@ -26,12 +28,12 @@ def read_summary(path: Path) -> Summary:
         ArtifactError: not JSON, or a key is missing; names file and key.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        times, rate = [float(ms) for ms in values["npu_compute_time_list"]], float(values["throughput"])
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        times, rate = [ms * 1.0 for ms in values["npu_compute_time_list"]], values["throughput"] * 1.0
     except KeyError as err:
         raise ArtifactError(f"{path}: no key {err}; expected a summary of ais_bench: name its <folder>_summary.json") from err
-    except (OSError, ValueError, TypeError) as err:
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as err:
         raise ArtifactError(f"{path}: cannot be read ({err}): name the <folder>_summary.json of ais_bench") from err
-    if not times or rate <= 0:
+    if not times or not all(0 < ms < _MOST for ms in times) or not 0 < rate < _MOST:
         raise ArtifactError(f"{path}: {len(times)} executions at {rate:g} images/s: run the tool again")
     return Summary(times, rate, round(rate * sum(times) / len(times) / 1000))

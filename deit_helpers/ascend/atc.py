@@ -98,7 +98,9 @@ def _convert(run: Run) -> None:
         artifacts.write_text(run.file("aipp"), aipp.config(run.spec.recipe))
     version = cann.version()
     path = cann.tool("atc")
-    soc = run.spec.soc_version or (npu_smi.soc_version(run.spec.device) if path else None)
+    soc = run.spec.soc_version
+    if soc is None and path and "soc_version" not in run.spec.atc:
+        soc = npu_smi.soc_version(run.spec.device)
     arguments = command(model, optimize["input_name"], shape, soc, flags_of(run))
     if path is None:
         reason = NO_ATC.format(name=run.folder.name)
@@ -138,10 +140,11 @@ def _run(run: Run, arguments: list[str]) -> None:
     code, text = cann.logged(arguments, log, run.folder, cann.without_driver())
     if not om.is_file() and (other := next(om.parent.glob(named), None)):
         other.replace(om)
-    if code == 0 and SUCCESS in text and om.is_file():
+    made = om.is_file() and om.stat().st_size > 0
+    if code == 0 and SUCCESS in text and made:
         return
     errors = atc_errors(text)
-    failed = f"ATC failed (exit code {code}{'' if om.is_file() else ', no OM'}{'' if SUCCESS in text else ', no success line'})"
+    failed = f"ATC failed (exit code {code}{'' if made else ', no OM'}{'' if SUCCESS in text else ', no success line'})"
     if not errors:
         raise ToolError(f"{failed}: its log {log} names no error code; look into ~/ascend/log")
     first = errors[0]

@@ -30,6 +30,8 @@ def write_info(folder: Path, names: list[str], tensors: Iterable[np.ndarray]) ->
     stems: dict[str, str] = {}
     for name in names:
         stem = stem_of(name)
+        if len(stem.split()) != 1:
+            raise ArtifactError(f"bins: {name!r}: the tool's list is divided by spaces: rename the image, or set bins: false")
         if stem in stems:
             raise ArtifactError(f"bins: {name} and {stems[stem]} would both become {stem}.bin: rename one of the images")
         stems[stem] = name
@@ -85,8 +87,9 @@ class Performance(NamedTuple):
         return self.rates["e2e"] / self.interface_per_s
 
 
+_MOST = 1e12  # of anything a file may say
 _LABELS = {"inference": "infer(?:ence)?", "postprocess": "post(?:process)?"}  # the two variants that were observed
-_NUMBER = r"([0-9.]+(?:e[+-]?\d+)?)(?:\s*samples/s)?"
+_NUMBER = r"([0-9.,]+(?:[eE][+-]?\d+)?)(?:\s*samples/s)?"
 
 
 def read_perf(text: str, source: str) -> Performance:
@@ -102,16 +105,38 @@ def read_perf(text: str, source: str) -> Performance:
     for stage in STAGES:
         label = _LABELS.get(stage, stage)
         found = re.search(rf"^\s*\[{label}\] throughputRate: {_NUMBER}", text, re.MULTILINE)
-        if not found or float(found[1]) <= 0:
+        if not found:
             raise ArtifactError(
                 f"{source}: no line '[{stage}] throughputRate: …': name a perf_vision_batchsize_<n>_device_<d>.txt"
             )
-        rates[stage] = float(found[1])
+        rates[stage] = _positive(found[1], stage, source)
     latency = re.search(rf"\[e2e\].*latency: {_NUMBER}", text)
     interface = re.search(rf"Interface throughputRate: {_NUMBER}", text)
     if not latency or not interface:
         raise ArtifactError(f"{source}: no e2e latency or no Interface throughputRate: let the tool write the file again")
-    return Performance(rates, float(latency[1]), float(interface[1]))
+    e2e_ms, interface_per_s = _positive(latency[1], "e2e latency", source), _positive(interface[1], "Interface", source)
+    if rates["e2e"] > 1.05 * interface_per_s:
+        raise ArtifactError(
+            f"{source}: {rates['e2e']:g} images/s end to end, {interface_per_s:g} of the model alone: not possible"
+        )
+    return Performance(rates, e2e_ms, interface_per_s)
+
+
+def _positive(text: str, name: str, source: str) -> float:
+    """A number of a performance file.
+
+    Raises:
+        ArtifactError: not one finite number above zero; names file and place.
+    """
+    text = text.rstrip(",.")
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < _MOST:
+        expected = "expected a number above 0, with a decimal point"
+        raise ArtifactError(f"{source}: {name} is {text!r}, {expected}: let the tool write the file again")
+    return value
 
 
 def read_pure(text: str, source: str) -> tuple[float, float]:
@@ -120,10 +145,17 @@ def read_pure(text: str, source: str) -> tuple[float, float]:
     Raises:
         ArtifactError: no such line.
     """
-    found = re.search(rf"ave_throughputRate\s*[:=]\s*{_NUMBER}.*ave_latency\s*[:=]\s*([0-9.e+-]+?)ms", text)
+    found = re.search(rf"ave_throughputRate\s*[:=]\s*{_NUMBER}.*ave_latency\s*[:=]\s*([0-9.,eE+-]+?)ms", text)
     if not found:
         raise ArtifactError(f"{source}: no line 'ave_throughputRate = … ave_latency = …ms': name a PureInfer_perf_of_…txt")
-    return float(found[1]), float(found[2])
+    return _positive(found[1], "ave_throughputRate", source), _positive(found[2], "ave_latency", source)
+
+
+def _percent(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise ArtifactError(f"{text} %: expected 0 to 100: mend the figure")
+    return value
 
 
 class Recipe(NamedTuple):
@@ -143,15 +175,18 @@ def read_recipe(text: str, source: str) -> Recipe:
     """
     performance = {}
     for block in re.finditer(r"^\[e2e\].*(?:\n+\[.*)*", text, re.MULTILINE):
-        sizes = re.findall(r"batch(?:size_)?(\d+)", text[: block.start()])
+        sizes = re.findall(r"batch(?:size_)?(\d{1,5})(?!\d)", text[: block.start()])
         if not sizes:
             raise ArtifactError(f"{source}: performance lines without a batch size before them: name the tool's own file")
         performance[int(sizes[-1])] = read_perf(block[0], source)
     accuracies = []
-    for line in re.findall(r'\{"title".*\}', text):
-        values = {row["key"]: row["value"] for row in json.loads(line)["value"]}
-        top = [float(values[f"Top{k} accuracy"].rstrip("%")) for k in (1, 5)]
+    for line in re.findall(r'\{"title".*"Top1 accuracy".*\}', text):
+        try:
+            values = {row["key"]: row["value"] for row in json.loads(line)["value"]}
+            top = [_percent(str(values[f"Top{k} accuracy"]).rstrip("%")) for k in (1, 5)]
+        except (ValueError, KeyError, TypeError, AttributeError) as err:
+            raise ArtifactError(f"{source}: a result.json in it cannot be read ({err}): {line[:60]}…: mend the line") from err
         accuracies.append(("its result.json", top[0], top[1]))
-    for size, top1, top5 in re.findall(r"^\|\s*BS(\d+)\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)\s*\|", text, re.MULTILINE):
-        accuracies.append((f"its table, BS{size}", float(top1), float(top5)))
+    for size, top1, top5 in re.findall(r"^\|\s*BS(\d+)\s*\|\s*(\d+(?:\.\d+)?)\s*\|\s*(\d+(?:\.\d+)?)\s*\|", text, re.MULTILINE):
+        accuracies.append((f"its table, BS{size}", _percent(top1), _percent(top5)))
     return Recipe(performance, accuracies)

@@ -33,16 +33,16 @@ OPSETS = {(5, 0): (9, 13), (7, 0): (9, 18)}
 @functools.lru_cache(maxsize=4)
 def _sourced(script: Path) -> dict[str, str]:
     done = subprocess.run(
-        ["bash", "-c", '. "$0" >/dev/null && env -0', str(script)],
+        ["bash", "-c", '. "$0" >/dev/null; env -0', str(script)],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
         check=False,
     )
-    if done.returncode:
-        raise ToolError(
-            f"{script}: sourcing it failed ({done.stderr.strip() or done.returncode}): repair the CANN installation"
-        )
+    if done.returncode or "PATH=" not in done.stdout:
+        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ToolError(f"{script}: sourcing it failed ({said[0]}): repair the CANN installation")
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
 
 
@@ -88,6 +88,13 @@ def without_driver() -> dict[str, str]:
     return {"LD_LIBRARY_PATH": os.pathsep.join([str(stubs), environment().get("LD_LIBRARY_PATH", "")])}
 
 
+def _started(arguments: list[str], **how: Any) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(arguments, **how)
+    except (OSError, ValueError) as err:
+        raise ToolError(f"{arguments[0]}: cannot be started ({err}): install it again, and look at the flags it gets") from err
+
+
 def logged(arguments: list[str], log: Path, cwd: Path, variables: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a program of the vendor, its output going to a log and to stdout as it comes.
 
@@ -97,7 +104,7 @@ def logged(arguments: list[str], log: Path, cwd: Path, variables: dict[str, str]
     with artifacts.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(shlex.join(arguments) + "\n")
         how: dict[str, Any] = {"cwd": cwd, "env": {**environment(), **(variables or {})}, "text": True, "errors": "replace"}
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
+        with _started(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
             try:
                 for line in process.stdout or ():
                     file.write(line)
@@ -129,7 +136,7 @@ def check_opset(opset: int, cann: str | None) -> None:
     Raises:
         ToolError: it does not; the message says which opsets it takes.
     """
-    numbers = re.match(r"(\d+)\.(\d+)", cann or "")
+    numbers = re.match(r"(\d{1,4})\.(\d{1,4})\b", cann or "")
     if not numbers:
         return
     known = [span for first, span in OPSETS.items() if first <= (int(numbers[1]), int(numbers[2]))]

@@ -37,7 +37,7 @@ def atc_errors(log: str) -> list[AtcError]:
     """
     found = []
     for line in log.splitlines():
-        match = re.match(r"\s*(?:\[?ERROR\]?\s*)?(E[A-Z]?\d{3,5})\s*:?\s*(.+)", line)
+        match = re.search(r"(?:^|[^\w\[])(E[A-Z]?\d{3,5})\s*:\s*(.+)", line)
         if match:
             operator = re.search(r"(?:Op|Opname|optype)\s*\[([^\],]+)", match[2])
             advice = ATC.get(match[1], "look the code up in CANN's documentation, and read the plog in ~/ascend/log")

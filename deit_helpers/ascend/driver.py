@@ -5,9 +5,11 @@ Written against what is recorded of these tools and tested with stand-ins of the
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from .. import artifacts, images
 from ..artifacts import Run
-from ..errors import ToolError
+from ..errors import DeitError, ToolError
 from ..machine import machine
 from . import cann, measured, npu_smi
 
@@ -31,9 +33,7 @@ def infer(run: Run) -> None:
     count = run.read("preprocess")["images"]
     program = _program(run)
     log = run.file("tool_log")
-    # In the run folder: /tmp is often too small for 602 KB per image.
-    with tempfile.TemporaryDirectory(prefix="inputs-", dir=log.parent) as name:
-        folder = Path(name)
+    with _workplace(log.parent) as folder:
         stems = [f"{i:08d}" for i in range(count)]  # the tools cut names at dots, sort them, and drop their folders
         _write_inputs(run, folder / "inputs", stems)
         if run.spec.backend == "ais_bench":
@@ -52,12 +52,37 @@ def infer(run: Run) -> None:
         runtime = describe(run)  # before the work: a failing npu-smi must not cost its results
         code, text = cann.logged(command, log, folder)
         if code or not performance.is_file():
-            said = text.strip().splitlines()[-1]
+            said = text.strip().splitlines()[1:][-1:] or ["it printed nothing"]
             missing = "" if performance.is_file() else f", no {performance.name}"
-            raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {said}: see {log}")
+            raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {said[0]}: see {log}")
         found = measured.read_performance(run, performance)
         measured.write_logits(run, results, stems)
         measured.write_performance(run, found, runtime, images=count, machine=machine())
+
+
+@contextlib.contextmanager
+def _workplace(parent: Path) -> Iterator[Path]:
+    """A folder for inputs and results, in the run folder: /tmp is often too small for 602 KB per image.
+
+    After a failure the results stay, for hours may be in them; the inputs go.
+    """
+    artifacts.write_dir(parent)
+    folder = Path(tempfile.mkdtemp(prefix="results-", dir=parent))
+    try:
+        yield folder
+    except DeitError as err:
+        shutil.rmtree(folder / "inputs", ignore_errors=True)
+        if any(folder.iterdir()):
+            raise type(err)(f"{err}; what the tool wrote is kept in {folder}") from err
+        folder.rmdir()
+        raise
+    except OSError as err:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise artifacts.unwritable(folder, err) from err
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder)
 
 
 def pure_inference(run: Run, batches: int) -> list[str]:

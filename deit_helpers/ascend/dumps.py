@@ -5,6 +5,7 @@ The benchmark tool numbers a model's outputs from 1, ais_bench from 0; both are 
 
 from __future__ import annotations
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ def read(folder: Path, names: list[str]) -> np.ndarray:
     Raises:
         ArtifactError: no dumps at all, an image without one, files nobody asked for, or rows of different length.
     """
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder of dumps: name the one that the tool wrote, such as dumpOutput_device0")
     found = {path.name: path for path in folder.glob("*_[01].*") if path.suffix in (".txt", ".bin", ".npy")}
     if not found:
         raise ArtifactError(f"{folder}: no dumps <image>_1.txt, .bin (benchmark) or <image>_0.txt, .bin, .npy (ais_bench)")
@@ -57,13 +60,19 @@ def _row(path: Path) -> np.ndarray:
     """One image's values. Of a text file the first line counts, values separated by spaces."""
     try:
         if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False).reshape(-1)
+            values = np.asarray(np.load(path, allow_pickle=False)).reshape(-1)
+            if values.dtype.kind not in "fiu":
+                raise ValueError(f"it holds {values.dtype}")
         elif path.suffix == ".bin":
+            if path.stat().st_size % 4:
+                raise ValueError(f"{path.stat().st_size} bytes are no float32")
             values = np.fromfile(path, "<f4")
         else:
             values = np.array(path.read_text(encoding="ascii").partition("\n")[0].split(), np.float32)
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, SyntaxError, tokenize.TokenError) as err:
         raise ArtifactError(f"{path}: cannot be read as logits ({err}): let the tool write it again") from err
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     if not len(values) or not np.isfinite(values).all():
         raise ArtifactError(f"{path}: {'NaN or infinite values' if len(values) else 'empty'}: let the tool write it again")
-    return values.astype(np.float32)
+    return values

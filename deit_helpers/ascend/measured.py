@@ -26,6 +26,10 @@ def write_logits(run: Run, folder: Path, stems: list[str] | None = None) -> None
     """
     names, targets = read_index(run)
     logits = dumps.read(folder, stems or names)
+    classes = artifacts.read_json(run.file("export")).get("classes", logits.shape[1])
+    if logits.shape[1] != classes:
+        hint = "let the tool write float32 or text, and name the folder of this model"
+        raise ArtifactError(f"{folder}: dumps of {logits.shape[1]} values, the model has {classes} classes: {hint}")
     accuracy.check_labels(names, targets, logits.shape[1])
     with artifacts.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
         images.write_npy_header(file, "<f4", logits.shape)
@@ -51,18 +55,19 @@ def read_performance(run: Run, source: Path) -> Performance:
     named = re.search(r"(?:batchsize_|bs)(\d+)", source.name)
     if named and int(named[1]) != run.size:
         raise ArtifactError(f"{source}: its name says batch size {named[1]}, imported as {run.size}: correct -b")
-    if source.suffix == ".json":
+    if source.suffix.lower() == ".json":
         summary = ais_bench.read_summary(source)
         if summary.batch_size != run.size:
             raise ArtifactError(f"{source}: measured at batch size {summary.batch_size}, imported as {run.size}: correct -b")
         return Performance("ais_bench", summary.images_per_s, summary.batch_ms, dict(_UNKNOWN))
     text = _text(source)
-    if "ave_throughputRate" in text:
+    recipe_text = source.suffix.lower() == ".md"
+    if "ave_throughputRate" in text and not recipe_text:
         rate, image_ms = benchmark.read_pure(text, str(source))
         mean = {**timing.latency_ms([]), "mean": image_ms * run.size}
         return Performance("benchmark", rate, [], {**_UNKNOWN, "latency_ms": mean})
     facts: dict[str, Any] = {}
-    if source.suffix == ".md":
+    if recipe_text:
         recipe = benchmark.read_recipe(text, str(source))
         if run.size not in recipe.performance:
             sizes = ", ".join(map(str, recipe.performance)) or "none"
@@ -75,7 +80,7 @@ def read_performance(run: Run, source: Path) -> Performance:
     facts["stages"] = [{"name": n, "images_per_s": r, "seconds": found.images / r} for n, r in per_image.items()]
     facts |= {"images": found.images, "e2e_images_per_s": found.rates["e2e"], "e2e_efficiency": found.e2e_efficiency}
     facts["latency_ms"] = {**timing.latency_ms([]), "mean": 1000 * run.size / found.interface_per_s}
-    return Performance("benchmark", found.interface_per_s, [], facts, None if source.suffix == ".md" else text)
+    return Performance("benchmark", found.interface_per_s, [], facts, None if recipe_text else text)
 
 
 def write_performance(run: Run, found: Performance, runtime: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -113,6 +118,6 @@ def write_performance(run: Run, found: Performance, runtime: dict[str, Any], **m
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as err:
-        raise ArtifactError(f"{path}: cannot be read ({err.strerror}): name a perf_vision_…txt or a *_summary.json") from err
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except (OSError, ValueError) as err:
+        raise ArtifactError(f"{path}: cannot be read ({err}): name a perf_vision_…txt or a *_summary.json") from err

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from .. import images, infer
@@ -48,6 +49,8 @@ def profile(run: Run, batches: int) -> OperatorProfile | str:
                 command, cwd=run.root, env=cann.environment(), capture_output=True, text=True, errors="replace",
                 timeout=TIMEOUT_S, check=False,
             )  # fmt: skip
+        except OSError as err:
+            raise ToolError(f"{path}: cannot be started ({err.strerror}): install the toolkit again") from err
         except subprocess.TimeoutExpired as err:
             raise ToolError(f"msprof did not end within {TIMEOUT_S} s: free the device and run 07 again") from err
         if done.returncode:
@@ -65,6 +68,9 @@ def read(folder: Path) -> pd.DataFrame:
     Raises:
         ToolError: no such file, or one without a column that is needed; names the file and the column.
     """
+    profiles = sorted({path for path in folder.glob("**/PROF_*") if path.is_dir()})
+    if len(profiles) > 1:
+        raise ToolError(f"{folder}: holds {len(profiles)} profiles, such as {profiles[0].name}: name one of them")
     summaries, statistics = (sorted(folder.glob(f"**/{kind}*.csv")) for kind in ("op_summary", "op_statistic"))
     if summaries:
         tasks = pd.concat([_read(path, {"op type": str, "op name": str, "task duration": float}) for path in summaries])
@@ -76,7 +82,8 @@ def read(folder: Path) -> pd.DataFrame:
         table = pd.concat([pd.DataFrame(columns=["op type", "count", "total time"]), *read])
         table.columns = ["op_type", "calls", "total_us"]
         table = table.assign(name=table["op_type"])
-    if table.empty:
+    table = table[table["op_type"].str.lower() != "total"]
+    if table.empty or not table["total_us"].sum() > 0:
         names = ", ".join(map(str, summaries + statistics)) or "none of them is there"
         raise ToolError(f"{folder}: no operators in op_summary*.csv or op_statistic*.csv ({names}): export the profile again")
     table = table.assign(family=[family_of_ascend(kind) for kind in table["op_type"]], calls=table["calls"].astype(int))
@@ -110,7 +117,7 @@ def _read(path: Path, wanted: dict[str, type]) -> pd.DataFrame:
         decimal = {} if delimiter == "," else {"decimal": ","}  # a locale with decimal commas
         try:
             table = pd.read_csv(file, sep=delimiter, thousands="," if delimiter == "," else None, **decimal)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError) as err:
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as err:
             raise ToolError(f"{path}: cannot be read as a table ({err}): export it again") from err
     there = ", ".join(map(str, table.columns))
     table.columns = [str(name).partition("(")[0].strip().lower().replace("_", " ") for name in table.columns]
@@ -118,7 +125,12 @@ def _read(path: Path, wanted: dict[str, type]) -> pd.DataFrame:
         if name not in table:
             raise ToolError(f"{path}: no column {name.title()!r}; it has: {there}: export it again")
         if kind is float:
-            table[name] = pd.to_numeric(table[name], errors="coerce")
+            given = table[name]
+            table[name] = pd.to_numeric(given, errors="coerce")
+            wrong = given[(table[name].isna() & given.notna()) | (table[name] < 0) | np.isinf(table[name])]
+            if len(wrong):
+                row, text = wrong.index[0] + 2, wrong.iloc[0]
+                raise ToolError(f"{path}: line {row}, {name.title()!r}: {text!r} is no duration or count: export it again")
     return table[list(wanted)]
 
 

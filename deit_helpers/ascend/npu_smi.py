@@ -51,7 +51,7 @@ def parse(text: str) -> Report:
             first = int(head[1]), head[2], cells[1]
         elif first and re.fullmatch(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d", cells[1]):
             # The last pair of numbers: HBM where there is one, the plain memory on 310 and 310P.
-            used = re.findall(r"(\d+)\s*/\s*(\d+)", cells[2])
+            used = re.findall(r"(\d{1,9})\s*/\s*(\d{1,9})", cells[2])
             chips.append(Chip(*first, cells[1], *(int(number) for number in used[-1]) if used else (0, 0)))
             first = None
     return Report(found[1] if found else None, chips)
@@ -68,6 +68,8 @@ def info() -> Report | None:
         return None
     try:
         done = subprocess.run([path, "info"], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
+    except OSError as err:
+        raise ToolError(f"{path}: cannot be started ({err.strerror}): install the driver's npu-smi again") from err
     except subprocess.TimeoutExpired as err:
         raise ToolError(f"npu-smi info did not end within {TIMEOUT_S} s: the driver hangs, reboot the host") from err
     report = parse(done.stdout)

@@ -174,6 +174,6 @@ def open_backend(
     module, _, class_name = target.partition(":")
     try:
         backend_class = getattr(importlib.import_module(module), class_name)
-    except ImportError as err:
+    except (ImportError, OSError, SyntaxError) as err:  # the last two: a broken installation
         raise BackendError(f"backend {name!r} cannot be loaded ({err}); get it with: {hint}") from err
     return backend_class(model, precision, device, options)

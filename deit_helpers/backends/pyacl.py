@@ -25,6 +25,9 @@ from ..errors import BackendError
 from ..images import Batch
 from . import Answer, Backend
 
+if not hasattr(acl, "init"):
+    raise ImportError(f"{acl.__file__} is another module of that name")
+
 _HUGE_FIRST = 0  # ACL_MEM_MALLOC_HUGE_FIRST
 _TO_DEVICE, _TO_HOST = 1, 2  # ACL_MEMCPY_HOST_TO_DEVICE, ACL_MEMCPY_DEVICE_TO_HOST
 _DTYPES = {0: np.float32, 1: np.float16, 4: np.uint8}  # ACL_FLOAT, ACL_FLOAT16, ACL_UINT8
@@ -56,7 +59,7 @@ class _Buffer:
         self.host_pointer = device.call("acl.rt.malloc_host", acl.rt.malloc_host, size_bytes)
         device.at_exit("acl.rt.free_host", acl.rt.free_host, self.host_pointer)
         raw = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(self.host_pointer))
-        self.host: np.ndarray = raw.view(dtype)[: int(np.prod(shape))].reshape(shape)
+        self.host: np.ndarray = raw.view(dtype).reshape(shape)
         data = device.made("acl.create_data_buffer", acl.create_data_buffer(self.device_pointer, size_bytes))
         device.at_exit("acl.destroy_data_buffer", acl.destroy_data_buffer, data)
         self.dataset = device.made("acl.mdl.create_dataset", acl.mdl.create_dataset())
@@ -117,11 +120,9 @@ class PyAcl(Backend):
             if code not in _DTYPES:
                 raise BackendError(f"{self.model}: a tensor of ACL data type {code}, expected float, float16 or uint8")
             dtype = np.dtype(_DTYPES[code])
-            if int(np.prod(shape)) * dtype.itemsize != size_bytes:
-                found = f"{shape} {dtype}, which is {int(np.prod(shape)) * dtype.itemsize} bytes"
-                raise BackendError(
-                    f"{self.model}: AscendCL says {size_bytes} bytes for {found}: run 03 again without dynamic shapes"
-                )
+            if (bytes_of := int(np.prod(shape)) * dtype.itemsize) != size_bytes:
+                found = f"{size_bytes} bytes for {shape} {dtype}, which is {bytes_of}"
+                raise BackendError(f"{self.model}: AscendCL says {found}: run 03 again without dynamic shapes")
             sides.append((shape, dtype, size_bytes))
         takes, gives = sides
         images_last = takes[1] == np.uint8

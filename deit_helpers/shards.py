@@ -1,0 +1,48 @@
+"""Shards of 05: logits and spans of a fixed number of images, each complete or absent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import artifacts
+from .artifacts import Run
+
+SHARD_IMAGES = 2048  # and up to the next full batch
+
+
+class Shard(NamedTuple):
+    """Images `first` to `stop` of a run, and the file that holds their logits and spans."""
+
+    first: int
+    stop: int
+    path: Path
+
+
+def of(run: Run, count: int) -> list[Shard]:
+    """How the images of a run are divided: whole batches, SHARD_IMAGES or a little more."""
+    step = -(-SHARD_IMAGES // run.size) * run.size
+    spans = [(first, min(first + step, count)) for first in range(0, count, step)]
+    folder = run.file("infer").parent / "shards"
+    return [Shard(*span, folder / f"{span[0]:07d}-{span[1] - 1:07d}.npz") for span in spans]
+
+
+def write(shard: Shard, logits: np.ndarray, spans: np.ndarray, facts: dict[str, Any]) -> None:
+    """Write a shard: logits (n, C), spans of its batches in ms, and how it was made; `key` tells what it depends on."""
+    with artifacts.atomic(shard.path) as temporary, temporary.open("wb") as file:
+        np.savez(file, logits=logits, spans=spans, facts=json.dumps(facts))
+
+
+def read(shard: Shard, key: str) -> dict[str, Any] | None:
+    """What a shard's file holds; None when it is absent, damaged, or of another model, data set or code."""
+    try:
+        with np.load(shard.path, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            if facts.get("key") != key or len(file["logits"]) != shard.stop - shard.first:
+                return None
+            return {**facts, "logits": file["logits"], "spans": file["spans"]}
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
