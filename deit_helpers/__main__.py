@@ -141,11 +141,16 @@ def _spec_of(run_dir: Path) -> Path:
 
 
 @main.command()
-def doctor() -> None:
-    """What this machine can run, what is missing and how to get it."""
-    from .doctor import examine
+@click.argument("run_dir", type=click.Path(path_type=Path), required=False)
+def doctor(run_dir: Path | None) -> None:
+    """What this machine can run, what is missing and how to get it; with RUN_DIR, how fast each backend runs its graph."""
+    from .doctor import examine, fastest
 
-    for row in examine():
+    rows = examine()
+    if run_dir:
+        opened = artifacts.open_run(_spec_of(run_dir))
+        rows += fastest(opened.at(8 if 8 in opened.spec.batch_sizes else opened.spec.batch_sizes[-1]))
+    for row in rows:
         click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:52} {row.found}")
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from typing import NamedTuple
 
+import numpy as np
+
+from . import images, infer, timing
+from .artifacts import Run
 from .ascend import cann, npu_smi
 from .backends import REGISTRY
-from .errors import ToolError
+from .errors import DeitError, ToolError
 from .hashing import version_of
 from .machine import machine
 
@@ -27,13 +32,41 @@ _OPTIONAL = {
     "onnxsim": ("optimize (02)", "pip install 'deit-report[export]'"),
     "onnx-ir": ("optimize (02)", "pip install 'deit-report[export]'"),
     "scikit-learn": ("the embedded demo", "pip install 'deit-report[demo]'"),
-    "openvino": ("backend openvino, in a later version", "pip install 'deit-report[openvino]'"),
+    "openvino": ("backend openvino", "pip install 'deit-report[openvino]'"),
 }
 _TOOLS = {
     "atc": "convert (03) for Ascend: source set_env.sh of the CANN toolkit",
     "msprof": "operators of an NPU (07): source set_env.sh of the CANN toolkit",
     "npu-smi": "an Ascend device: install the NPU driver",
 }
+
+
+_PRECISIONS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16"), "torch": ("fp32", "bf16")}
+_BOX_S = 3.0  # each backend is timed for so long
+
+
+def fastest(run: Run) -> list[Finding]:
+    """Time the static graph of a run on every backend and precision of this machine; the fastest comes last."""
+    rows, rates = [], {}
+    for backend, precision in ((name, precision) for name, several in _PRECISIONS.items() for precision in several):
+        keys = {"backend": backend, "precision": precision, "runtime": {}, "providers": {}, "edits": ()}
+        mine = Run(run.spec.model_copy(update=keys), run.folder, run.root, run.batch_size)
+        what = f"{backend} {precision}, batches of {run.size}"
+        try:
+            with infer.open_model(mine) as model:
+                noise = np.random.default_rng(0).integers(0, 256, (run.size, model.image_px, model.image_px, 3), np.uint8)
+                tensor = images.prepare(noise, run.spec.recipe, model.dtype)
+                answers = model.stream(itertools.repeat(images.Batch(0, tensor, np.ones(run.size, bool))))
+                found = timing.measure((answer.interface_ms for answer in answers), _BOX_S).summary()
+        except DeitError as err:
+            rows.append(Finding(what, False, str(err)))
+            continue
+        rates[what] = 1000 * run.size / found["latency_ms"]["p50"]
+        rows.append(Finding(what, True, f"{rates[what]:.1f} images/s, the model alone"))
+    if rates:
+        best = max(rates, key=lambda what: rates[what])
+        rows.append(Finding("fastest here", True, f"{best}: {rates[best]:.1f} images/s; onnxruntime fp32 is the faithful one"))
+    return rows
 
 
 def examine() -> list[Finding]:

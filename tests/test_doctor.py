@@ -10,6 +10,7 @@ from pathlib import Path
 import ascend_host
 import onnxruntime
 import pytest
+from pipeline import finished
 
 from deit_helpers import backends, doctor
 
@@ -41,6 +42,21 @@ def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.Mo
     assert found["scikit-learn for the embedded demo"].found == "pip install 'deit-report[demo]'"
     assert "set_env.sh" in found["atc"].found
     assert "NPU driver" in found["npu-smi"].found
+
+
+def test_with_a_run_every_backend_is_timed_and_the_fastest_named(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_BOX_S", 0.05)
+    monkeypatch.setattr(doctor, "_PRECISIONS", {"onnxruntime": ("fp32", "bf16"), "torch": ("fp32",)})
+    *timed, best = doctor.fastest(finished(tmp_path_factory))
+    assert [row.what for row in timed] == [
+        f"{name}, batches of 4" for name in ("onnxruntime fp32", "onnxruntime bf16", "torch fp32")
+    ]
+    assert [row.ok for row in timed] == [True, False, True]
+    assert "fp32 only" in timed[1].found
+    rates = {row.what: float(row.found.split()[0]) for row in timed if row.ok}
+    assert best.found.startswith(f"{max(rates, key=lambda what: rates[what])}: {max(rates.values()):.1f} images/s")
 
 
 def test_a_new_backend_gets_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
