@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import resource
 import shutil
 import warnings
 from pathlib import Path
@@ -252,3 +253,18 @@ def test_a_sample_passes_over_damaged_images_only_where_they_are_skipped(class_f
     assert images.sample_crops(open_run(class_folders, on_bad_image="skip"), 2)[0] == ["apple/03.jpg", "berry/04.jpg"]
     with pytest.raises(ArtifactError, match=r"apple/00\.jpg: cannot be decoded"):
         images.sample_crops(open_run(class_folders), 2)
+
+
+def test_a_full_disk_discards_the_partial_store_in_one_line(project: Path) -> None:
+    """A limit on the size of files stands in for the disk: a real write fails half-way."""
+    for i in range(12):
+        draw(project / "pictures" / "a" / f"{i}.png", (224, 224), seed=i)
+    run = open_run(project / "pictures")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(ArtifactError, match=r"images\.npy: cannot be written \(File too large\)"):
+            store.preprocess(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(run.file("images").parent.glob("*")) == []
