@@ -48,7 +48,8 @@ def html(notebook: Path, run_folder: Path, show_code: bool = False) -> Path:
     title = next((line for cell in node.cells for line in cell.source.splitlines() if line.startswith("# ")), "# Report")[2:]
     page = html_path(notebook)
     links = [] if page.parent == run_folder else [("Report", "../index.html")]
-    resources = {"page_title": _title(title, page, run_folder), "links": links}
+    batch = f" ({page.parent.name})" if page.parent.name.startswith("bs") else ""
+    resources = {"page_title": title.partition(":")[0] + batch, "links": links}
     body, _ = _exporter(show_code).from_notebook_node(node, resources)
     artifacts.write_text(page, body)
     return page
@@ -61,14 +62,8 @@ def html_path(notebook: Path) -> Path:
 @functools.lru_cache
 def helpers_sha256() -> str:
     """Hash of every file of this package: a page is made again when the code that draws it changed."""
-    files = sorted(p for p in Path(__file__).parent.rglob("*") if p.suffix in {".py", ".j2", ".css", ".json"})
+    files = sorted(p for p in Path(__file__).parent.rglob("*") if p.suffix in {".py", ".j2", ".css", ".json", ".yaml"})
     return hashing.fingerprint({str(p.relative_to(Path(__file__).parent)): hashing.sha256(p) for p in files})
-
-
-def _title(title: str, page: Path, run_folder: Path) -> str:
-    return (
-        f"{title.partition(':')[0]} ({page.parent.name})" if page.parent.name.startswith("bs") else f"{title.partition(':')[0]}"
-    )
 
 
 def _exporter(show_code: bool):  # type: ignore[no-untyped-def]  # nbconvert has no types
