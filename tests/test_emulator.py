@@ -269,3 +269,37 @@ def test_destroying_twice_is_noticed(device: ModuleType) -> None:
         assert destroy(handle) == 0
         assert destroy(handle) == 100000
     assert len(device.violations) == 3
+
+
+def test_a_second_init_with_another_configuration_is_another_error(acl: ModuleType, tmp_path: Path) -> None:
+    config = tmp_path / "acl.json"
+    config.write_text("{}")
+    assert acl.init(str(config)) == 0
+    assert acl.init(str(config)) == 100002
+    config.write_text('{"profiler": {"switch": "on"}}')
+    assert acl.init(str(config)) == 100000
+
+
+def test_a_context_of_a_device_that_was_reset_may_not_be_set(device: ModuleType) -> None:
+    assert device.rt.reset_device(0) == 0
+    assert device.rt.set_context(device.context) == 107017
+    assert "set_context with a context that is gone, or of a device that was reset" in device.violations
+
+
+def test_one_model_in_two_threads_at_once_is_noticed(device: ModuleType, om: str) -> None:
+    model, _ = device.mdl.load_from_file(om)
+    inputs, outputs = dataset(device, SIZE)[0], dataset(device, 24)[0]
+    held = device._state.models[model]
+    with held["busy"]:  # as another thread holds it while it executes
+        assert device.mdl.execute(model, inputs, outputs) == 0
+    assert device.violations == ["execute of one model in two threads at once"]
+    assert device.mdl.execute(model, inputs, outputs) == 0
+    assert len(device.violations) == 1
+
+
+def test_buffers_that_the_engine_would_allocate_are_not_emulated_but_refused(device: ModuleType, om: str) -> None:
+    model, _ = device.mdl.load_from_file(om)
+    empty = device.mdl.create_dataset()
+    device.mdl.add_dataset_buffer(empty, device.create_data_buffer(0, 0))
+    assert device.mdl.execute(model, dataset(device, SIZE)[0], empty) == 100000
+    assert device.violations
