@@ -14,6 +14,7 @@ import numpy as np
 from . import artifacts, freshness
 from .artifacts import Run
 from .errors import SpecError, VerdictError
+from .expected import expected_row
 from .labels import read_index
 
 TOP = (1, 2, 3, 4, 5)
@@ -170,7 +171,7 @@ def _score(run: Run) -> None:
     reference_name = "ONNX Runtime fp32, exported graph"
     agreement = agreement_percent(logits, reference)
     own = {"name": "fp32 reference of this run", "source": "reference/logits.npy", "images": len(labels)}
-    expected = artifacts.expected_row(run) or {**own, **{key: reference_top[key] for key in ("top1_percent", "top5_percent")}}
+    expected = expected_row(run) or {**own, **{key: reference_top[key] for key in ("top1_percent", "top5_percent")}}
     limit = expected.pop("max_drop_points", MAX_DROP_POINTS)
     # The published figures are of all 50,000 images: on those, and on the demo's own, there is nothing left to chance.
     same_images = expected.get("images") == len(labels)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ArtifactError, SpecError
-from .spec import ExpectedRow, RunSpec, check_batch_size, nearest, read_yaml
+from .errors import ArtifactError
+from .spec import RunSpec, check_batch_size
 
 # Names of files as the helpers use them -> where they lie in the run folder. {n} is the batch size, {d} the device.
 FILES = {
@@ -146,29 +146,6 @@ def project_root() -> Path:
     """The working directory, or its parent when that is a project's `notebooks` folder (as in Jupyter)."""
     here = Path.cwd()
     return here.parent if here.name == "notebooks" and (here.parent / "params").is_dir() else here
-
-
-def expected_row(run: Run) -> dict[str, Any] | None:
-    """The row of `params/expected.yaml` that the spec names, or None. Figures measured by the demo are filled in.
-
-    Raises:
-        SpecError: no such row.
-    """
-    if run.spec.expected is None:
-        return None
-    path = run.root / "params" / "expected.yaml"
-    if not path.exists():
-        path = Path(__file__).parents[1] / "params" / "expected.yaml"
-    rows = read_yaml(path)
-    name = run.spec.expected
-    if name not in rows:
-        raise SpecError(f"expected: no row {name!r} in {path}{nearest(name, list(rows))}; rows: {', '.join(rows)}")
-    row = ExpectedRow.from_mapping(rows[name], f"{path}: {name}").model_dump(exclude_none=True)
-    if row.pop("measured_by_demo"):
-        if run.spec.checkpoint != "demo":
-            raise SpecError(f"expected: row {name!r} is measured on the demo's checkpoint, not {run.spec.checkpoint!r}")
-        row |= {key: read_json(run.file("demo")).get(key) for key in ("images", "top1_percent", "top5_percent")}
-    return row
 
 
 @contextlib.contextmanager

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 from typing import NamedTuple
 
-import numpy as np
-
-from . import images, infer, timing
+from . import infer, perf
 from .artifacts import Run
 from .ascend import cann, npu_smi
 from .backends import REGISTRY
@@ -39,8 +36,6 @@ _TOOLS = {
     "msprof": "operators of an NPU (07): source set_env.sh of the CANN toolkit",
     "npu-smi": "an Ascend device: install the NPU driver",
 }
-
-
 _PRECISIONS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16"), "torch": ("fp32", "bf16")}
 _BOX_S = 3.0  # each backend is timed for so long
 
@@ -54,14 +49,10 @@ def fastest(run: Run) -> list[Finding]:
         what = f"{backend} {precision}, batches of {run.size}"
         try:
             with infer.open_model(mine) as model:
-                noise = np.random.default_rng(0).integers(0, 256, (run.size, model.image_px, model.image_px, 3), np.uint8)
-                tensor = images.prepare(noise, run.spec.recipe, model.dtype)
-                answers = model.stream(itertools.repeat(images.Batch(0, tensor, np.ones(run.size, bool))))
-                found = timing.measure((answer.interface_ms for answer in answers), _BOX_S).summary()
+                rates[what] = perf.pure_inference(model, model.blank(run.size), _BOX_S)["images_per_s"]
         except DeitError as err:
             rows.append(Finding(what, False, str(err)))
             continue
-        rates[what] = 1000 * run.size / found["latency_ms"]["p50"]
         rows.append(Finding(what, True, f"{rates[what]:.1f} images/s, the model alone"))
     if rates:
         best = max(rates, key=lambda what: rates[what])

@@ -15,9 +15,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from .artifacts import FILES, Run, expected_row, read_json, unwritable, write_dir, write_json
+from .artifacts import FILES, Run, read_json, unwritable, write_dir, write_json
 from .ascend import cann, npu_smi
-from .errors import ArtifactError
+from .errors import ArtifactError, ToolError
+from .expected import expected_row
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256, version_of
 from .machine import git_commit, machine
 from .spec import ASCEND_TOOLS, check_batch_size
@@ -211,8 +212,9 @@ def key(run: Run, stage: str, strict: bool = True) -> dict[str, Any]:
     # A host without CANN, to which a run was copied back, has nothing to say about the OM's version.
     if stage == "convert" and run.spec.on_ascend and (toolkit := cann.version()):
         versions["CANN"] = toolkit
-        if run.spec.soc_version is None and (report := npu_smi.info()):
-            versions["chip"] = report.chips[min(run.spec.device, len(report.chips) - 1)].name
+        with contextlib.suppress(ToolError):  # without an answer the chip is not judged here
+            if run.spec.soc_version is None and (report := npu_smi.info()):
+                versions["chip"] = report.chips[min(run.spec.device, len(report.chips) - 1)].name
     # A copied folder has other file times: only the stage that reads the images asks for them.
     inputs = {name: _input_sha256(run, name) for name in _inputs(run, stage) if strict or name != "source"}
     if stage == "convert":  # files that ATC's flags name, such as keep_dtype

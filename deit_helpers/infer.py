@@ -72,13 +72,13 @@ def _infer(run: Run) -> None:
     every = shards.of(run, len(targets))
     first, last = run.spec.shards or (0, len(every) - 1)
     key = hashing.fingerprint(freshness.key(run, "infer"))
-    missing = [shard for shard in every[first : last + 1] if shards.read(shard, key) is None]
+    absent = [shard for shard in every if shards.read(shard, key) is None]
+    missing = [shard for shard in absent if shard in every[first : last + 1]]
     if missing:
         _run_shards(run, names, targets, missing, key)
-    absent = [shard.path.name for shard in every if shards.read(shard, key) is None]
-    if absent:
-        there = f"{len(every) - len(absent)} of {len(every)} shards are in {every[0].path.parent}"
-        raise ArtifactError(f"{there}: make the others, such as {absent[0]}, elsewhere and copy them here, or set shards: null")
+    if left := [shard.path.name for shard in absent if shard not in missing]:
+        there = f"{len(every) - len(left)} of {len(every)} shards are in {every[0].path.parent}"
+        raise ArtifactError(f"{there}: make the others, such as {left[0]}, elsewhere and copy them here, or set shards: null")
     _assemble(run, every, key)
     shutil.rmtree(every[0].path.parent)
     if run.spec.bins:

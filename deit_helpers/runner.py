@@ -14,6 +14,7 @@ from typing import Any
 from . import artifacts, freshness, hashing, publish, stages, tables
 from .artifacts import Run
 from .errors import ArtifactError, DeitError, SpecError
+from .expected import expected_row
 from .publish import NOTEBOOKS, html_path, page_path
 
 ALONE = frozenset({"05_infer", "07_perf"})  # they measure time: nothing runs beside them
@@ -48,7 +49,7 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
         SpecError: `first` or `last` is no notebook's number.
     """
     chosen = _between(first, last)
-    artifacts.expected_row(run)  # a wrong row would otherwise be found after hours of inference
+    expected_row(run)  # a wrong row would otherwise be found after hours of inference
     steps: list[Step] = []
     for notebook in (name for name in NOTEBOOKS if name in chosen):
         for at in publish.opened(run, notebook):

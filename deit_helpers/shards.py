@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,10 +40,10 @@ def write(shard: Shard, logits: np.ndarray, spans: np.ndarray, facts: dict[str, 
 def read(shard: Shard, key: str) -> dict[str, Any] | None:
     """What a shard's file holds; None when it is absent, damaged, or of another model, data set or code."""
     try:
-        with np.load(shard.path, allow_pickle=False) as file:
+        with shard.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
             if facts.get("key") != key or len(file["logits"]) != shard.stop - shard.first:
                 return None
             return {**facts, "logits": file["logits"], "spans": file["spans"]}
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -35,7 +35,9 @@ INEXACT_EDITS = ("pad_tokens_unmasked",)  # need allow_inexact
 ASCEND_TOOLS = ("ais_bench", "benchmark")  # the vendor's programs that can run an OM where pyACL is not to be had
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A validated, unchangeable mapping read from a file."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
     @classmethod
@@ -51,7 +53,7 @@ class _Frozen(BaseModel):
             raise SpecError("; ".join(_explain(e, source, cls) for e in err.errors())) from err
 
 
-class PreprocessSpec(_Frozen):
+class PreprocessSpec(Frozen):
     """A preprocessing recipe: resize the short side, crop the centre, scale to 0..1, subtract mean, divide by std.
 
     Sizes are pixels, `mean` and `std` are per RGB channel on the 0..1 scale.
@@ -80,25 +82,7 @@ RECIPES = {
 }
 
 
-class ExpectedRow(_Frozen):
-    """A row of `params/expected.yaml`: published figures in percent, and the number of images they were taken on."""
-
-    name: str
-    source: str
-    images: int | None = None
-    top1_percent: float | None = Field(default=None, ge=0, le=100)
-    top5_percent: float | None = Field(default=None, ge=0, le=100)
-    max_drop_points: float = Field(default=1.0, ge=0)
-    measured_by_demo: bool = False
-
-    @model_validator(mode="after")
-    def _complete(self) -> ExpectedRow:
-        if not self.measured_by_demo and (self.top1_percent is None or self.top5_percent is None):
-            raise ValueError("top1_percent and top5_percent, both, in percent")
-        return self
-
-
-class RunSpec(_Frozen):
+class RunSpec(Frozen):
     """One run. Paths are relative to the directory the command runs in; what the keys mean is in the README."""
 
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -185,7 +169,7 @@ class RunSpec(_Frozen):
     def precision_text(self) -> str:
         """The precision as a report states it: a flag of ATC that replaces it comes with its name."""
         flags = [f"{name}={value}" for name, value in self.atc.items() if name.startswith("precision_mode")]
-        return " ".join([*(flags or [self.precision])]) if self.on_ascend else self.precision
+        return " ".join(flags) if flags and self.on_ascend else self.precision
 
     @property
     def recipe(self) -> PreprocessSpec:

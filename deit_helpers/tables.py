@@ -116,12 +116,12 @@ def stages(run: Run) -> Table:
     rows = [{**row, "interface": None} for row in infer["stages"]]
     own = infer["warmup_batches"] is not None  # a vendor's file does not say all of it
     overlap = "; data read and preprocess run in threads ahead of the model, so seconds overlap" if own else ""
-    images = f" over {infer['images']} images" if infer["images"] else ""
+    over = f" over {infer['images']} images" if infer["images"] else ""
     warm_up = f"; {infer['warmup_batches']} warm-up batches not counted" if own else ""
     full = f", over {infer['interface_batches']} full batches" if infer["interface_batches"] else ""
     next(row for row in rows if row["name"] == "inference")["interface"] = infer["interface_images_per_s"]
     return from_records(
-        f"Stages{images} in batches of {infer['batch_size']} on {runtime_text(infer['runtime'])}{overlap}"
+        f"Stages{over} in batches of {infer['batch_size']} on {runtime_text(infer['runtime'])}{overlap}"
         f"{warm_up}; Interface is the model call alone{full}",
         rows,
         {"name": "stage", "seconds": "seconds", "images_per_s": "images/s", "interface": "Interface images/s"},

@@ -79,6 +79,7 @@ def test_shards_of_another_data_set_or_model_are_not_taken(uninferred: Run, monk
     with first.path.open("wb") as file:
         np.savez(file, logits=np.zeros((4, 3), np.float32), spans=np.zeros((1, 7)), facts='{"key": "another"}')
     (first.path.parent / "0000004-0000007.npz").write_bytes(b"half of it")
+    (first.path.parent / "0000008-0000011.npz").write_bytes(first.path.read_bytes()[:200])  # a copy that broke off
     ran = failing_after(monkeypatch, 99, AssertionError())
     infer.infer(uninferred)
     assert ran == [4, 4, 4, 4]

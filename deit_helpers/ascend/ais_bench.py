@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ArtifactError
-
-_MOST = 1e12  # of ms, or images per second
+from .benchmark import MOST
 
 
 class Summary(NamedTuple):
@@ -34,6 +33,6 @@ def read_summary(path: Path) -> Summary:
         raise ArtifactError(f"{path}: no key {err}; expected a summary of ais_bench: name its <folder>_summary.json") from err
     except (OSError, ValueError, TypeError, OverflowError, RecursionError) as err:
         raise ArtifactError(f"{path}: cannot be read ({err}): name the <folder>_summary.json of ais_bench") from err
-    if not times or not all(0 < ms < _MOST for ms in times) or not 0 < rate < _MOST:
+    if not times or not all(0 < ms < MOST for ms in times) or not 0 < rate < MOST:
         raise ArtifactError(f"{path}: {len(times)} executions at {rate:g} images/s: run the tool again")
     return Summary(times, rate, round(rate * sum(times) / len(times) / 1000))

@@ -87,7 +87,7 @@ class Performance(NamedTuple):
         return self.rates["e2e"] / self.interface_per_s
 
 
-_MOST = 1e12  # of anything a file may say
+MOST = 1e12  # of anything a file may say
 _LABELS = {"inference": "infer(?:ence)?", "postprocess": "post(?:process)?"}  # the two variants that were observed
 _NUMBER = r"([0-9.,]+(?:[eE][+-]?\d+)?)(?:\s*samples/s)?"
 
@@ -133,7 +133,7 @@ def _positive(text: str, name: str, source: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < _MOST:
+    if not 0 < value < MOST:
         expected = "expected a number above 0, with a decimal point"
         raise ArtifactError(f"{source}: {name} is {text!r}, {expected}: let the tool write the file again")
     return value

@@ -66,17 +66,27 @@ def tool(name: str) -> str | None:
 def module_file(name: str) -> Path | None:
     """File of a Python module of the vendor, None when this Python does not have it. Imports nothing."""
     spec = importlib.util.find_spec(name)
-    return Path(spec.origin) if spec and spec.origin else None
+    return Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
 
 
 def is_emulated(backend: str) -> bool:
     """Whether this host only pretends to have the device: what drives it says so in its source."""
-    path = tool(BENCHMARK) if backend == "benchmark" else None
-    if backend in ("pyacl", "ais_bench"):
-        path = str(module_file({"pyacl": "acl"}.get(backend, backend)) or "")
-    if not path or not Path(path).is_file():
-        return False
-    return b"EMULATED" in Path(path).read_bytes()[:4096]
+    modules = {"pyacl": "acl", "ais_bench": "ais_bench"}
+    path = module_file(modules[backend]) if backend in modules else tool(BENCHMARK) if backend == "benchmark" else None
+    return path is not None and b"EMULATED" in Path(path).read_bytes()[:4096]
+
+
+def describe(backend: str, soc: str | None, device: int, precision: str) -> dict[str, Any]:
+    """What runs an OM here, for the report."""
+    emulated = is_emulated(backend)
+    name = soc or "Ascend, unknown chip"
+    return {
+        "backend": backend,
+        "version": f"CANN {version() or 'of unknown version'}",
+        "device": f"{name} EMULATED, no hardware" if emulated else f"{name} device {device}",
+        "precision": precision,
+        "emulated": emulated,
+    }
 
 
 def without_driver() -> dict[str, str]:

@@ -31,7 +31,7 @@ def infer(run: Run) -> None:
         ToolError: no tool, no room for its inputs, it failed or left no results; its log is kept.
     """
     count = run.read("preprocess")["images"]
-    program = _program(run)
+    _program(run)  # is it there? before its inputs are written
     log = run.file("tool_log")
     with _workplace(log.parent) as folder:
         stems = [f"{i:08d}" for i in range(count)]  # the tools cut names at dots, sort them, and drop their folders
@@ -39,18 +39,17 @@ def infer(run: Run) -> None:
         if run.spec.backend == "ais_bench":
             options: dict[str, Any] = {"model": run.file("om"), "input": "inputs", "output": ".", "output_dirname": _DUMPS}
             options |= {"outfmt": "NPY", "device": run.spec.device}
-            command = [*program, *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
             results, performance = folder / _DUMPS, folder / f"{_DUMPS}_summary.json"
         else:
             side = run.spec.recipe.crop_px
             _write_list(folder, stems, run.size, side)
-            options = {**_of_benchmark(run), "input_text_path": "inputs.info", "input_width": side, "input_height": side}
-            options |= {"model_type": "vision", "useDvpp": False, "output_binary": not _is_fp16(run, "output_type")}
-            command = [*program, *(f"-{key}={value}" for key, value in options.items())]
+            binary = "FP16" not in str(run.spec.atc.get("output_type"))
+            options = {"input_text_path": "inputs.info", "input_width": side, "input_height": side, "model_type": "vision"}
+            options |= {"useDvpp": False, "output_binary": binary}
             results = folder / "result" / f"dumpOutput_device{run.spec.device}"
             performance = folder / "result" / run.file("perf_vision").name
         runtime = describe(run)  # before the work: a failing npu-smi must not cost its results
-        code, text = cann.logged(command, log, folder)
+        code, text = cann.logged(_command(run, options), log, folder)
         if code or not performance.is_file():
             said = text.strip().splitlines()[1:][-1:] or ["it printed nothing"]
             missing = "" if performance.is_file() else f", no {performance.name}"
@@ -87,25 +86,24 @@ def _workplace(parent: Path) -> Iterator[Path]:
 
 def pure_inference(run: Run, batches: int) -> list[str]:
     """The tool's command that runs the OM so many times without data, for a profiler to watch."""
-    if run.spec.backend == "ais_bench":
-        options = {"model": run.file("om"), "loop": batches, "warmup_count": 0, "device": run.spec.device}
-        return [*_program(run), *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
-    return [*_program(run), *(f"-{key}={value}" for key, value in {**_of_benchmark(run), "round": batches}.items())]
+    ais_bench = {"model": run.file("om"), "loop": batches, "warmup_count": 0, "device": run.spec.device}
+    return _command(run, ais_bench if run.spec.backend == "ais_bench" else {"round": batches})
 
 
 def describe(run: Run) -> dict[str, Any]:
     """What is measured, for the report."""
-    emulated = cann.is_emulated(run.spec.backend)
     report = npu_smi.info()
     chips = report.chips if report else ()
     soc = chips[run.spec.device].soc_version if run.spec.device < len(chips) else None
-    name = soc or run.spec.soc_version or "Ascend, unknown chip"
-    return {
-        "version": f"CANN {cann.version() or 'of unknown version'}",
-        "device": f"{name} EMULATED, no hardware" if emulated else f"{name} device {run.spec.device}",
-        "precision": run.spec.precision_text,
-        "emulated": emulated,
-    }
+    return cann.describe(run.spec.backend, soc or run.spec.soc_version, run.spec.device, run.spec.precision_text)
+
+
+def _command(run: Run, options: dict[str, Any]) -> list[str]:
+    """The tool's command line, in its way of writing flags."""
+    if run.spec.backend == "ais_bench":
+        return [*_program(run), *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
+    named = {"device_id": run.spec.device, "batch_size": run.size, "om_path": run.file("om"), **options}
+    return [*_program(run), *(f"-{key}={value}" for key, value in named.items())]
 
 
 def _program(run: Run) -> list[str]:
@@ -118,14 +116,6 @@ def _program(run: Run) -> list[str]:
     if path is None:
         raise ToolError(f"{cann.BENCHMARK} is neither on PATH nor in {run.root}: put it there, or set backend: ais_bench")
     return [path]
-
-
-def _of_benchmark(run: Run) -> dict[str, Any]:
-    return {"device_id": run.spec.device, "batch_size": run.size, "om_path": run.file("om")}
-
-
-def _is_fp16(run: Run, flag: str) -> bool:
-    return "FP16" in str(run.spec.atc.get(flag, "")).upper()
 
 
 def _write_inputs(run: Run, folder: Path, stems: list[str]) -> None:
@@ -141,9 +131,7 @@ def _write_inputs(run: Run, folder: Path, stems: list[str]) -> None:
         )
     for start, stem in enumerate(stems):
         crops = images.read_store(run, start, start + 1)
-        images.prepare(crops, run.spec.recipe, kind if eight_bit else np.dtype(np.float32)).astype(kind).tofile(
-            folder / f"{stem}.bin"
-        )
+        images.prepare(crops, run.spec.recipe, kind).astype(kind).tofile(folder / f"{stem}.bin")
 
 
 def _write_list(folder: Path, stems: list[str], batch_size: int, side_px: int) -> None:

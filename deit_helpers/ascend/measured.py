@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import accuracy, artifacts, images, timing
+import numpy as np
+
+from .. import accuracy, artifacts, timing
 from ..artifacts import Run
 from ..errors import ArtifactError
 from ..labels import read_index
@@ -32,8 +34,7 @@ def write_logits(run: Run, folder: Path, stems: list[str] | None = None) -> None
         raise ArtifactError(f"{folder}: dumps of {logits.shape[1]} values, the model has {classes} classes: {hint}")
     accuracy.check_labels(names, targets, logits.shape[1])
     with artifacts.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
-        images.write_npy_header(file, "<f4", logits.shape)
-        file.write(logits.tobytes())
+        np.save(file, logits)
 
 
 class Performance(NamedTuple):
@@ -107,7 +108,7 @@ def write_performance(run: Run, found: Performance, runtime: dict[str, Any], **m
         "warmup_ms": None,
         "interface_images_per_s": rate,
         "interface_batches": len(samples),
-        "runtime": {"backend": found.tool, **runtime},
+        "runtime": {**runtime, "backend": found.tool},
         "machine": None,
         **found.facts,
         **more,

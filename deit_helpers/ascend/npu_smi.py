@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 from typing import NamedTuple
@@ -64,8 +65,11 @@ def info() -> Report | None:
         ToolError: the tool failed or printed no chip.
     """
     path = cann.tool("npu-smi")
-    if path is None:
-        return None
+    return _ask(path) if path else None
+
+
+@functools.lru_cache  # it takes a second, every check of an OM's freshness asks, and chips do not change under a process
+def _ask(path: str) -> Report:
     try:
         done = subprocess.run([path, "info"], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
     except OSError as err:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -29,6 +29,9 @@ REGISTRY = {
 }
 
 
+PEAK_SIDE, _PEAK_RUNS = 1536, 7  # a matrix that fits no cache of a core, multiplied so often
+
+
 @runtime_checkable
 class Profiler(Protocol):
     """What a backend may also offer: its own profiler, and the rate of a plain matrix product."""
@@ -36,6 +39,16 @@ class Profiler(Protocol):
     def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile: ...
 
     def peak_flops_per_s(self) -> float: ...
+
+
+def peak_rate(multiply: Callable[[], object], side: int) -> float:
+    """Best rate in FLOP/s of a product of two square matrices, a first, uncounted one warming up."""
+    seconds = []
+    for _ in range(1 + _PEAK_RUNS):
+        start = time.perf_counter()
+        multiply()
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / min(seconds[1:])
 
 
 class Answer(NamedTuple):
@@ -130,9 +143,20 @@ class Backend(ABC):
             raise BackendError(f"{made_for}: pad it with images.pad")
         if batch.dtype != self.dtype:
             raise BackendError(f"batch of {batch.dtype}, {self.model.name} takes {self.dtype}: convert it with images.prepare")
-        takes = (self.image_px, self.image_px, 3) if self.dtype == np.uint8 else (3, self.image_px, self.image_px)
-        if batch.shape[1:] != takes:
-            raise BackendError(f"images of shape {batch.shape[1:]}, {self.model.name} takes {'x'.join(map(str, takes))}")
+        if batch.shape[1:] != self.image_shape:
+            takes = "x".join(map(str, self.image_shape))
+            raise BackendError(f"images of shape {batch.shape[1:]}, {self.model.name} takes {takes}")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        side = self.image_px
+        return (side, side, 3) if self.dtype == np.uint8 else (3, side, side)
+
+    def blank(self, images: int) -> Batch:
+        """A batch of black images, for timing: what is in them does not matter."""
+        from ..images import Batch
+
+        return Batch(0, np.zeros((images, *self.image_shape), self.dtype), np.ones(images, bool))
 
     def check_logits(self, logits: np.ndarray, images: int, first: int = 0) -> np.ndarray:
         """Return the logits (B, C) of so many images if they can be some.

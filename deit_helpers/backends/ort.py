@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from ..errors import BackendError
 from ..profile import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
-from . import Backend
+from . import PEAK_SIDE, Backend, peak_rate
 
 # onnxruntime's own exceptions share no base class but Exception.
 _LOAD_ERRORS = (
@@ -27,7 +26,6 @@ _LOAD_ERRORS = (
     state.NotImplemented,
     state.RuntimeException,
 )
-_PEAK_SIDE, _PEAK_RUNS = 1536, 7
 _ERRORS_ONLY = 3  # onnxruntime's log severity; warnings are about its own optimiser
 
 
@@ -109,16 +107,11 @@ class OnnxRuntime(Backend):
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""
-        weight = onnx.numpy_helper.from_array(np.ones((_PEAK_SIDE, _PEAK_SIDE), np.float32), "b")
+        weight = onnx.numpy_helper.from_array(np.ones((PEAK_SIDE, PEAK_SIDE), np.float32), "b")
         values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, weight.dims) for name in "ac"]
         node = onnx.helper.make_node("MatMul", ["a", "b"], ["c"])
         graph = onnx.helper.make_graph([node], "peak", values[:1], values[1:], [weight])
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)], ir_version=8)
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         a = np.random.default_rng(0).standard_normal(weight.dims).astype(np.float32)
-        seconds = []
-        for _ in range(1 + _PEAK_RUNS):
-            start = time.perf_counter()
-            session.run(None, {"a": a})
-            seconds.append(time.perf_counter() - start)
-        return 2 * _PEAK_SIDE**3 / min(seconds)
+        return peak_rate(lambda: session.run(None, {"a": a}), PEAK_SIDE)

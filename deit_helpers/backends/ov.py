@@ -20,12 +20,11 @@ from openvino import opset13, properties
 from ..errors import BackendError
 from ..images import Batch
 from ..profile import COLUMNS, OperatorProfile, family_of_openvino, with_shares
-from . import Answer, Backend
+from . import PEAK_SIDE, Answer, Backend, peak_rate
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
 _STREAMS = (1, 2)  # on few cores more of them share the caches and lose
 _TRIAL_S = 1.0  # a stream count is tried for so long
-_PEAK_SIDE, _PEAK_RUNS = 1536, 7
 
 
 class OpenVino(Backend):
@@ -65,9 +64,7 @@ class OpenVino(Backend):
         """The number of streams with the highest rate on this machine at this batch size."""
         if self.batch_size is None:
             return 1
-        side = self.image_px
-        shape = (self.batch_size, side, side, 3) if self.dtype == np.uint8 else (self.batch_size, 3, side, side)
-        batch = Batch(0, np.zeros(shape, self.dtype), np.ones(self.batch_size, bool))
+        batch = self.blank(self.batch_size)
         rates = {}
         for streams in _STREAMS:
             self._open(streams)
@@ -144,15 +141,10 @@ class OpenVino(Backend):
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""
-        shape = (_PEAK_SIDE, _PEAK_SIDE)
+        shape = (PEAK_SIDE, PEAK_SIDE)
         left = opset13.parameter(shape, np.float32)
         product = opset13.matmul(left, opset13.constant(np.ones(shape, np.float32)), False, False)
         config = {name: value for name, value in self._config.items() if name != properties.cache_dir}
         request = self._core.compile_model(ov.Model([product], [left]), "CPU", config).create_infer_request()
         a = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        seconds = []
-        for _ in range(1 + _PEAK_RUNS):
-            start = time.perf_counter()
-            request.infer({0: a}, share_inputs=True)
-            seconds.append(time.perf_counter() - start)
-        return 2 * _PEAK_SIDE**3 / min(seconds)
+        return peak_rate(lambda: request.infer({0: a}, share_inputs=True), PEAK_SIDE)

@@ -90,8 +90,8 @@ class PyAcl(Backend):
         self.at_exit("acl.finalize", acl.finalize)
         self.call("acl.rt.set_device", acl.rt.set_device, self.device)
         self.at_exit("acl.rt.reset_device", acl.rt.reset_device, self.device)
-        self._context = self.call("acl.rt.create_context", acl.rt.create_context, self.device)
-        self.at_exit("acl.rt.destroy_context", acl.rt.destroy_context, self._context)
+        context = self.call("acl.rt.create_context", acl.rt.create_context, self.device)
+        self.at_exit("acl.rt.destroy_context", acl.rt.destroy_context, context)
         self._stream = self.call("acl.rt.create_stream", acl.rt.create_stream)
         self.at_exit("acl.rt.destroy_stream", acl.rt.destroy_stream, self._stream)
         self._model_id = self.call("acl.mdl.load_from_file", acl.mdl.load_from_file, str(self.model))
@@ -100,8 +100,7 @@ class PyAcl(Backend):
         self.at_exit("acl.mdl.destroy_desc", acl.mdl.destroy_desc, self._desc)
         self.call("acl.mdl.get_desc", acl.mdl.get_desc, self._desc, self._model_id)
         takes, gives = self._interface()
-        sets = 2 if self.asynchronous else 1
-        self._slots = [(_Buffer(self, *takes), _Buffer(self, *gives)) for _ in range(sets)]
+        self._slots = [(_Buffer(self, *takes), _Buffer(self, *gives)) for _ in range(1 + self.asynchronous)]
 
     def _interface(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Shape, dtype and bytes of input and output, checked; sets what the base class wants to know."""
@@ -161,11 +160,11 @@ class PyAcl(Backend):
             if self._running:
                 raise BackendError("infer in the middle of a stream: take its last answer first")
             self._feed(batch)
-            self._wait()  # now, and not after the next batch was copied: this is the execution alone
+            self._wait()  # at once: this is the execution alone
             self._alone_ms.append((time.perf_counter_ns() - self._started_ns) / 1e6)
             self.execution_ms = float(np.median(self._alone_ms))
             return self._drain()
-        (source, target) = self._slots[0]
+        source, target = self._slots[0]
         self._copy_in(source, batch)
         start_ns = time.perf_counter_ns()
         self.call("acl.mdl.execute", acl.mdl.execute, self._model_id, source.dataset, target.dataset)
@@ -196,18 +195,17 @@ class PyAcl(Backend):
         source, target = self._slots[0]
         self._copy_in(source, batch)  # while the device works on the other set
         self._wait()
-        before, self._running = self._running, (source, target)
-        arguments = (self._model_id, source.dataset, target.dataset, self._stream)
+        before, self._running, sets = self._running, (source, target), (source.dataset, target.dataset)
         self._started_ns = time.perf_counter_ns()
-        self.call("acl.mdl.execute_async", acl.mdl.execute_async, *arguments)
+        self.call("acl.mdl.execute_async", acl.mdl.execute_async, self._model_id, *sets, self._stream)
         self._slots.reverse()
         return self._copy_out(before[1]) if before else None  # while the device works on this one
 
     def _drain(self) -> np.ndarray:
         assert self._running is not None
         self._wait()
-        (_, target), self._running = self._running, None
-        return self._copy_out(target)
+        running, self._running = self._running, None
+        return self._copy_out(running[1])
 
     def _wait(self) -> None:
         if self._running:
@@ -224,16 +222,8 @@ class PyAcl(Backend):
         return buffer.host.astype(np.float32)  # a copy: the buffer is used again
 
     def describe(self) -> dict[str, Any]:
-        emulated = bool(getattr(acl, "EMULATED", False))
-        soc = acl.get_soc_name() or "Ascend, unknown chip"
-        return {
-            "backend": "pyacl",
-            "version": f"CANN {cann.version() or 'of unknown version'}",
-            "device": f"{soc} EMULATED, no hardware" if emulated else f"{soc} device {self.device}",
-            "precision": self.precision,
-            "execution": "async" if self.asynchronous else "sync",
-            "emulated": emulated,
-        }
+        facts = cann.describe("pyacl", acl.get_soc_name(), self.device, self.precision)
+        return {**facts, "execution": "async" if self.asynchronous else "sync"}
 
     def __exit__(self, *exc_info: object) -> None:
         self._release(quiet=exc_info[0] is not None)

@@ -20,10 +20,10 @@ import torch
 from ..errors import BackendError
 from ..images import Batch
 from ..profile import COLUMNS, OperatorProfile, family_of_torch, with_shares
-from . import Answer, Backend
+from . import PEAK_SIDE, Answer, Backend, peak_rate
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_PEAK_SIDES, _PEAK_RUNS = {"cpu": 1536, "cuda": 8192}, 7
+_PEAK_SIDES = {"cpu": PEAK_SIDE, "cuda": 8192}
 _AHEAD = 2  # batches on their way to or on a GPU
 
 
@@ -125,18 +125,13 @@ class Torch(Backend):
         """Best rate of a square matrix product in this precision on this device."""
         side = _PEAK_SIDES[self._kind]
         a = torch.randn((side, side), device=self._device).to(self._type)
-        seconds = []
-        for _ in range(1 + _PEAK_RUNS):
-            self._wait()
-            start = time.perf_counter()
-            torch.mm(a, a)
-            self._wait()
-            seconds.append(time.perf_counter() - start)
-        return 2 * side**3 / min(seconds)
 
-    def _wait(self) -> None:
-        if self._kind == "cuda":
-            torch.cuda.synchronize(self._device)
+        def multiply() -> None:
+            torch.mm(a, a)
+            if self._kind == "cuda":
+                torch.cuda.synchronize(self._device)
+
+        return peak_rate(multiply, side)
 
     def __exit__(self, *exc_info: object) -> None:
         del self._forward

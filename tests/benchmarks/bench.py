@@ -8,7 +8,6 @@ random: they do not change the speed. Writes `bench.csv` and `bench.svg`.
 from __future__ import annotations
 
 import csv
-import itertools
 import os
 import resource
 import subprocess
@@ -29,7 +28,7 @@ from matplotlib.figure import Figure
 from timm.data import ImageDataset, create_loader, create_transform
 from torchvision import transforms
 
-from deit_helpers import artifacts, export, images, infer, machine, model, perf, store, surgery, timing
+from deit_helpers import artifacts, export, images, infer, machine, model, perf, store, surgery
 from deit_helpers.artifacts import Run
 from deit_helpers.backends import Backend
 
@@ -121,13 +120,6 @@ def preprocessing(run: Run) -> dict[str, Callable[[], float]]:
         return time.perf_counter() - start
 
     return {name: lambda transform=transform: timed(transform) for name, transform in peers.items()}
-
-
-def pure_rate(run: Run, backend: Backend) -> float:
-    """Images per second of the model alone, median."""
-    (batch,) = images.batches(run, run.size, backend.dtype, 0, run.size)
-    found = timing.measure((a.interface_ms for a in backend.stream(itertools.repeat(batch))), BOX_S)
-    return 1000 * run.size / float(np.median(found.samples_ms))
 
 
 def interleaved(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -227,7 +219,8 @@ def main(pictures: Path | None, folder: Path, rounds: int, batch_size: int, coun
     decode_s = (time.perf_counter() - start) / len(decode)
     flops = perf.flops_per_batch(onnx.load(base.file("static_onnx"))) / batch_size
     for name, backend in backends.items():
-        pure, peak = pure_rate(runs[name], backend), backend.peak_flops_per_s()  # type: ignore[attr-defined]
+        pure = perf.pure_inference(backend, backend.blank(batch_size), BOX_S)["images_per_s"]
+        peak = backend.peak_flops_per_s()  # type: ignore[attr-defined]
         rate = count / float(np.median(found[f"ours, {name}"]))
         note(f"{name}: model alone", pure, "images/s")
         note(f"{name}: matrix product", peak / 1e9, "GFLOP/s")

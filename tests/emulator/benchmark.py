@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from device_program import Device, ProgramError
+from device_program import Device, ProgramError, ended
 
 TYPES = {"vision", "nmt", "widedeep", "nlp", "yolocaffe", "bert", "deepfm"}
 DATA = {"model_type", "input_text_path", "input_width", "input_height", "output_binary", "useDvpp"}
@@ -103,8 +103,4 @@ def main(flags: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(sys.argv[1:]))
-    except ProgramError as err:
-        print(err)
-        sys.exit(1)
+    sys.exit(ended(main, parse))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,16 @@ def checked(result):
     if code:
         raise ProgramError(f"[ERROR] EMULATED: ACL error {code}")
     return value
+
+
+def ended(main, parse) -> int:
+    """Run a program as its `__main__` does: a ProgramError is its last line, and 1 its exit code."""
+    try:
+        main(parse(sys.argv[1:]))
+    except ProgramError as err:
+        print(err)
+        return 1
+    return 0
 
 
 class Device:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from device_program import Device, ProgramError
+from device_program import Device, ProgramError, ended
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -101,8 +101,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(sys.argv[1:]))
-    except ProgramError as err:
-        print(err)
-        sys.exit(1)
+    sys.exit(ended(main, parse))
