@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import NamedTuple
 
-from . import infer, perf
+import numpy as np
+
+from . import infer, perf, timing
 from .artifacts import Run
 from .ascend import cann, npu_smi
 from .backends import REGISTRY
@@ -42,22 +44,32 @@ _BOX_S = 3.0  # each backend is timed for so long
 
 def fastest(run: Run) -> list[Finding]:
     """Time the static graph of a run on every backend and precision of this machine; the fastest comes last."""
-    rows, rates = [], {}
+    rows: list[Finding] = []
+    samples: dict[str, np.ndarray] = {}
     for backend, precision in ((name, precision) for name, several in _PRECISIONS.items() for precision in several):
         keys = {"backend": backend, "precision": precision, "runtime": {}, "providers": {}, "edits": ()}
         mine = Run(run.spec.model_copy(update=keys), run.folder, run.root, run.batch_size)
         what = f"{backend} {precision}, batches of {run.size}"
         try:
             with infer.open_model(mine) as model:
-                rates[what] = perf.pure_inference(model, model.blank(run.size), _BOX_S)["images_per_s"]
+                samples[what] = perf.time_alone(model, model.blank(run.size), _BOX_S).samples_ms
         except DeitError as err:
             rows.append(Finding(what, False, str(err)))
             continue
-        rows.append(Finding(what, True, f"{rates[what]:.1f} images/s, the model alone"))
-    if rates:
-        best = max(rates, key=lambda what: rates[what])
-        rows.append(Finding("fastest here", True, f"{best}: {rates[best]:.1f} images/s; onnxruntime fp32 is the faithful one"))
+        rows.append(Finding(what, True, f"{_rate(run, samples[what])}, the model alone"))
+    if samples:
+        faithful, best = next(iter(samples)), min(samples, key=lambda what: float(np.median(samples[what])))
+        found = f"{best}: {_rate(run, samples[best])}"
+        if best != faithful:
+            times, low, high = timing.ratio(samples[faithful], samples[best])
+            found += f", {times:.2f} ({low:.2f} to {high:.2f}) times {faithful.partition(',')[0]}"
+        rows.append(Finding("fastest here", True, found))
     return rows
+
+
+def _rate(run: Run, samples_ms: np.ndarray) -> str:
+    slow, fast = (1000 * run.size / ms for ms in reversed(timing.interval(samples_ms, 0.5)))
+    return f"{1000 * run.size / float(np.median(samples_ms)):.1f} images/s ({slow:.1f} to {fast:.1f})"
 
 
 def examine() -> list[Finding]:

@@ -27,6 +27,7 @@ from .spec import ASCEND_TOOLS
 
 WARMUP_BATCHES, WARMUP_S = 3, 1.0  # warm up for so many batches, or so long, whichever ends first
 REFERENCE_BATCH = 8
+_MADE_BY = "{backend} {version} on {device} in {precision}"  # the same for all shards of a run; streams may differ
 
 
 def infer(run: Run) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def open_model(run: Run) -> Backend:
         "cache": run.folder / "cache",
         "batch_size": run.size,
         "module": functools.partial(model.build, run, fused_attention=True),
+        "recipe": spec.recipe,
     }
     return open_backend(spec.backend, path, spec.precision_text, spec.device, options)
 
@@ -167,8 +169,8 @@ def _assemble(run: Run, every: list[shards.Shard], key: str) -> None:
             file.write(found.pop("logits").tobytes())
             spans.append(found.pop("spans"))
             facts.append(found)
-            if found["runtime"] != facts[0]["runtime"]:
-                ours, theirs = (f"{row['runtime']['backend']} on {row['runtime']['device']}" for row in (facts[0], found))
+            ours, theirs = (_MADE_BY.format_map(row["runtime"]) for row in (facts[0], found))
+            if ours != theirs:
                 raise ArtifactError(f"{shard.path}: made by {theirs}, the first by {ours}: make all shards on the same device")
     _write_results(run, np.concatenate(spans), facts, every)
 

@@ -74,17 +74,23 @@ def _measure(run: Run) -> None:
     write(run, inference, found, peak, source, pure)
 
 
-def pure_inference(backend: Backend, batch: images.Batch, box_s: float = timing.BOX_S) -> dict[str, Any]:
+def time_alone(backend: Backend, batch: images.Batch, box_s: float) -> timing.Measurement:
     """Time the model on one batch again and again, with nothing beside it: no images are read, no profiler runs."""
-    start = time.perf_counter()
-    backend.infer(batch.tensor)
-    cold_ms = 1000 * (time.perf_counter() - start)
     enough = threading.Event()
     answers = backend.stream(itertools.takewhile(lambda _: not enough.is_set(), itertools.repeat(batch)))
-    summary = timing.measure((answer.interface_ms for answer in answers), box_s).summary()
+    found = timing.measure((answer.interface_ms for answer in answers), box_s)
     enough.set()
     for _ in answers:  # what is still under way must not run into what comes next
         pass
+    return found
+
+
+def pure_inference(backend: Backend, batch: images.Batch) -> dict[str, Any]:
+    """What `perf.json` says of the model alone: the first call, the rate and its interval, percentiles."""
+    start = time.perf_counter()
+    backend.infer(batch.tensor)
+    cold_ms = 1000 * (time.perf_counter() - start)
+    summary = time_alone(backend, batch, timing.BOX_S).summary()
     middle, (low, high) = summary["latency_ms"]["p50"], summary["ci95_ms"]["p50"]
     per_s = 1000 * len(batch.tensor)
     rates = {"images_per_s": per_s / middle, "images_per_s_ci95": [per_s / high, per_s / low]}

@@ -144,7 +144,7 @@ _BY_TORCH_NAME = {
     "layer_norm": "LayerNorm",
     "gelu": "Gelu",
     "conv": "Conv2D",
-    **dict.fromkeys(("addmm", "linear", "aten::mm", "gemm"), "MatMulV2"),
+    **dict.fromkeys(("addmm", "linear", "aten::mm", "gemm", "nvjet", "cutlass"), "MatMulV2"),
     **dict.fromkeys(("copy", "clone", "cat", "transpose", "contiguous", "reorder"), "TransData"),
     **dict.fromkeys(("add", "mul", "div"), "Elementwise"),
 }
@@ -152,6 +152,6 @@ _BY_TORCH_NAME = {
 
 def family_of_torch(name: str) -> str:
     """The Ascend family of an operator or kernel of torch; fused attention is several at once and belongs to none."""
-    if "attention" in name or "flash" in name:
+    if any(part in name for part in ("attention", "flash", "fmha")):
         return "Other"
     return next((family for part, family in _BY_TORCH_NAME.items() if part in name), "Other")

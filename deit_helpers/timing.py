@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +56,7 @@ class Measurement(NamedTuple):
 
 
 def measure(samples_ms: Iterator[float], box_s: float = BOX_S) -> Measurement:
-    """Take samples until the median is known to SETTLED_PERCENT, or the time box ends.
+    """Take samples until the median is known to SETTLED_PERCENT, or the time box ends; two at least.
 
     Args:
         samples_ms: does the work and yields how long it took; closed at the end.
@@ -64,7 +66,7 @@ def measure(samples_ms: Iterator[float], box_s: float = BOX_S) -> Measurement:
     for ms in samples_ms:
         every.append(ms)
         over = time.perf_counter() - start > box_s
-        if over or (len(every) % 10 == 0 and is_settled(np.array(every[warm_up(every) :]))):
+        if (over and len(every) > 1) or (len(every) % 10 == 0 and is_settled(np.array(every[warm_up(every) :]))):
             break
     wall_s = time.perf_counter() - start
     stolen = None if steal is None else 100 * ((_steal_s() or 0.0) - steal) / (wall_s * (os.cpu_count() or 1))
@@ -102,15 +104,14 @@ def interval(samples: np.ndarray, quantile: float) -> tuple[float, float]:
     return float(np.nan_to_num(found.low, nan=low)), float(np.nan_to_num(found.high, nan=high))
 
 
-def ratio(new: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
+def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
     """Ratio of the medians of two timings and its 95 % interval by bootstrap: never compare two bare numbers."""
-    groups = np.asarray(new, float), np.asarray(base, float)
 
     def of_medians(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.median(a, axis=axis) / np.median(b, axis=axis)
 
-    found = scipy.stats.bootstrap(groups, of_medians, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
-    return float(of_medians(*groups)), float(found.confidence_interval.low), float(found.confidence_interval.high)
+    found = scipy.stats.bootstrap((new, base), of_medians, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+    return float(of_medians(new, base)), float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def latency_ms(samples: Iterable[float]) -> dict[str, float | int | None]:
@@ -135,11 +136,14 @@ def write_latency(run: Run, sizes: Sequence[int] | np.ndarray, columns: dict[str
 
 def peak_memory_mib() -> float | None:
     """Most memory this process ever held, in MiB; None where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would tell what the program that started this one held, where that is more
+        return int(re.findall(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)[0]) / 1024
     try:
         import resource
     except ImportError:  # Windows
         return None
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -98,3 +100,12 @@ def test_the_interval_agrees_with_a_binomial_count() -> None:
         np.searchsorted(values, low), 101, 0.5
     )
     assert 0.93 <= inside <= 0.99
+
+
+def test_peak_memory_is_of_this_process_not_of_the_one_that_started_it() -> None:
+    fat = np.ones(400 * 2**17)  # 400 MiB
+    mine = timing.peak_memory_mib()
+    assert mine is not None and mine > fat.nbytes / 2**20
+    code = "from deit_helpers import timing; print(timing.peak_memory_mib())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 10 < float(child.stdout) < 400

@@ -29,7 +29,8 @@ REGISTRY = {
 }
 
 
-PEAK_SIDE, _PEAK_RUNS = 1536, 7  # a matrix that fits no cache of a core, multiplied so often
+PEAK_SIDE = 1536  # such matrices fit no cache of a core
+_PEAK_S = 2.0  # long enough to outlast what others take of a shared machine
 
 
 @runtime_checkable
@@ -43,12 +44,14 @@ class Profiler(Protocol):
 
 def peak_rate(multiply: Callable[[], object], side: int) -> float:
     """Best rate in FLOP/s of a product of two square matrices, a first, uncounted one warming up."""
-    seconds = []
-    for _ in range(1 + _PEAK_RUNS):
+    multiply()
+    seconds: list[float] = []
+    begun = time.perf_counter()
+    while not seconds or time.perf_counter() - begun < _PEAK_S:
         start = time.perf_counter()
         multiply()
         seconds.append(time.perf_counter() - start)
-    return 2 * side**3 / min(seconds[1:])
+    return 2 * side**3 / min(seconds)
 
 
 class Answer(NamedTuple):

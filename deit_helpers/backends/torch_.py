@@ -1,6 +1,7 @@
 """PyTorch from the checkpoint itself, on the CPU or a CUDA GPU: eager or compiled, fp32, bf16 or fp16.
 
-On a GPU the model is compiled with CUDA graphs unless `runtime` says otherwise; two batches are in flight, the next one
+The model takes uint8 crops and normalises them itself in fp32: a quarter of the bytes to copy, and they arrive channels
+last. On a GPU it is compiled with CUDA graphs unless `runtime` says otherwise; two batches are in flight, the next one
 being copied while the GPU works. Never run on a GPU by the authors unless the README says so.
 """
 
@@ -11,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,10 +28,37 @@ _PEAK_SIDES = {"cpu": PEAK_SIDE, "cuda": 8192}
 _AHEAD = 2  # batches on their way to or on a GPU
 
 
-class Torch(Backend):
-    """A timm model in inference mode. `options` hold `module`, which builds it, and `batch_size`."""
+class _FromCrops(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into torch
+    """A model and the normalisation before it: crops (B, H, W, 3) uint8 -> logits (B, C) float32."""
 
-    runtime_keys: ClassVar[dict[str, type]] = {"device": str, "compile": bool, "channels_last": bool, "threads": int}
+    def __init__(self, model: torch.nn.Module, mean: tuple[float, ...], std: tuple[float, ...], kind: torch.dtype):
+        super().__init__()
+        self.model, self.kind = model.to(kind), kind
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        x = crops.permute(0, 3, 1, 2).float() / 255
+        return self.model(((x - self.mean) / self.std).to(self.kind)).float()
+
+
+class _Running(NamedTuple):
+    """A batch on a GPU: its logits to be, events around its execution and after their copy, and when it was sent."""
+
+    batch: Batch
+    logits: torch.Tensor
+    events: tuple[Any, Any, Any]
+    called_ns: int
+
+
+class Torch(Backend):
+    """A timm model in inference mode. `options` hold `module`, which builds it, its `recipe`, and `batch_size`.
+
+    Attributes:
+        forward: crops (B, H, W, 3) uint8 to logits (B, C) float32, both on the device.
+    """
+
+    runtime_keys: ClassVar[dict[str, type]] = {"device": str, "compile": bool, "threads": int}
 
     def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
         super().__init__(model, precision, device, options)
@@ -43,71 +71,88 @@ class Torch(Backend):
             )
         if "threads" in self.runtime:
             torch.set_num_threads(self.runtime["threads"])
-        self._kind, self._type = kind, _TYPES[precision]
-        self._device = torch.device(f"cuda:{device}" if kind == "cuda" else "cpu")
-        layout = torch.channels_last if self.runtime.get("channels_last") else torch.contiguous_format
-        module = self.options["module"]().to(self._device, self._type, memory_format=layout)
-        self.compiled = self.runtime.get("compile", kind == "cuda")
-        # reduce-overhead records CUDA graphs: without them a small batch is bound by launching kernels
-        mode = "reduce-overhead" if kind == "cuda" else "default"
-        self._forward = torch.compile(module, mode=mode) if self.compiled else module
-        self.batch_size = self.options["batch_size"]
-        self.dtype = np.dtype(np.float32)
-        self.image_px = module.patch_embed.img_size[0]
-        self.classes = module.num_classes
-
-    def _run(self, batch: np.ndarray) -> torch.Tensor:
-        x = torch.from_numpy(batch)
-        if self._kind == "cuda":
-            x = x.pin_memory().to(self._device, non_blocking=True)
-        with torch.inference_mode():
-            # A copy: with CUDA graphs the next run overwrites the output.
-            return self._forward(x.to(self._type)).float().clone()
+        self._type, self.on_gpu = _TYPES[precision], kind == "cuda"
+        self._device = torch.device(kind, device if self.on_gpu else None)
+        if self.on_gpu:
+            torch.cuda.set_device(self._device)  # of the events and streams below
+            self._copies = torch.cuda.Stream()
+        module, recipe = self.options["module"](), self.options["recipe"]
+        self.image_px, self.classes = module.patch_embed.img_size[0], module.num_classes
+        self.batch_size, self.dtype = self.options["batch_size"], np.dtype(np.uint8)
+        self.forward: Any = _FromCrops(module, recipe.mean, recipe.std, self._type).to(self._device)
+        self.compiled = self.runtime.get("compile", self.on_gpu)
+        if self.compiled:
+            # reduce-overhead records CUDA graphs: without them a small batch is bound by launching kernels
+            self.forward = torch.compile(self.forward, mode="reduce-overhead" if self.on_gpu else "default")
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
+        with self._inference(batch):
+            return self.forward(self.upload(batch)).cpu().numpy()
+
+    @contextlib.contextmanager
+    def _inference(self, batch: np.ndarray) -> Iterator[None]:
         try:
-            return self._run(batch).cpu().numpy()
+            with torch.inference_mode():
+                yield
         except torch.OutOfMemoryError as err:
             raise BackendError(f"batch of {len(batch)} images does not fit the GPU's memory: use a smaller batch size") from err
 
+    def upload(self, batch: np.ndarray) -> torch.Tensor:
+        """The batch on the device; on a GPU the copy is only queued."""
+        x = torch.from_numpy(batch)
+        return x.pin_memory().to(self._device, non_blocking=True) if self.on_gpu else x
+
     def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """On a GPU the next batch is copied and queued while it works."""
-        if self._kind == "cpu":
+        if not self.on_gpu:
             yield from super().stream(batches)
             return
-        running = deque[tuple[Batch, torch.Tensor, Any, int]]()
+        running = deque[_Running]()
         for batch in batches:
             self.check_batch(batch.tensor)
             if len(running) == _AHEAD:
-                yield self._finished(running)
-            started_ns = time.perf_counter_ns()
-            logits = self._run(batch.tensor).to("cpu", non_blocking=True)
-            done = torch.cuda.Event()
-            done.record()
-            running.append((batch, logits, done, started_ns))
+                yield self._finished(running.popleft())
+            running.append(self._queue(batch))
         while running:
-            yield self._finished(running)
+            yield self._finished(running.popleft())
 
-    def _finished(self, running: deque[tuple[Batch, torch.Tensor, Any, int]]) -> Answer:
-        batch, logits, done, started_ns = running.popleft()
-        done.synchronize()
-        return self._answer(batch, logits.numpy(), started_ns, time.perf_counter_ns())
+    def _queue(self, batch: Batch) -> _Running:
+        called_ns = time.perf_counter_ns()
+        begun, ended, copied = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+        compute = torch.cuda.current_stream()
+        with self._inference(batch.tensor):
+            with torch.cuda.stream(self._copies):
+                x = self.upload(batch.tensor)
+            compute.wait_stream(self._copies)
+            x.record_stream(compute)  # its memory was taken for another stream
+            begun.record()
+            logits = self.forward(x)
+            ended.record()
+            # in the order of the stream, so before the next run of a CUDA graph overwrites it
+            logits = logits.to("cpu", non_blocking=True)
+        copied.record()
+        return _Running(batch, logits, (begun, ended, copied), called_ns)
+
+    def _finished(self, done: _Running) -> Answer:
+        begun, ended, copied = done.events
+        copied.synchronize()
+        self.execution_ms = begun.elapsed_time(ended)
+        return self._answer(done.batch, done.logits.numpy(), done.called_ns, time.perf_counter_ns())
 
     def describe(self) -> dict[str, Any]:
-        name = torch.cuda.get_device_name(self._device) if self._kind == "cuda" else "CPU"
         return {
             "backend": "torch",
             "version": torch.__version__,
-            "device": name,
+            "device": torch.cuda.get_device_name(self._device) if self.on_gpu else "CPU",
             "precision": self.precision,
             "compiled": self.compiled,
         }
 
     def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile:
-        """Run under torch's profiler, a first, uncounted run warming up. Times of a GPU are those of its kernels."""
+        """Run under torch's profiler, a first, uncounted run warming up: operators on a CPU, kernels on a GPU."""
         self._infer(batch)
         kinds = [torch.profiler.ProfilerActivity.CPU]
-        if self._kind == "cuda":
+        if self.on_gpu:
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
         start = time.perf_counter()
         with torch.profiler.profile(activities=kinds, acc_events=True) as profiler:
@@ -116,24 +161,26 @@ class Torch(Backend):
         batch_ms = 1000 * (time.perf_counter() - start) / iterations
         rows = []
         for event in profiler.key_averages():
-            total_us = event.self_device_time_total if self._kind == "cuda" else event.self_cpu_time_total
-            if total_us > 0:
+            # The time of a kernel is listed twice, under itself and under the operator that launched it.
+            on_gpu = event.device_type == torch.autograd.DeviceType.CUDA
+            total_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            if total_us > 0 and on_gpu == self.on_gpu:
                 rows.append((family_of_torch(event.key), event.key, event.key, event.count, total_us))
         return OperatorProfile(with_shares(pd.DataFrame(rows, columns=COLUMNS[:5]), "torch"), iterations, batch_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product in this precision on this device."""
-        side = _PEAK_SIDES[self._kind]
+        side = _PEAK_SIDES[self._device.type]
         a = torch.randn((side, side), device=self._device).to(self._type)
 
         def multiply() -> None:
             torch.mm(a, a)
-            if self._kind == "cuda":
-                torch.cuda.synchronize(self._device)
+            if self.on_gpu:
+                torch.cuda.synchronize()
 
         return peak_rate(multiply, side)
 
     def __exit__(self, *exc_info: object) -> None:
-        del self._forward
+        del self.forward
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()

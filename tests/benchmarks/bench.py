@@ -1,15 +1,17 @@
 """`make bench`: how fast the pipeline is beside timm's evaluation loop and a plain ONNX Runtime loop, on this machine.
 
-Not a test: nothing here passes or fails. All contenders answer the same JPEGs in one process, in turn (A B A B …), so that
-a noisy machine treats them alike; rates are medians over the rounds and compared as ratios with their range. Weights are
+Not a test: nothing here passes or fails. All contenders answer the same JPEGs in one process, in turn (A B A B …), and so
+does what bounds them, so that a noisy machine treats them alike. Two contenders are compared by the ratio of their rates
+within a round: the median over the rounds with its 95 % interval, which up to eight rounds is their range. Weights are
 random: they do not change the speed. Writes `bench.csv` and `bench.svg`.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import os
-import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -28,47 +30,98 @@ from matplotlib.figure import Figure
 from timm.data import ImageDataset, create_loader, create_transform
 from torchvision import transforms
 
-from deit_helpers import artifacts, export, images, infer, machine, model, perf, store, surgery
+from deit_helpers import artifacts, export, images, infer, machine, model, perf, store, surgery, timing
 from deit_helpers.artifacts import Run
 from deit_helpers.backends import Backend
 
 MODEL = "deit_small_patch16_224"
-BOX_S = 5.0
+SMALL = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1}, "batch_sizes": [32]}  # so that the pipeline counts
+GPU_SIZES = [2**i for i in range(11)]
+GPU_S = 3.0  # a batch size is timed for so long on a GPU
+BACKENDS = {
+    "onnxruntime fp32": {"backend": "onnxruntime"},
+    "openvino bf16": {"backend": "openvino", "precision": "bf16"},
+    "torch fp32": {"backend": "torch", "runtime": {"device": "cpu"}},
+}
 COMPARED = (
-    ("ours, openvino bf16", "timm, bf16"),
-    ("ours, openvino bf16", "timm, fp32"),
-    ("ours, onnxruntime fp32", "timm, fp32"),
-    ("ours, onnxruntime fp32", "plain loop"),
+    ("openvino bf16, from JPEG", "timm bf16"),
+    ("openvino bf16, from JPEG", "timm fp32"),
+    ("onnxruntime fp32, from JPEG", "timm fp32"),
+    ("onnxruntime fp32, from JPEG", "plain loop"),
+    *((f"{name}, from the store", f"{name}, model alone") for name in BACKENDS),
     ("preprocessing, ours", "preprocessing, torchvision"),
     ("preprocessing, ours", "preprocessing, timm"),
 )
+Contenders = dict[str, Callable[[], object]]
+
+
+class Rows:
+    """What was found, printed as it comes and written at the end."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, what: str, value: float, unit: str, interval: tuple[float, float] | None = None) -> None:
+        low, high = interval or (None, None)
+        self.rows.append({"what": what, "value": value, "unit": unit, "low": low, "high": high})
+        click.echo(f"{what:68} {value:10.3f} {unit}" + (f"  ({low:.3f} to {high:.3f})" if interval else ""))
+
+    def median(self, what: str, values: np.ndarray, unit: str) -> None:
+        self.add(what, float(np.median(values)), unit, timing.interval(values, 0.5))
+
+    def write(self, path: Path) -> None:
+        facts = machine.machine()
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["what", "value", "unit", "low", "high"])
+            writer.writeheader()
+            writer.writerows(self.rows)
+            writer.writerow({"what": f"{facts['cpu']}, {facts['cores']} cores", "unit": time.strftime("%Y-%m-%d")})
 
 
 def make_run(folder: Path, pictures: Path, **keys: Any) -> Run:
-    """A run with a static graph for every batch size, and no store: images are streamed."""
+    """A run with a static graph for every batch size and a store."""
     (folder / "params").mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f"{keys.get('model', MODEL)}.pth"
+    spec = {"run": "bench", "model": MODEL, "labels": str(folder / "labels.txt"), "images": str(pictures), **keys}
+    checkpoint = folder / f"{spec['model']}.pth"
     if not checkpoint.exists():
         torch.manual_seed(0)
-        torch.save(timm.create_model(keys.get("model", MODEL)).state_dict(), checkpoint)
-    labels = folder / "labels.txt"
-    labels.write_text("".join(f"{path.name} 0\n" for path in sorted(pictures.iterdir())))
-    spec = {"run": "bench", "model": MODEL, "checkpoint": str(checkpoint), "images": str(pictures), "labels": str(labels)}
-    path = folder / "params" / f"{keys.get('run', 'bench')}.yaml"
-    path.write_text(yaml.safe_dump({**spec, "stream": True, **keys}))
+        torch.save(timm.create_model(spec["model"], **spec.get("model_args", {})).state_dict(), checkpoint)
+    Path(spec["labels"]).write_text("".join(f"{path.name} 0\n" for path in sorted(pictures.iterdir())))
+    path = folder / "params" / f"{spec['run']}.yaml"
+    path.write_text(yaml.safe_dump({**spec, "checkpoint": str(checkpoint)}))
     os.chdir(folder)
-    return artifacts.open_run(path)
+    run = artifacts.open_run(path)
+    export.export(run)
+    for size in run.spec.batch_sizes:
+        surgery.optimize(run.at(size))
+    return run
 
 
-def ours(run: Run, backend: Backend) -> float:
-    """Seconds for the pipeline from the files to the logits."""
-    start = time.perf_counter()
-    for _ in backend.stream(images.batches(run, run.size, backend.dtype)):
-        pass
-    return time.perf_counter() - start
+def ours(base: Run) -> tuple[Contenders, dict[str, Backend]]:
+    """Every backend from the files, from the store and alone, and the backends, open."""
+    contenders: Contenders = {}
+    opened: dict[str, Backend] = {}
+    count = base.read("preprocess")["images"]
+
+    def through(backend: Backend, run: Run) -> None:
+        for _ in backend.stream(images.batches(run, run.size, backend.dtype)):
+            pass
+
+    def alone(backend: Backend, batch: images.Batch) -> None:
+        for _ in backend.stream(itertools.repeat(batch, -(-count // base.size))):
+            pass
+
+    for name, keys in BACKENDS.items():
+        run = Run(base.spec.model_copy(update=keys), base.folder, base.root, base.batch_size)
+        streamed = Run(run.spec.model_copy(update={"stream": True}), base.folder, base.root, base.batch_size)
+        backend = opened[name] = infer.open_model(run)
+        contenders[f"{name}, from JPEG"] = lambda backend=backend, run=streamed: through(backend, run)
+        contenders[f"{name}, from the store"] = lambda backend=backend, run=run: through(backend, run)
+        contenders[f"{name}, model alone"] = lambda backend=backend: alone(backend, backend.blank(base.size))
+    return contenders, opened
 
 
-def timm_loop(run: Run, bf16: bool) -> Callable[[], float]:
+def timm_loop(run: Run, bf16: bool) -> Callable[[], object]:
     """timm's evaluation loop as `validate.py` runs it: its loader with a worker per core, its model, autocast."""
     net = model.build(run, fused_attention=True)
     loader = create_loader(
@@ -82,167 +135,159 @@ def timm_loop(run: Run, bf16: bool) -> Callable[[], float]:
         device=torch.device("cpu"),
     )
 
-    def once() -> float:
-        start = time.perf_counter()
+    def once() -> None:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             for batch, _ in loader:
                 net(batch).float().numpy()
-        return time.perf_counter() - start
 
     return once
 
 
-def plain_loop(run: Run) -> float:
+def plain_loop(run: Run) -> Callable[[], object]:
     """A loop as a recipe has it: decode, crop, normalise, run, one after the other."""
     session = onnxruntime.InferenceSession(run.file("static_onnx"), providers=["CPUExecutionProvider"])
     paths = sorted(run.image_folder.iterdir())
-    start = time.perf_counter()
-    for i in range(0, len(paths), run.size):
-        crops = np.stack([images.crop(images.decode(path), run.spec.recipe) for path in paths[i : i + run.size]])
-        session.run(None, {"image": images.pad(i, images.tensors(crops, run.spec.recipe), run.size).tensor})
-    return time.perf_counter() - start
+
+    def once() -> None:
+        for i in range(0, len(paths), run.size):
+            crops = np.stack([images.crop(images.decode(path), run.spec.recipe) for path in paths[i : i + run.size]])
+            session.run(None, {"image": images.pad(i, images.tensors(crops, run.spec.recipe), run.size).tensor})
+
+    return once
 
 
-def preprocessing(run: Run) -> dict[str, Callable[[], float]]:
-    """Seconds to decode, resize and crop every image on one core: ours, torchvision, timm."""
+def preprocessing(run: Run) -> Contenders:
+    """Decode, resize and crop on one core: ours, torchvision, timm; decode alone; and ours on all cores into the store."""
     paths = sorted(run.image_folder.iterdir())
     steps = [transforms.Resize(256, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(224)]
-    peers: dict[str, Callable[[Any], Any]] = {
-        "ours": lambda image: images.crop(image, run.spec.recipe),
-        "torchvision": transforms.Compose([*steps, transforms.PILToTensor()]),
-        "timm": create_transform((3, 224, 224), interpolation="bicubic", crop_pct=224 / 256, use_prefetcher=True),
+    on_one_core: dict[str, Callable[[Any], object]] = {
+        "preprocessing, ours": lambda image: images.crop(image, run.spec.recipe),
+        "preprocessing, torchvision": transforms.Compose([*steps, transforms.PILToTensor()]),
+        "preprocessing, timm": create_transform(
+            (3, 224, 224), interpolation="bicubic", crop_pct=224 / 256, use_prefetcher=True
+        ),
+        "decoding": lambda image: image,
     }
 
-    def timed(transform: Callable[[Any], Any]) -> float:
-        start = time.perf_counter()
+    def all_of(transform: Callable[[Any], object]) -> None:
         for path in paths:
             transform(images.decode(path))
-        return time.perf_counter() - start
 
-    return {name: lambda transform=transform: timed(transform) for name, transform in peers.items()}
+    def to_the_store() -> None:
+        run.file("images").unlink()
+        store.preprocess(run)
+
+    contenders: Contenders = {name: lambda one=one: all_of(one) for name, one in on_one_core.items()}
+    return {**contenders, "preprocessing, ours to the store": to_the_store}
 
 
-def interleaved(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleaved(contenders: Contenders, rounds: int) -> dict[str, np.ndarray]:
     """Seconds of every contender in every round, in turn; a first, uncounted round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, once in contenders.items():
-            took = once()
-            click.echo(f"round {number} {name:24} {took:8.2f} s{' (warm-up)' if number == 0 else ''}")
+            start = time.perf_counter()
+            once()
+            took = time.perf_counter() - start
+            click.echo(f"round {number} {name:36} {took:8.2f} s{'' if number else ' (warm-up)'}")
             if number:
                 seconds[name].append(took)
-    return seconds
+    return {name: np.array(each) for name, each in seconds.items()}
 
 
-def against_n(folder: Path, pictures: Path, count: int) -> tuple[float, float]:
-    """Seconds and peak MiB of 04 and 05 over `count` symlinked images, in a process of their own, with a small model."""
-    many = folder / f"n{count}"
-    if not many.exists():
-        many.mkdir()
-        given = sorted(pictures.iterdir())
-        for i in range(count):
-            (many / f"{i:06d}{given[i % len(given)].suffix}").symlink_to(given[i % len(given)].resolve())
-    done = subprocess.run(
-        [sys.executable, __file__, "--only-n", str(many), "--folder", str(folder)], capture_output=True, text=True, check=True
+def report(rows: Rows, run: Run, found: dict[str, np.ndarray], peaks: dict[str, float]) -> None:
+    """Rates, ratios, and how near the pipeline comes to what bounds it."""
+    count, cores = run.read("preprocess")["images"], os.cpu_count() or 1
+    for name, seconds in found.items():
+        rows.median(name, count / seconds, "images/s")
+    for new, old in COMPARED:
+        rows.median(f"{new} / {old}", found[old] / found[new], "x")
+    one_core = found["preprocessing, ours"]
+    rows.median(
+        "preprocessing to the store of cores x one core", one_core / cores / found["preprocessing, ours to the store"], "x"
     )
-    seconds, mib = done.stdout.split()[-2:]
-    return float(seconds), float(mib)
+    flops = count * perf.flops_per_batch(onnx.load(run.file("static_onnx"))) / run.size
+    for name, peak in peaks.items():
+        end_to_end = found[f"{name}, from JPEG"]
+        rows.add(f"{name}, matrix product", peak / 1e9, "GFLOP/s")
+        bound = found[f"{name}, model alone"] + one_core / cores
+        rows.median(f"{name}, from JPEG of 1/(1/alone + preprocessing/cores)", bound / end_to_end, "x")
+        physical = flops / peak + found["decoding"] / cores
+        rows.median(f"{name}, from JPEG of 1/(FLOPs/peak + decoding/cores)", physical / end_to_end, "x")
 
 
-def only_n(folder: Path, pictures: Path) -> None:
-    small = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1}, "run": pictures.name}
-    run = make_run(folder, pictures, **small, checkpoint=str(folder / "small.pth"), batch_sizes=[32]).at(32)
-    torch.save(timm.create_model("vit_tiny_patch16_224", depth=1).state_dict(), folder / "small.pth")
-    export.export(run)
-    surgery.optimize(run)
-    start = time.perf_counter()
+def on_a_gpu(rows: Rows, folder: Path, pictures: Path) -> None:
+    """PyTorch bf16, compiled, on a CUDA GPU: images/s with the input there, from the store and its utilisation."""
+    run = make_run(folder, pictures, run="gpu", batch_sizes=GPU_SIZES, backend="torch", precision="bf16")
     store.preprocess(run)
-    infer.infer(run)
-    click.echo(f"{time.perf_counter() - start} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}")
+    flops = perf.flops_per_batch(onnx.load(run.at(1).file("static_onnx")))
+    peak = None
+    for size in GPU_SIZES:
+        with infer.open_model(run.at(size)) as backend:
+            peak = peak or backend.peak_flops_per_s()  # type: ignore[attr-defined]
+            found = perf.time_alone(backend, backend.blank(size), GPU_S)
+            rate = 1000 * size / float(np.median(found.samples_ms))
+            rows.median(f"torch bf16 on the GPU, batches of {size}, model alone", 1000 * size / found.samples_ms, "images/s")
+            rows.add(f"torch bf16 on the GPU, batches of {size}, utilisation", 100 * rate * flops / peak, "%")
+            start = time.perf_counter()
+            done = sum(answer.batch.valid.sum() for answer in backend.stream(images.batches(run.at(size), size, backend.dtype)))
+            rows.add(f"torch bf16 on the GPU, batches of {size}, store", done / (time.perf_counter() - start), "images/s")
+
+
+def against_n(rows: Rows, folder: Path, pictures: Path, counts: list[int]) -> None:
+    """Seconds and peak memory of 04 and 05 over so many symlinked images, each count in a process of its own."""
+    memory = {}
+    given = sorted(pictures.iterdir())
+    for count in counts:
+        many = folder / f"n{count}"
+        shutil.rmtree(many, ignore_errors=True)
+        many.mkdir(parents=True)
+        for i, path in zip(range(count), itertools.cycle(given), strict=False):
+            (many / f"{i:06d}{path.suffix}").symlink_to(path.resolve())
+        shutil.rmtree(folder / "reports" / many.name, ignore_errors=True)
+        run = make_run(folder, many, run=many.name, **SMALL)
+        command = [sys.executable, Path(__file__).with_name("pipeline_only.py"), run.root / "params" / f"{many.name}.yaml"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        prepared, inferred, memory[count] = map(float, done.stdout.split()[-3:])
+        rows.add(f"{count} images, small model, 04", count / prepared, "images/s")
+        rows.add(f"{count} images, small model, 05", count / inferred, "images/s")
+        rows.add(f"{count} images, small model, peak memory of 04 and 05", memory[count], "MiB")
+    if len(counts) > 1:
+        rows.add(f"peak memory, {counts[-1]} / {counts[0]} images", memory[counts[-1]] / memory[counts[0]], "x")
+
+
+def draw(found: dict[str, np.ndarray], run: Run, path: Path) -> None:
+    names = [name for name in found if "from JPEG" in name or name.startswith(("timm", "plain"))]
+    facts, count = machine.machine(), run.read("preprocess")["images"]
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(names[::-1], [count / float(np.median(found[name])) for name in names[::-1]], color="#0072B2")
+    axes.set(xlabel=f"images/s from JPEG, batches of {run.size}, {facts['cpu']}, {facts['cores']} cores")
+    figure.savefig(path)
 
 
 @click.command()
 @click.option("--images", "pictures", type=click.Path(path_type=Path, exists=True), help="A folder of JPEGs.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("reports/bench"), show_default=True)
-@click.option("--rounds", default=3, show_default=True)
+@click.option("--rounds", default=7, show_default=True)
 @click.option("-b", "--batch-size", default=8, show_default=True)
 @click.option("--counts", default="1000,50000", show_default=True, help="Numbers of images for cost against N; empty: none.")
-@click.option("--only-n", type=click.Path(path_type=Path), hidden=True)
-def main(pictures: Path | None, folder: Path, rounds: int, batch_size: int, counts: str, only_n: Path | None) -> None:
-    folder = folder.resolve()
-    if only_n:
-        globals()["only_n"](folder, only_n)
-        return
+def main(pictures: Path | None, folder: Path, rounds: int, batch_size: int, counts: str) -> None:
     if pictures is None:
         raise click.UsageError("--images: name a folder of JPEG photographs, such as make bench IMAGES=photos")
-    pictures = pictures.resolve()
-    rows: list[dict[str, Any]] = []
-
-    def note(what: str, value: float, unit: str, low: float | None = None, high: float | None = None) -> None:
-        rows.append({"what": what, "value": value, "unit": unit, "low": low, "high": high})
-        click.echo(f"{what:60} {value:10.3f} {unit}" + (f"  ({low:.3f} to {high:.3f})" if low is not None else ""))
-
-    base = make_run(folder, pictures, batch_sizes=[batch_size]).at(batch_size)
-    export.export(base)
-    surgery.optimize(base)
-    store.preprocess(base)
-    count = base.read("preprocess")["images"]
-    backends: dict[str, Backend] = {}
-    bf16 = base.spec.model_copy(update={"backend": "openvino", "precision": "bf16"})
-    runs = {"onnxruntime fp32": base, "openvino bf16": Run(bf16, base.folder, base.root, batch_size)}
-    for name, run in runs.items():
-        backends[name] = infer.open_model(run)
-
-    contenders: dict[str, Callable[[], float]] = {
-        f"ours, {name}": lambda name=name: ours(runs[name], backends[name]) for name in runs
-    }
-    contenders |= {
-        "timm, fp32": timm_loop(base, False),
-        "timm, bf16": timm_loop(base, True),
-        "plain loop": lambda: plain_loop(base),
-    }
-    one_core = preprocessing(base)
-    found = interleaved({**contenders, **{f"preprocessing, {name}": once for name, once in one_core.items()}}, rounds)
-    for name, seconds in found.items():
-        rates = [count / s for s in seconds]
-        note(name, float(np.median(rates)), "images/s", min(rates), max(rates))
-    for new, old in COMPARED:
-        each = [b / a for a, b in zip(found[new], found[old], strict=True)]
-        note(f"{new} / {old}", float(np.median(each)), "x", min(each), max(each))
-
-    cores = os.cpu_count() or 1
-    prep_s = float(np.median(found["preprocessing, ours"])) / count
-    decode = sorted(pictures.iterdir())
-    start = time.perf_counter()
-    for path in decode:
-        images.decode(path)
-    decode_s = (time.perf_counter() - start) / len(decode)
-    flops = perf.flops_per_batch(onnx.load(base.file("static_onnx"))) / batch_size
-    for name, backend in backends.items():
-        pure = perf.pure_inference(backend, backend.blank(batch_size), BOX_S)["images_per_s"]
-        peak = backend.peak_flops_per_s()  # type: ignore[attr-defined]
-        rate = count / float(np.median(found[f"ours, {name}"]))
-        note(f"{name}: model alone", pure, "images/s")
-        note(f"{name}: matrix product", peak / 1e9, "GFLOP/s")
-        note(f"{name}: end to end of its bound 1/(1/pure + preprocessing/cores)", rate * (1 / pure + prep_s / cores), "x")
-        note(f"{name}: end to end of 1/(FLOPs/peak + decode/cores)", rate * (flops / peak + decode_s / cores), "x")
-        backend.__exit__()
-    measured = [(int(n), *against_n(folder, pictures, int(n))) for n in counts.split(",") if n]
-    for n, seconds, mib in measured:
-        note(f"{n} images, small model: {n / seconds:.0f} images/s, peak memory", mib, "MiB")
-
-    facts = machine.machine()
-    with (folder / "bench.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["what", "value", "unit", "low", "high"])
-        writer.writeheader()
-        writer.writerows(rows)
-        writer.writerow({"what": f"{facts['cpu']}, {facts['cores']} cores", "unit": time.strftime("%Y-%m-%d")})
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
-    names = list(contenders)
-    axes.barh(names[::-1], [count / float(np.median(found[name])) for name in names[::-1]], color="#0072B2")
-    axes.set(xlabel=f"images/s from JPEG, batches of {batch_size}, {facts['cpu']}, {facts['cores']} cores")
-    figure.savefig(folder / "bench.svg")
+    folder, pictures, rows = folder.resolve(), pictures.resolve(), Rows()
+    run = make_run(folder, pictures, batch_sizes=[batch_size]).at(batch_size)
+    store.preprocess(run)
+    contenders, opened = ours(run)
+    contenders |= {"timm fp32": timm_loop(run, False), "timm bf16": timm_loop(run, True), "plain loop": plain_loop(run)}
+    found = interleaved(contenders | preprocessing(run), rounds)
+    peaks = {name: backend.peak_flops_per_s() for name, backend in opened.items()}  # type: ignore[attr-defined]
+    report(rows, run, found, peaks)
+    if torch.cuda.is_available():
+        on_a_gpu(rows, folder, pictures)
+    against_n(rows, folder, pictures, [int(count) for count in counts.split(",") if count])
+    rows.write(folder / "bench.csv")
+    draw(found, run, folder / "bench.svg")
     click.echo(str(folder / "bench.csv"))
 
 
