@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import artifacts, freshness
+from . import artifacts, freshness, proportions
 from .artifacts import Run
 from .errors import SpecError, VerdictError
 from .expected import expected_row
@@ -72,24 +72,6 @@ def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, Any]:
         "std": float(expected.std()),
         "top1_agreement_percent": agreement_percent(expected, found),
     }
-
-
-def wilson_percent(hits: int, count: int) -> list[float]:
-    """Wilson's 95 % interval of a proportion, in percent, [lo, hi]."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, count).proportion_ci(method="wilson")
-    return [100 * float(interval.low), 100 * float(interval.high)]
-
-
-def paired(ranks: np.ndarray, reference_ranks: np.ndarray) -> dict[str, Any]:
-    """McNemar's exact test: of the images only one of two models gets right, is the split other than even?"""
-    from scipy.stats import binomtest
-
-    gained = int(np.sum((ranks == 0) & (reference_ranks > 0)))
-    lost = int(np.sum((ranks > 0) & (reference_ranks == 0)))
-    p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return {"only_this_right": gained, "only_reference_right": lost, "p_value": p_value}
 
 
 def per_class(logits: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
@@ -178,7 +160,7 @@ def _score(run: Run) -> None:
     checks = []
     for k in (1, 5):
         key = f"top{k}_percent"
-        low, high = wilson_percent(int(np.sum(ranks < k)), len(ranks))
+        low, high = proportions.wilson_percent(int(np.sum(ranks < k)), len(ranks))
         interval = None if same_images else [expected[key] - high, expected[key] - low]
         checks.append(_check(f"Acc@{k}", top[key], expected[key], expected["name"], limit, interval))
     if run.spec.expected is None:  # accuracies may agree by chance, above all low ones: the answers themselves must agree
@@ -193,15 +175,15 @@ def _score(run: Run) -> None:
             "images": len(labels),
             "classes": logits.shape[1],
             **top,
-            "top1_ci95_percent": wilson_percent(int(np.sum(ranks == 0)), len(ranks)),
-            "top5_ci95_percent": wilson_percent(int(np.sum(ranks < 5)), len(ranks)),
+            "top1_ci95_percent": proportions.wilson_percent(int(np.sum(ranks == 0)), len(ranks)),
+            "top5_ci95_percent": proportions.wilson_percent(int(np.sum(ranks < 5)), len(ranks)),
             "reference": {
                 "name": reference_name,
                 **reference_top,
                 "agreement_percent": agreement,
                 "max_abs_diff": float(np.abs(logits - reference).max()),
             },
-            "paired": paired(ranks, reference_ranks),
+            "paired": proportions.paired(ranks, reference_ranks),
             "expected": expected,
             "drop_points": checks[0]["drop_points"],
             "max_drop_points": limit,

@@ -182,3 +182,9 @@ class Links:
 def runtime_text(runtime: dict[str, Any]) -> str:
     """Which runtime and device a figure was measured on, as a backend describes itself."""
     return f"{runtime['backend']} {runtime['version']} ({runtime['device']}, {runtime['precision']})"
+
+
+def in_flight_text(record: dict[str, Any]) -> str:
+    """What a latency includes besides the work on one batch, where several are sent at once."""
+    several = record.get("in_flight") or 1
+    return f", with {several} batches in flight from sending one to its answer" if several > 1 else ""

@@ -16,19 +16,29 @@ from typing import Any
 _PARSER = threading.Lock()
 
 
+_known: dict[tuple[Path, int, int], str] = {}  # by path, size and modification time
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file; read again only when its size or modification time changed."""
+    key = _key(path)
+    if key not in _known:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+        _known[key] = digest.hexdigest()
+    return _known[key]
+
+
+def remember(path: Path, digest: str) -> None:
+    """Tell `sha256` the digest of a large file that was computed while it was written."""
+    _known[_key(path)] = digest
+
+
+def _key(path: Path) -> tuple[Path, int, int]:
     stat = path.stat()
-    return _sha256(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256(path: Path, size_bytes: int, mtime_ns: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+    return path, stat.st_size, stat.st_mtime_ns
 
 
 def fingerprint(value: Any) -> str:

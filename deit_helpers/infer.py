@@ -99,7 +99,13 @@ def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[s
         first = missing[0].first
         (batch,) = images.batches(run, run.size, backend.dtype, first, first + run.size)
         warmup_ms = _warm_up(backend, batch)
-        facts = {"load_s": load_s, "warmup_ms": warmup_ms, "runtime": backend.describe(), "machine": machine()}
+        facts = {
+            "load_s": load_s,
+            "in_flight": backend.in_flight,
+            "warmup_ms": warmup_ms,
+            "runtime": backend.describe(),
+            "machine": machine(),
+        }
         bar.update(len(targets) - sum(shard.stop - shard.first for shard in missing))
         for shard in missing:
             logits, spans, wall_s = _stream(run, backend, shard, targets, bar)
@@ -208,6 +214,7 @@ def _write_results(run: Run, spans: np.ndarray, facts: list[dict[str, Any]], eve
             "images_per_s_without_waiting": count / (wall_s - seconds["wait"]),
             "peak_memory_mib": timing.peak_memory_mib(),
             "latency_ms": timing.latency_ms(columns["latency"]),
+            "in_flight": latest["in_flight"],
             "stages": stages,
             "shards": [
                 {"first": shard.first, "stop": shard.stop, "seconds": row["wall_s"], "cpu": row["machine"]["cpu"]}

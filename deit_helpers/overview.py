@@ -9,7 +9,7 @@ from . import accuracy as accuracy_checks
 from . import freshness, graph_tables, publish
 from .accuracy import TOP
 from .artifacts import Run, read_json
-from .display import Banner, Cell, Facts, Links, Table, runtime_text
+from .display import Banner, Cell, Facts, Links, Table, in_flight_text, runtime_text
 
 
 def per_batch(run: Run, stage: str, name: str) -> dict[int, dict[str, Any] | str]:
@@ -104,12 +104,12 @@ def throughput(run: Run) -> Table:
     columns = ["batch size", "images/s", "end to end images/s", "efficiency %", "p50 ms", "p90 ms", "batches", "images"]
     columns.append("images/s of the card")
     rows: list[list[Cell]] = []
-    where = ""
+    where = several = ""
     for size, infer in per_batch(run, "infer", "infer").items():
         if isinstance(infer, str):
             rows.append([size, *[None] * 6, infer, None])
             continue
-        where = f" on {runtime_text(infer['runtime'])}"
+        where, several = f" on {runtime_text(infer['runtime'])}", in_flight_text(infer)
         numbers = infer["latency_ms"]
         share = infer["e2e_efficiency"]
         rates = [infer["interface_images_per_s"], infer["e2e_images_per_s"], None if share is None else 100 * share]
@@ -117,7 +117,7 @@ def throughput(run: Run) -> Table:
         rows.append([size, *rates, numbers["p50"], numbers["p90"], numbers["n"], infer["images"], card])
     caption = (
         f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the store to the logits "
-        "over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per batch"
+        f"over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per batch{several}"
     )
     formats = dict.fromkeys((*columns[1:4], columns[8]), ".1f") | dict.fromkeys(columns[4:6], ".2f")
     if all(row[8] is None for row in rows):  # only tools that measure one device of several say it

@@ -75,10 +75,14 @@ def _measure(run: Run) -> None:
 
 
 def time_alone(backend: Backend, batch: images.Batch, box_s: float) -> timing.Measurement:
-    """Time the model on one batch again and again, with nothing beside it: no images are read, no profiler runs."""
+    """Time the model on one batch again and again, with nothing beside it: no images are read, no profiler runs.
+
+    Where several batches are worked on at once their answers come together: a sample is the mean over as many.
+    """
     enough = threading.Event()
     answers = backend.stream(itertools.takewhile(lambda _: not enough.is_set(), itertools.repeat(batch)))
-    found = timing.measure((answer.interface_ms for answer in answers), box_s)
+    every_ms = (answer.interface_ms for answer in answers)
+    found = timing.measure((sum(group) / len(group) for group in zip(*[every_ms] * backend.streams, strict=False)), box_s)
     enough.set()
     for _ in answers:  # what is still under way must not run into what comes next
         pass

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from .artifacts import Run
-from .display import Banner, Cell, Facts, Table, from_records, runtime_text
+from .display import Banner, Cell, Facts, Table, from_records, in_flight_text, runtime_text
 
 
 def latency(run: Run) -> Table:
     perf = run.read("perf")
     return from_records(
-        f"Latency of a batch of {perf['batch_size']} in ms: the model call alone, {runtime_text(perf['runtime'])}; "
-        "p99 is given from 100 samples on",
+        f"Latency of a batch of {perf['batch_size']} in ms: the model call alone{in_flight_text(perf)}, "
+        f"{runtime_text(perf['runtime'])}; p99 is given from 100 samples on",
         [perf["latency_ms"]],
         {"n": "batches", "mean": "mean", "p50": "p50", "p90": "p90", "p99": "p99"},
         dict.fromkeys(("mean", "p50", "p90", "p99"), ".2f"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from typing import Any
 
 import numpy as np
 
-from . import artifacts, freshness
+from . import artifacts, freshness, hashing
 from .artifacts import Run
 from .ascend import benchmark
 from .errors import ArtifactError
@@ -74,15 +75,20 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
         except ArtifactError as err:
             return err
 
+    digest = hashlib.sha256()  # of what is written, meanwhile: reading it all again would leave all cores but one idle
     with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
         shape = (recipe.crop_px, recipe.crop_px, 3)
-        write_npy_header(file, "|u1", (len(items), *shape))
+        header = io.BytesIO()
+        write_npy_header(header, "|u1", (len(items), *shape))
+        file.write(header.getvalue())
+        digest.update(header.getvalue())
         with quiet_pillow(), progress(len(items)) as bar:
             for item, pixels in zip(items, mapped(load, items, os.cpu_count() or 1, AHEAD), strict=True):
                 bar.update()
                 if isinstance(pixels, np.ndarray):
                     kept.append(item)
-                    file.write(pixels.tobytes())
+                    file.write(pixels.data)
+                    digest.update(pixels.data)
                 elif run.spec.on_bad_image == "stop":
                     raise pixels
                 else:
@@ -91,4 +97,6 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
             raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
         file.seek(0)  # the header leaves room for any number of rows, so that its length is the same
         write_npy_header(file, "|u1", (len(kept), *shape))
+    if not skipped:  # else the header is another one
+        hashing.remember(run.file("images"), digest.hexdigest())
     return kept, skipped

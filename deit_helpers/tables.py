@@ -145,12 +145,14 @@ def reference(run: Run) -> Facts:
 
 def paired(run: Run) -> Facts:
     row = run.read("accuracy")
+    low, high = row["paired"]["difference_ci95_points"]
     return Facts(
         f"bs{row['batch_size']} against {row['reference']['name']}, image by image",
         {
             "same top-1 %": f"{row['reference']['agreement_percent']:.2f}",
             "only this run right": row["paired"]["only_this_right"],
             "only the reference right": row["paired"]["only_reference_right"],
+            "Acc@1 above the reference, points": f"{row['paired']['difference_points']:+.2f} ({low:+.2f} to {high:+.2f}, 95 %)",
             "McNemar's exact p": f"{row['paired']['p_value']:.3g}",
             "largest difference of a logit": f"{row['reference']['max_abs_diff']:.2g}",
         },

@@ -18,7 +18,7 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision import transforms
 
-from deit_helpers import artifacts, images, labels, store
+from deit_helpers import artifacts, freshness, images, labels, store
 from deit_helpers.artifacts import Run
 from deit_helpers.errors import ArtifactError
 from deit_helpers.spec import RECIPES
@@ -113,6 +113,10 @@ def open_run(class_folders: Path, **keys: Any) -> Run:
     return artifacts.open_run(write_spec(class_folders.parent, **keys), 4)
 
 
+def recorded_sha256(run: Run) -> str:
+    return freshness.read_record(run, "preprocess")["outputs"]["dataset/images.npy"]["sha256"]
+
+
 def index_rows(run: Run) -> list[list[str]]:
     with run.file("index").open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
@@ -139,6 +143,7 @@ def test_the_store_holds_every_image_in_order(class_folders: Path, recipe: str) 
     assert index_rows(run) == [["name", "label"], *([name, str(label)] for name, label in zip(names, targets, strict=True))]
     assert (labels.read_index(run)[0], labels.read_index(run)[1].tolist()) == (names, targets)
     assert (facts["images"], facts["skipped"], facts["recipe"]["name"]) == (13, [], recipe)
+    assert recorded_sha256(run) == hashlib.sha256(run.file("images").read_bytes()).hexdigest()
     assert facts["fingerprint"] == hashlib.sha256(tensors[:8].tobytes()).hexdigest()
     for name, tensor in zip(names, tensors, strict=True):
         with Image.open(class_folders / name) as image:
@@ -198,6 +203,7 @@ def test_skipped_images_are_counted_and_left_out_everywhere(class_folders: Path,
     assert (facts["images"], len(stored), len(kept)) == (13 - count,) * 3
     assert [row["name"] for row in facts["skipped"]] == sorted(names)
     assert all(row["name"] in row["reason"] for row in facts["skipped"])
+    assert recorded_sha256(run) == hashlib.sha256(run.file("images").read_bytes()).hexdigest()
     assert not set(kept) & set(names)
     for name, pixels in zip(kept, stored, strict=True):
         np.testing.assert_array_equal(pixels, images.crop(images.decode(class_folders / name), run.spec.recipe))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deit_helpers import figures, freshness, infer, model, perf, perf_tables, profile
 from deit_helpers.artifacts import Run
-from deit_helpers.backends import Backend
+from deit_helpers.backends import Answer, Backend
 from deit_helpers.errors import ArtifactError
+from deit_helpers.images import Batch
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +150,14 @@ def test_measuring_without_its_inputs_names_the_notebook(run: Run, tmp_path: Pat
 def test_a_new_run_starts_with_02(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"deit_bs4\.onnx: does not exist yet; run notebooks/02_optimize\.ipynb"):
         perf.measure(new_run(tmp_path))
+
+
+def test_answers_that_come_together_are_timed_together(run: Run) -> None:
+    """Two streams answer at nearly the same moment: the median of single intervals would be one of two wrong ones."""
+
+    def stream(batches: Iterable[Batch]) -> Iterator[Answer]:
+        for i, batch in enumerate(batches):
+            yield Answer(batch, np.zeros((4, 3)), 19.9 if i % 2 else 0.1, 20.0)
+
+    found = perf.time_alone(SimpleNamespace(streams=2, stream=stream), None, 1.0)
+    np.testing.assert_allclose(found.every_ms, 10.0)

@@ -105,7 +105,8 @@ def test_the_interval_agrees_with_a_binomial_count() -> None:
 def test_peak_memory_is_of_this_process_not_of_the_one_that_started_it() -> None:
     fat = np.ones(400 * 2**17)  # 400 MiB
     mine = timing.peak_memory_mib()
-    assert mine is not None and mine > fat.nbytes / 2**20
+    assert mine is not None
+    assert mine > fat.nbytes / 2**20
     code = "from deit_helpers import timing; print(timing.peak_memory_mib())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 10 < float(child.stdout) < 400

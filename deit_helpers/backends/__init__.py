@@ -75,9 +75,12 @@ class Backend(ABC):
         dtype: float32 for normalised (B, 3, H, W), uint8 for crops (B, H, W, 3) that the model normalises itself.
         image_px: H and W.
         runtime_keys: what `runtime` of the spec may say, with the type of each value.
+        streams: how many batches `stream` works on at once.
+        in_flight: how many it has sent at once; latencies include waiting behind the others.
     """
 
     runtime_keys: ClassVar[dict[str, type]] = {}
+    streams, in_flight = 1, 1
     # ms of the last execution alone, for a backend that can tell it from its copies
     execution_ms: float | None = None
     _answered_ns = 0

@@ -58,8 +58,8 @@ class OpenVino(Backend):
         config = {**self._config, properties.num_streams: streams}
         self._compiled = self._core.compile_model(self._graph, "CPU", config)
         # One more than streams: the next batch waits inside the runtime, and no stream waits for Python.
-        self._requests = [self._compiled.create_infer_request() for _ in range(streams + 1)]
-        self.streams = streams
+        self.streams, self.in_flight = streams, streams + 1
+        self._requests = [self._compiled.create_infer_request() for _ in range(self.in_flight)]
 
     def _best_streams(self) -> int:
         """The number of streams with the highest rate on this machine at this batch size, tried in turn."""

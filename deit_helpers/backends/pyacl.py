@@ -72,7 +72,7 @@ class PyAcl(Backend):
 
     def __init__(self, model: Path, precision: str = "fp16", device: int = 0, options: dict[str, Any] | None = None):
         super().__init__(model, precision, device, options)
-        self.asynchronous = self.options.get("execution", "sync") == "async"
+        self.in_flight = 2 if self.options.get("execution", "sync") == "async" else 1
         self._releases: list[tuple[str, Any, tuple[Any, ...]]] = []
         self._running: tuple[_Buffer, _Buffer] | None = None
         self._started_ns = 0
@@ -100,7 +100,7 @@ class PyAcl(Backend):
         self.at_exit("acl.mdl.destroy_desc", acl.mdl.destroy_desc, self._desc)
         self.call("acl.mdl.get_desc", acl.mdl.get_desc, self._desc, self._model_id)
         takes, gives = self._interface()
-        self._slots = [(_Buffer(self, *takes), _Buffer(self, *gives)) for _ in range(1 + self.asynchronous)]
+        self._slots = [(_Buffer(self, *takes), _Buffer(self, *gives)) for _ in range(self.in_flight)]
 
     def _interface(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Shape, dtype and bytes of input and output, checked; sets what the base class wants to know."""
@@ -156,7 +156,7 @@ class PyAcl(Backend):
         self._releases.append((name, function, arguments))
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
-        if self.asynchronous:
+        if self.in_flight > 1:
             if self._running:
                 raise BackendError("infer in the middle of a stream: take its last answer first")
             self._feed(batch)
@@ -177,7 +177,7 @@ class PyAcl(Backend):
         When a batch was done shows only when the next one is started, so the execution alone is that of the warm-up, where
         batches went one at a time.
         """
-        if not self.asynchronous:
+        if self.in_flight == 1:
             yield from super().stream(batches)
             return
         waiting: Batch | None = None
@@ -223,7 +223,7 @@ class PyAcl(Backend):
 
     def describe(self) -> dict[str, Any]:
         facts = cann.describe("pyacl", acl.get_soc_name(), self.device, self.precision)
-        return {**facts, "execution": "async" if self.asynchronous else "sync"}
+        return {**facts, "execution": "async" if self.in_flight > 1 else "sync"}
 
     def __exit__(self, *exc_info: object) -> None:
         self._release(quiet=exc_info[0] is not None)

@@ -25,7 +25,6 @@ from . import PEAK_SIDE, Answer, Backend, peak_rate
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PEAK_SIDES = {"cpu": PEAK_SIDE, "cuda": 8192}
-_AHEAD = 2  # batches on their way to or on a GPU
 
 
 class _FromCrops(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into torch
@@ -75,7 +74,7 @@ class Torch(Backend):
         self._device = torch.device(kind, device if self.on_gpu else None)
         if self.on_gpu:
             torch.cuda.set_device(self._device)  # of the events and streams below
-            self._copies = torch.cuda.Stream()
+            self._copies, self.in_flight = torch.cuda.Stream(), 2
         module, recipe = self.options["module"](), self.options["recipe"]
         self.image_px, self.classes = module.patch_embed.img_size[0], module.num_classes
         self.batch_size, self.dtype = self.options["batch_size"], np.dtype(np.uint8)
@@ -110,7 +109,7 @@ class Torch(Backend):
         running = deque[_Running]()
         for batch in batches:
             self.check_batch(batch.tensor)
-            if len(running) == _AHEAD:
+            if len(running) == self.in_flight:
                 yield self._finished(running.popleft())
             running.append(self._queue(batch))
         while running:

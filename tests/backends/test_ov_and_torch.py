@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import openvino
 import pytest
+import torch
 from pipeline import SIZES, copy_of, finished
 
 from deit_helpers import accuracy, freshness, images, infer, perf, profile
@@ -100,6 +103,62 @@ def test_a_compiled_graph_is_cached_in_the_run_folder(run: Run, tmp_path: Path) 
     with infer.open_model(copy):
         pass
     assert list((copy.folder / "cache").iterdir())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+@pytest.mark.parametrize(
+    ("keys", "atol"), [({"precision": "fp32", "runtime": {"compile": False}}, 1e-2), ({"precision": "bf16"}, 0.2)]
+)
+def test_a_gpu_gives_the_same_logits_and_is_profiled(run: Run, tmp_path: Path, keys: dict[str, object], atol: float) -> None:
+    copy = on(run, tmp_path, backend="torch", **keys)
+    found = infer.infer(copy)
+    assert found["runtime"]["device"] == torch.cuda.get_device_name(0)
+    assert found["in_flight"] == 2
+    np.testing.assert_allclose(np.load(copy.file("logits")), np.load(run.file("logits")), atol=atol)
+    measured = perf.measure(copy)
+    assert measured["families"]
+    assert 0 < measured["utilisation_percent"] < 100
+
+
+def test_batches_in_flight_on_a_gpu_come_back_in_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU would be asked, in which order, with CUDA's streams and events replaced: no GPU is used."""
+    asked: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            pass
+
+        def record(self) -> None:
+            asked.append("record")
+
+        def synchronize(self) -> None:
+            asked.append("synchronize")
+
+        def elapsed_time(self, other: Event) -> float:
+            return 7.0
+
+    compute = SimpleNamespace(wait_stream=lambda stream: asked.append("wait for the copy"))
+    for name, fake in {
+        "Event": Event,
+        "current_stream": lambda: compute,
+        "stream": lambda stream: contextlib.nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    with infer.open_model(on(run, tmp_path, backend="torch", runtime={"device": "cpu"})) as backend:
+        crops = list(images.batches(run, run.size, backend.dtype))
+        expected = [backend.infer(batch.tensor) for batch in crops]
+        forward, upload = backend.forward, backend.upload
+        monkeypatch.setattr(backend, "upload", lambda batch: asked.append("upload") or upload(batch))
+        monkeypatch.setattr(backend, "forward", lambda x: asked.append("run") or forward(x))
+        backend.on_gpu, backend.in_flight, backend._copies = True, 2, None
+        answers = list(backend.stream(crops))
+    assert [answer.batch.start for answer in answers] == [batch.start for batch in crops]
+    for answer, logits in zip(answers, expected, strict=True):
+        np.testing.assert_array_equal(answer.logits, logits)
+    assert {answer.interface_ms for answer in answers} == {7.0}
+    queued = ["upload", "wait for the copy", "record", "run", "record", "record"]
+    assert asked[:13] == [*queued, *queued, "synchronize"]
 
 
 @pytest.mark.parametrize("keys", [{"backend": "openvino", "runtime": {"streams": 1}}, {"backend": "torch"}])

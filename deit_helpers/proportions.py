@@ -1,0 +1,56 @@
+"""Accuracies as proportions: the interval of one, and of the difference of two taken on the same images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def wilson_percent(hits: int, count: int) -> list[float]:
+    """Wilson's 95 % interval of a proportion, in percent, [lo, hi]."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, count).proportion_ci(method="wilson")
+    return [100 * float(interval.low), 100 * float(interval.high)]
+
+
+def paired(ranks: np.ndarray, reference_ranks: np.ndarray) -> dict[str, Any]:
+    """Acc@1 of two models on the same images: the difference in points with its 95 % interval, and McNemar's exact test.
+
+    The test asks whether the images that only one of the two gets right split other than evenly.
+    """
+    from scipy.stats import binomtest
+
+    gained = int(np.sum((ranks == 0) & (reference_ranks > 0)))
+    lost = int(np.sum((ranks > 0) & (reference_ranks == 0)))
+    both, neither = int(np.sum((ranks == 0) & (reference_ranks == 0))), int(np.sum((ranks > 0) & (reference_ranks > 0)))
+    return {
+        "only_this_right": gained,
+        "only_reference_right": lost,
+        "difference_points": 100 * (gained - lost) / len(ranks),
+        "difference_ci95_points": difference_interval(both, gained, lost, neither),
+        "p_value": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+    }
+
+
+def difference_interval(both: int, only_first: int, only_second: int, neither: int) -> list[float]:
+    """95 % interval in points of the difference between two proportions of the same images, [lo, hi].
+
+    Method 10 of Newcombe (1998), Statistics in Medicine 17, 2635: Wilson's intervals of both, squared and added, with their
+    correlation. It keeps a width where no image tells the two apart.
+    """
+    count = both + only_first + only_second + neither
+    first, second = both + only_first, both + only_second
+    shares = np.array([100 * first / count, 100 * second / count])
+    low, high = np.array([wilson_percent(hits, count) for hits in (first, second)]).T
+    margins = float(first) * (count - first) * second * (count - second)
+    agreement = both * neither - only_first * only_second
+    correlation = (max(agreement - count / 2, 0) if agreement > 0 else agreement) / margins**0.5 if margins else 0.0
+    below, above = shares - low, high - shares
+
+    def distance(a: float, b: float) -> float:
+        return float(a * a - 2 * correlation * a * b + b * b) ** 0.5
+
+    difference = float(shares[0] - shares[1])
+    return [difference - distance(below[0], above[1]), difference + distance(above[0], below[1])]
