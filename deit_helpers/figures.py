@@ -77,7 +77,7 @@ def throughput(run: Run) -> Chart | Banner:
     ends = ["" if np.isnan(rate) else f", {rate:.1f} end to end" for rate in whole]
     text = "; ".join(f"bs{n}: {a:.1f} alone{e}" for n, a, e in zip(rows, alone, ends, strict=True))
     runtimes = sorted({f"{row['runtime']['backend']} on {row['runtime']['device']}" for row in rows.values()})
-    return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, store to logits", text)
+    return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, {run.spec.source} to logits", text)
 
 
 def families(run: Run) -> Chart | Banner:

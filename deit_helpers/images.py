@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,12 +18,12 @@ from tqdm import tqdm
 from .artifacts import Run
 from .errors import ArtifactError
 from .labels import Item, list_images
+from .machine import cores
 from .spec import PreprocessSpec
 from .streaming import ahead, mapped
 
 MAX_ASPECT = 50  # a narrower image would grow to gigabytes when its short side is resized
 _FLOAT = np.dtype(np.float32)
-AHEAD = 64  # images decoded ahead of who uses them: bounds memory whatever the size of the data set
 
 
 class Batch(NamedTuple):
@@ -112,7 +111,9 @@ def crops_at(run: Run, indices: list[int]) -> np.ndarray:
         return np.stack([crop(decode(items[i].path), run.spec.recipe) for i in indices])
 
 
-def batches(run: Run, batch_size: int, dtype: np.dtype = _FLOAT, first: int = 0, stop: int | None = None) -> Iterator[Batch]:
+def batches(
+    run: Run, batch_size: int, dtype: np.dtype = _FLOAT, first: int = 0, stop: int | None = None
+) -> Generator[Batch, None, None]:
     """Images `first` to `stop` as batches of exactly `batch_size` rows, in order; the last is padded and masked.
 
     They come from the store, or with `stream: true` straight from the image files, decoded by a pool of threads. A thread
@@ -143,7 +144,7 @@ def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) 
 def _decoded(run: Run, first: int, stop: int) -> Iterator[np.ndarray]:
     """Crops `first` to `stop` of the image files, decoded ahead in constant memory."""
     recipe = run.spec.recipe
-    return mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], os.cpu_count() or 1, AHEAD)
+    return mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], cores())
 
 
 def write_npy_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:

@@ -35,7 +35,7 @@ def bring_in(
     operators: OperatorProfile | str = "no profile was imported"
     if prof:
         table = msprof.read(prof)
-        operators = OperatorProfile(table, int(table["calls"].mode()[0]), None)  # most operators run once per batch
+        operators = OperatorProfile(table, int(table["calls"].mode()[0]))  # most operators run once per batch
     if dumps:
         freshness.require(run, "index")
         measured.write_logits(run, dumps)

@@ -7,8 +7,8 @@ interrupted run goes on where it was, and shards may be made on several machines
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import accuracy, artifacts, freshness, hashing, images, labels, model, shards, timing
+from . import accuracy, artifacts, freshness, images, labels, model, shards, timing
 from .artifacts import Run
 from .ascend import benchmark, driver, dumps
 from .backends import Backend, open_backend
@@ -25,9 +25,8 @@ from .images import Batch
 from .machine import machine
 from .spec import ASCEND_TOOLS
 
-WARMUP_BATCHES, WARMUP_S = 3, 1.0  # warm up for so many batches, or so long, whichever ends first
 REFERENCE_BATCH = 8
-_MADE_BY = "{backend} {version} on {device} in {precision}"  # the same for all shards of a run; streams may differ
+_MADE_BY = "{backend} {version} on {device} in {precision}, {cpu}"  # the same for all shards of a run; streams may differ
 
 
 def infer(run: Run) -> dict[str, Any]:
@@ -73,8 +72,10 @@ def _infer(run: Run) -> None:
     names, targets = labels.read_index(run)
     every = shards.of(run, len(targets))
     first, last = run.spec.shards or (0, len(every) - 1)
-    key = hashing.fingerprint(freshness.key(run, "infer"))
+    key = shards.key(run)
     absent = [shard for shard in every if shards.read(shard, key) is None]
+    if unusable := [shard.path.name for shard in absent if shard.path.exists()]:
+        print(f"{', '.join(unusable)}: damaged, or of another model, data set, spec or code; not used")
     missing = [shard for shard in absent if shard in every[first : last + 1]]
     if missing:
         _run_shards(run, names, targets, missing, key)
@@ -82,7 +83,7 @@ def _infer(run: Run) -> None:
         there = f"{len(every) - len(left)} of {len(every)} shards are in {every[0].path.parent}"
         raise ArtifactError(f"{there}: make the others, such as {left[0]}, elsewhere and copy them here, or set shards: null")
     _assemble(run, every, key)
-    shutil.rmtree(every[0].path.parent)
+    shards.discard(run)
     if run.spec.bins:
         folder = run.file("logits").parent / f"dumpOutput_device{run.spec.device}"
         dumps.write(folder, names, np.load(run.file("logits"), mmap_mode="r"))
@@ -91,14 +92,14 @@ def _infer(run: Run) -> None:
 def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[shards.Shard], key: str) -> None:
     start = time.perf_counter()
     with open_model(run) as backend, images.progress(len(targets)) as bar:
-        load_s = time.perf_counter() - start
+        load_s = time.perf_counter() - start - backend.tuning_s
         if backend.batch_size not in (None, run.batch_size):
             made_for = f"{backend.model}: made for batches of {backend.batch_size}"
             raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
         accuracy.check_labels(names, targets, backend.classes)
         first = missing[0].first
         (batch,) = images.batches(run, run.size, backend.dtype, first, first + run.size)
-        warmup_ms = _warm_up(backend, batch)
+        warmup_ms = backend.warm_up(batch)
         facts = {
             "load_s": load_s,
             "in_flight": backend.in_flight,
@@ -107,50 +108,49 @@ def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[s
             "machine": machine(),
         }
         bar.update(len(targets) - sum(shard.stop - shard.first for shard in missing))
-        for shard in missing:
-            logits, spans, wall_s = _stream(run, backend, shard, targets, bar)
-            shards.write(shard, logits, spans, {**facts, "key": key, "wall_s": wall_s})
-
-
-def _warm_up(backend: Backend, batch: Batch) -> list[float]:
-    """ms of calls one at a time, until the runtime is warm."""
-    times_ms: list[float] = []
-    while len(times_ms) < WARMUP_BATCHES and sum(times_ms) < 1000 * WARMUP_S:
-        start = time.perf_counter_ns()
-        backend.infer(batch.tensor)
-        times_ms.append((time.perf_counter_ns() - start) / 1e6)
-    return times_ms
+        for group in shards.consecutive(missing):
+            for shard, logits, spans, wall_s in _stream(run, backend, group, targets, bar):
+                own = {"key": key, "wall_s": wall_s, "peak_memory_mib": timing.peak_memory_mib()}
+                shards.write(shard, logits, spans, facts | own)
 
 
 def _stream(
-    run: Run, backend: Backend, shard: shards.Shard, targets: np.ndarray, bar: tqdm
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Logits of a shard, the spans of its batches in ms in the order of timing.SPANS, and wall seconds.
+    run: Run, backend: Backend, group: list[shards.Shard], targets: np.ndarray, bar: tqdm
+) -> Iterator[tuple[shards.Shard, np.ndarray, np.ndarray, float]]:
+    """Every shard of a group as it is done: logits, spans of its batches in ms as in timing.SPANS, and wall seconds.
 
     Reading and normalising happen in threads while the backend works; `wait` is how long the backend was kept waiting for
-    a batch, `inference` how long this thread was held by the backend, `interface` the call alone.
+    a batch, `inference` how long this thread was held by the backend, `interface` the call alone. The wall holds what the
+    caller did with the shard before.
     """
-    logits = np.empty((shard.stop - shard.first, backend.classes), np.float32)
     waits_ms: list[float] = []
     rows: list[list[float]] = []
     done = right = 0
+    left = iter(group)
+    shard = next(left)
+    logits = np.empty((shard.stop - shard.first, backend.classes), np.float32)
     start = before = time.perf_counter_ns()
-    source = images.batches(run, run.size, backend.dtype, shard.first, shard.stop)
-    for batch, found, interface_ms, latency_ms in backend.stream(_timed(source, waits_ms)):
-        answered = time.perf_counter_ns()
-        valid = found[batch.valid]
-        logits[done : done + len(valid)] = valid
-        right += int(np.sum(valid.argmax(axis=1) == targets[batch.start : batch.start + len(valid)]))
-        done += len(valid)
-        bar.set_postfix_str(f"Acc@1={100 * right / done:.1f}%", refresh=False)
-        bar.update(len(valid))
-        after = time.perf_counter_ns()
-        held_ms = (answered - before) / 1e6 - sum(waits_ms)
-        spent = [batch.read_ms, batch.prepare_ms, sum(waits_ms), held_ms, interface_ms, latency_ms]
-        rows.append([*spent, (after - answered) / 1e6])
-        waits_ms.clear()
-        before = after
-    return logits, np.array(rows), (time.perf_counter_ns() - start) / 1e9
+    with contextlib.closing(images.batches(run, run.size, backend.dtype, shard.first, group[-1].stop)) as source:
+        for batch, found, interface_ms, latency_ms in backend.stream(_timed(source, waits_ms)):
+            answered = time.perf_counter_ns()
+            valid = found[batch.valid]
+            logits[batch.start - shard.first :][: len(valid)] = valid
+            right += int(np.sum(valid.argmax(axis=1) == targets[batch.start : batch.start + len(valid)]))
+            done += len(valid)
+            bar.set_postfix_str(f"Acc@1={100 * right / done:.1f}%", refresh=False)
+            bar.update(len(valid))
+            after = time.perf_counter_ns()
+            held_ms = (answered - before) / 1e6 - sum(waits_ms)
+            spent = [batch.read_ms, batch.prepare_ms, sum(waits_ms), held_ms, interface_ms, latency_ms]
+            rows.append([*spent, (after - answered) / 1e6])
+            waits_ms.clear()
+            before = after
+            if batch.start + len(valid) == shard.stop:
+                yield shard, logits, np.array(rows), (after - start) / 1e9
+                start, before = after, time.perf_counter_ns()
+                rows.clear()
+                shard = next(left, shard)
+                logits = np.empty((shard.stop - shard.first, backend.classes), np.float32)
 
 
 def _timed(source: Iterable[Batch], waits_ms: list[float]) -> Iterator[Batch]:
@@ -175,7 +175,7 @@ def _assemble(run: Run, every: list[shards.Shard], key: str) -> None:
             file.write(found.pop("logits").tobytes())
             spans.append(found.pop("spans"))
             facts.append(found)
-            ours, theirs = (_MADE_BY.format_map(row["runtime"]) for row in (facts[0], found))
+            ours, theirs = (_MADE_BY.format_map(row["runtime"] | row["machine"]) for row in (facts[0], found))
             if ours != theirs:
                 raise ArtifactError(f"{shard.path}: made by {theirs}, the first by {ours}: make all shards on the same device")
     _write_results(run, np.concatenate(spans), facts, every)
@@ -211,8 +211,9 @@ def _write_results(run: Run, spans: np.ndarray, facts: list[dict[str, Any]], eve
             "interface_batches": len(latest["warmup_ms"]) if run.spec.execution == "async" else int(full.sum()),
             "e2e_images_per_s": count / wall_s,
             "e2e_efficiency": seconds["interface"] / wall_s,
-            "images_per_s_without_waiting": count / (wall_s - seconds["wait"]),
-            "peak_memory_mib": timing.peak_memory_mib(),
+            # Not faster than the device: where several batches are in flight it works while this thread waits.
+            "images_per_s_without_waiting": count / max(wall_s - seconds["wait"], seconds["interface"]),
+            "peak_memory_mib": max((row["peak_memory_mib"] for row in facts if row["peak_memory_mib"]), default=None),
             "latency_ms": timing.latency_ms(columns["latency"]),
             "in_flight": latest["in_flight"],
             "stages": stages,

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
+def cores() -> int:
+    """How many cores this process may use: in a container often fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @functools.cache
 def machine() -> dict[str, Any]:
     """Processor, cores usable by this process, memory and system."""
@@ -21,7 +26,7 @@ def machine() -> dict[str, Any]:
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "cpu": cpu or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_gib": round(memory_bytes / 2**30),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }

@@ -116,8 +116,9 @@ def throughput(run: Run) -> Table:
         card = infer.get("card_images_per_s")
         rows.append([size, *rates, numbers["p50"], numbers["p90"], numbers["n"], infer["images"], card])
     caption = (
-        f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the store to the logits "
-        f"over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per batch{several}"
+        f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the {run.spec.source} "
+        "to the logits over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per "
+        f"batch{several}"
     )
     formats = dict.fromkeys((*columns[1:4], columns[8]), ".1f") | dict.fromkeys(columns[4:6], ".2f")
     if all(row[8] is None for row in rows):  # only tools that measure one device of several say it

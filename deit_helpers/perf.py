@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import time
 from math import prod
 from typing import Any
 
+import numpy as np
 import onnx
 import pandas as pd
 
@@ -18,7 +20,16 @@ from .backends import Backend, Profiler
 from .machine import machine
 from .spec import ASCEND_TOOLS
 
-PROFILED_IMAGES = 24  # at least so many images pass through the profiled session; pages say how many batches
+PROFILED_IMAGES, PROFILED_BATCHES = 24, 6  # at least so many pass through the profiled session; six have an interval
+
+
+_OF_PROFILER = (
+    "profiled_ms",
+    "operators_ms",
+    "residual_ms",
+    "profiler_overhead_percent",
+    "profiler_overhead_ci95_percent",
+)
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -56,22 +67,31 @@ def stated_peak(run: Run) -> tuple[float | None, str]:
 
 def _measure(run: Run) -> None:
     inference = run.read("infer")
-    batches = -(-PROFILED_IMAGES // run.size)
+    batches = max(PROFILED_BATCHES, -(-PROFILED_IMAGES // run.size))
     peak, source = stated_peak(run)
     found: profile.OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
     pure: dict[str, Any] = {}
     if run.spec.backend not in ASCEND_TOOLS:
-        with infer.open_model(run) as backend:
+        with infer.open_model(_as_in_05(run, inference)) as backend:
             (batch,) = images.batches(run, run.size, backend.dtype, 0, run.size)
-            pure = pure_inference(backend, batch)
+            pure, samples_ms = pure_inference(backend, batch)
             inference |= {"runtime": backend.describe(), "machine": machine()}
             if isinstance(backend, Profiler):
                 found = backend.profile(batch.tensor, batches)
+                found = found._replace(plain_ms=found.plain_ms or samples_ms)
                 if peak is None:
                     peak, source = backend.peak_flops_per_s(), "matrix product, measured in the same run"
     if run.spec.on_ascend:  # a process of its own, once the device is free again
         found = msprof.profile(run, batches)
     write(run, inference, found, peak, source, pure)
+
+
+def _as_in_05(run: Run, inference: dict[str, Any]) -> Run:
+    """The run with the number of streams that 05 found best: 07 must not find another."""
+    if "streams" not in inference["runtime"]:
+        return run
+    runtime = {**run.spec.runtime, "streams": inference["runtime"]["streams"]}
+    return dataclasses.replace(run, spec=run.spec.model_copy(update={"runtime": runtime}))
 
 
 def time_alone(backend: Backend, batch: images.Batch, box_s: float) -> timing.Measurement:
@@ -89,16 +109,17 @@ def time_alone(backend: Backend, batch: images.Batch, box_s: float) -> timing.Me
     return found
 
 
-def pure_inference(backend: Backend, batch: images.Batch) -> dict[str, Any]:
-    """What `perf.json` says of the model alone: the first call, the rate and its interval, percentiles."""
+def pure_inference(backend: Backend, batch: images.Batch) -> tuple[dict[str, Any], list[float]]:
+    """What `perf.json` says of the model alone: the first call, the rate and its interval, percentiles; and the samples."""
     start = time.perf_counter()
     backend.infer(batch.tensor)
     cold_ms = 1000 * (time.perf_counter() - start)
-    summary = time_alone(backend, batch, timing.BOX_S).summary()
-    middle, (low, high) = summary["latency_ms"]["p50"], summary["ci95_ms"]["p50"]
+    measured = time_alone(backend, batch, timing.BOX_S)
+    summary = measured.summary()
+    middle, known = summary["latency_ms"]["p50"], summary["ci95_ms"]["p50"]
     per_s = 1000 * len(batch.tensor)
-    rates = {"images_per_s": per_s / middle, "images_per_s_ci95": [per_s / high, per_s / low]}
-    return {"cold_ms": cold_ms, **rates, **summary}
+    rates = {"images_per_s": per_s / middle, "images_per_s_ci95": [per_s / ms for ms in reversed(known)] if known else None}
+    return {"cold_ms": cold_ms, **rates, **summary}, measured.samples_ms.tolist()
 
 
 def write(
@@ -118,6 +139,7 @@ def write(
         pure: what `pure_inference` found; without it, rates are those of the call in 05.
     """
     graph, rate, runtime = run.file("static_onnx"), inference["interface_images_per_s"], inference["runtime"]
+    alone = pure["images_per_s"] if pure else rate
     operators = _write_profile(run, found)
     flops = flops_per_batch(onnx.load(graph)) / run.size if graph.exists() else None
     # of 05 alone
@@ -130,12 +152,12 @@ def write(
             **{key: value for key, value in inference.items() if key not in own},
             "images_per_s": rate,
             "pure": pure or None,
-            **_against_pure(inference, operators, pure),
+            "e2e_of_pure": inference["e2e_images_per_s"] / alone if pure else None,
             **operators,
             "flops_per_image": flops,
             "peak_flops_per_s": peak,
             "peak_source": source if peak else None,
-            "utilisation_percent": 100 * rate * flops / peak if peak and flops else None,
+            "utilisation_percent": 100 * alone * flops / peak if peak and flops else None,
         },
     )
 
@@ -146,22 +168,19 @@ def _write_profile(run: Run, found: profile.OperatorProfile | str) -> dict[str, 
     with artifacts.atomic(run.file("profile")) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     if isinstance(found, str):
-        return {"families": {}, "profiled_batches": 0, "profiled_ms": None, "operators_ms": None, "profile_reason": found}
+        unknown = dict.fromkeys(_OF_PROFILER)
+        return {"families": {}, "profiled_batches": 0, **unknown, "profile_reason": found}
+    operators_ms = float(table["total_us"].sum() / found.batches / 1000)
+    profiled_ms = float(np.mean(found.profiled_ms)) if found.profiled_ms else None
+    slower = timing.ratio(np.array(found.profiled_ms), np.array(found.plain_ms)) if profiled_ms else None
+    percent = [100 * (times - 1) for times in slower] if slower else None
     return {
         "families": {name: {"share_percent": share} for name, share in profile.family_shares(table).items()},
         "profiled_batches": found.batches,
-        "profiled_ms": found.batch_ms,
-        "operators_ms": float(table["total_us"].sum() / found.batches / 1000),
+        "profiled_ms": profiled_ms,
+        "operators_ms": operators_ms,
+        "residual_ms": profiled_ms - operators_ms if profiled_ms else None,
+        "profiler_overhead_percent": percent[0] if percent else None,
+        "profiler_overhead_ci95_percent": percent[1:] if percent else None,
         "profile_reason": None,
-    }
-
-
-def _against_pure(inference: dict[str, Any], operators: dict[str, Any], pure: dict[str, Any] | None) -> dict[str, Any]:
-    """What the pipeline and the profiler cost against pure inference, and the part of a batch that lies in no operator."""
-    wall_ms, sum_ms = operators["profiled_ms"], operators["operators_ms"]
-    median_ms = pure["latency_ms"]["p50"] if pure else None
-    return {
-        "e2e_of_pure": inference["e2e_images_per_s"] / pure["images_per_s"] if pure else None,
-        "profiler_overhead_percent": 100 * (wall_ms / median_ms - 1) if wall_ms and median_ms else None,
-        "residual_ms": wall_ms - sum_ms if wall_ms and sum_ms else None,
     }

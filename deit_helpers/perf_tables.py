@@ -24,11 +24,11 @@ def rates(run: Run) -> Table:
     rows: list[list[Cell]] = []
     caption = f"Rates of batches of {size} on {runtime_text(perf['runtime'])}"
     if pure:
-        low, high = pure["images_per_s_ci95"]
+        known = pure["images_per_s_ci95"]
         n, warm = pure["latency_ms"]["n"], pure["warmup_batches"]
         rows += [
             ["first call, cold", 1, 1000 * size / pure["cold_ms"], None],
-            ["model alone, warm", n, pure["images_per_s"], f"{low:.1f} to {high:.1f}"],
+            ["model alone, warm", n, pure["images_per_s"], f"{known[0]:.1f} to {known[1]:.1f}" if known else "too few"],
         ]
         steal = "" if pure["steal_percent"] is None else f", {pure['steal_percent']:.1f} % of the CPU time went to other guests"
         settled = "" if pure["settled"] else "; the time box ended before the interval was within 2 %"
@@ -49,9 +49,13 @@ def rates(run: Run) -> Table:
 def accounting(run: Run) -> Facts:
     """Where the rest goes: what the pipeline, the profiler and the gaps between operators cost."""
     perf = run.read("perf")
+    overhead = perf["profiler_overhead_ci95_percent"]
     shown = {
         "end to end as a share of the model alone": ("e2e_of_pure", "{:.3f}"),
-        "profiler's overhead": ("profiler_overhead_percent", "{:.1f} %"),
+        f"profiler's overhead on {perf['profiled_batches']} batches": (
+            "profiler_overhead_percent",
+            f"{{:.1f}} % ({overhead[0]:.1f} to {overhead[1]:.1f})" if overhead else "{:.1f} %",
+        ),
         "ms per profiled batch outside operators": ("residual_ms", "{:.2f}"),
         "s to load the model": ("load_s", "{:.2f}"),
         "most memory of the process in 05, MiB": ("peak_memory_mib", "{:.0f}"),
@@ -65,6 +69,8 @@ def accounting(run: Run) -> Facts:
 def utilisation(run: Run) -> Facts:
     perf = run.read("perf")
     flops = perf["flops_per_image"]
+    pure = perf["pure"]
+    what, rate = ("the model alone", pure["images_per_s"]) if pure else ("the call within 05", perf["images_per_s"])
     if perf["utilisation_percent"] is not None:
         peak: dict[str, Cell] = {
             f"peak GFLOP/s: {perf['peak_source']}": f"{perf['peak_flops_per_s'] / 1e9:.1f}",
@@ -76,8 +82,8 @@ def utilisation(run: Run) -> Facts:
         f"Utilisation, bs{perf['batch_size']}, on {runtime_text(perf['runtime'])}",
         {
             "GFLOP per image, counted in the graph": f"{flops / 1e9:.2f}" if flops else "no graph here: run 01 and 02",
-            "images/s, the model call alone": f"{perf['images_per_s']:.1f}",
-            "GFLOP/s of the model": f"{perf['images_per_s'] * flops / 1e9:.1f}" if flops else None,
+            f"images/s, {what}": f"{rate:.1f}",
+            "GFLOP/s of the model": f"{rate * flops / 1e9:.1f}" if flops else None,
             **peak,
         },
     )

@@ -6,6 +6,7 @@ On a CPU the families are Ascend's names for the counterpart work; the `backend`
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import onnx
@@ -17,11 +18,16 @@ FAMILIES = (*NAMED_FIRST, "MatMulV2", "LayerNorm", "Gelu", "Conv2D", "Elementwis
 
 
 class OperatorProfile(NamedTuple):
-    """What a profiler said: a table with COLUMNS over so many batches, and ms per batch of the whole call where it knows."""
+    """What a profiler said: a table with COLUMNS over so many batches.
+
+    `profiled_ms` are the whole calls, where it knows; `plain_ms` the same calls without it, where those are not the ones timed
+    as the model alone.
+    """
 
     table: pd.DataFrame
     batches: int
-    batch_ms: float | None
+    profiled_ms: Sequence[float] = ()
+    plain_ms: Sequence[float] = ()
 
 
 _BY_TYPE = {
@@ -139,6 +145,7 @@ def family_of_openvino(node_type: str) -> str:
 
 # Operators of torch's profiler, by a part of their name, the first that fits.
 _BY_TORCH_NAME = {
+    **dict.fromkeys(("fprop", "convolve"), "Conv2D"),  # kernels of cuDNN, some of them an implicit gemm
     "softmax": "SoftmaxV2",
     "bmm": "BatchMatMulV2",
     "layer_norm": "LayerNorm",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import artifacts, freshness, hashing, publish, stages, tables
+from . import artifacts, freshness, hashing, publish, shards, stages, tables
 from .artifacts import Run
 from .errors import ArtifactError, DeitError, SpecError
 from .expected import expected_row
@@ -73,6 +73,8 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
         for step in steps:
             for stage in _own_stages(step.notebook):
                 freshness.forget(step.run, stage)
+            if step.notebook == "05_infer":
+                shards.discard(step.run)
     done = itertools.count(1)
 
     def one(step: Step) -> None:

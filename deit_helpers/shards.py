@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import artifacts
+from . import artifacts, freshness, hashing
 from .artifacts import Run
 
 SHARD_IMAGES = 2048  # and up to the next full batch
@@ -27,8 +28,33 @@ def of(run: Run, count: int) -> list[Shard]:
     """How the images of a run are divided: whole batches, SHARD_IMAGES or a little more."""
     step = -(-SHARD_IMAGES // run.size) * run.size
     spans = [(first, min(first + step, count)) for first in range(0, count, step)]
-    folder = run.file("infer").parent / "shards"
-    return [Shard(*span, folder / f"{span[0]:07d}-{span[1] - 1:07d}.npz") for span in spans]
+    return [Shard(*span, _folder(run) / f"{span[0]:07d}-{span[1] - 1:07d}.npz") for span in spans]
+
+
+def key(run: Run) -> str:
+    """What the logits of a shard depend on. Not on how many threads, or which of several devices, computed them."""
+    facts = freshness.key(run, "infer")
+    return hashing.fingerprint({**facts, "spec": {k: v for k, v in facts["spec"].items() if k not in ("device", "runtime")}})
+
+
+def consecutive(missing: list[Shard]) -> list[list[Shard]]:
+    """Shards in groups without a gap: a group is worked on in one go."""
+    groups: list[list[Shard]] = []
+    for shard in missing:
+        if groups and groups[-1][-1].stop == shard.first:
+            groups[-1].append(shard)
+        else:
+            groups.append([shard])
+    return groups
+
+
+def discard(run: Run) -> None:
+    """Drop the shards of a run that was interrupted."""
+    shutil.rmtree(_folder(run), ignore_errors=True)
+
+
+def _folder(run: Run) -> Path:
+    return run.file("infer").parent / "shards"
 
 
 def write(shard: Shard, logits: np.ndarray, spans: np.ndarray, facts: dict[str, Any]) -> None:

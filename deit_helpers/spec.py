@@ -161,6 +161,11 @@ class RunSpec(Frozen):
         return value
 
     @property
+    def source(self) -> str:
+        """What the pipeline starts from, for captions."""
+        return "image files" if self.stream else "store"
+
+    @property
     def on_ascend(self) -> bool:
         """Whether an OM is made and run, by whatever means."""
         return self.backend in ("pyacl", *ASCEND_TOOLS)

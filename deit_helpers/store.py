@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from . import artifacts, freshness, hashing
 from .artifacts import Run
 from .ascend import benchmark
 from .errors import ArtifactError
-from .images import AHEAD, crop, crops_at, decode, progress, quiet_pillow, read_store, tensors, write_npy_header
+from .images import crop, crops_at, decode, progress, quiet_pillow, read_store, tensors, write_npy_header
 from .labels import Item, ensure_source, list_images, write_index
+from .machine import cores
 from .streaming import mapped
 
 FINGERPRINT_IMAGES = 8
@@ -83,7 +83,7 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
         file.write(header.getvalue())
         digest.update(header.getvalue())
         with quiet_pillow(), progress(len(items)) as bar:
-            for item, pixels in zip(items, mapped(load, items, os.cpu_count() or 1, AHEAD), strict=True):
+            for item, pixels in zip(items, mapped(load, items, cores()), strict=True):
                 bar.update()
                 if isinstance(pixels, np.ndarray):
                     kept.append(item)

@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -39,6 +39,9 @@ def ahead(source: Iterable[T], depth: int) -> Iterator[T]:
             put((None, err, True))
         else:
             put((None, None, True))
+        finally:
+            if isinstance(source, Generator):  # here, where it runs: its own clean-up must not wait for the collector
+                source.close()
 
     thread = threading.Thread(target=produce, name="ahead", daemon=True)
     thread.start()
@@ -55,8 +58,12 @@ def ahead(source: Iterable[T], depth: int) -> Iterator[T]:
         thread.join()
 
 
-def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth: int) -> Iterator[R]:
-    """`function` of every item in order, by a pool of threads, at most `depth` results ahead of the consumer."""
+def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth: int = 0) -> Iterator[R]:
+    """`function` of every item in order, by a pool of threads, at most `depth` results ahead of the consumer.
+
+    Unless it is given, `depth` is 64, or 4 a worker where those are more.
+    """
+    depth = depth or max(64, 4 * workers)
     waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="mapped")
     try:

@@ -20,8 +20,8 @@ from .artifacts import Run
 
 _QUANTILES = {"p50": 50, "p90": 90, "p99": 99}
 BOX_S = 10.0  # a measurement ends after so long
-SETTLED_PERCENT = 2.0  # or when the interval of its median is narrower than this
-MIN_SAMPLES = 20
+SETTLED_PERCENT = 2.0  # or when the interval of its median is narrower than this, but
+MIN_S = 1.0  # not before: clocks go up and down
 P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
 # Timed per batch. read and preprocess happen in another thread, and wait is what was left of them; interface lies in inference.
 # latency is that of the call, and longer than interface where batches overlap.
@@ -46,28 +46,34 @@ class Measurement(NamedTuple):
         found = latency_ms(values)
         return {
             "latency_ms": found,
-            "ci95_ms": {name: interval(values, q / 100) for name, q in _QUANTILES.items() if found[name] is not None},
+            "ci95_ms": {name: interval(values, q / 100) for name, q in _QUANTILES.items()},
             "warmup_batches": self.warmup,
             "warmup_ms": [round(float(ms), 3) for ms in self.every_ms[: self.warmup]],
             "spread_percent": float(100 * (high - low) / middle),
             "steal_percent": self.steal_percent,
-            "settled": is_settled(values),
+            "settled": is_settled(values) and self.warmup < len(self.every_ms) // 2,  # else it may be warming up still
         }
 
 
 def measure(samples_ms: Iterator[float], box_s: float = BOX_S) -> Measurement:
     """Take samples until the median is known to SETTLED_PERCENT, or the time box ends; two at least.
 
+    There are enough for all percentiles when the box does not end it.
+
     Args:
-        samples_ms: does the work and yields how long it took; closed at the end.
+        samples_ms: does the work and yields how long it took.
     """
     every: list[float] = []
     steal, start = _steal_s(), time.perf_counter()
     for ms in samples_ms:
         every.append(ms)
-        over = time.perf_counter() - start > box_s
-        if (over and len(every) > 1) or (len(every) % 10 == 0 and is_settled(np.array(every[warm_up(every) :]))):
+        wall_s = time.perf_counter() - start
+        if wall_s > box_s and len(every) > 1:
             break
+        if wall_s > MIN_S and len(every) % 10 == 0:
+            counted = np.array(every[warm_up(every) :])
+            if len(counted) >= P99_SAMPLES and is_settled(counted):
+                break
     wall_s = time.perf_counter() - start
     stolen = None if steal is None else 100 * ((_steal_s() or 0.0) - steal) / (wall_s * (os.cpu_count() or 1))
     return Measurement(np.array(every), warm_up(every), stolen)
@@ -91,21 +97,26 @@ def warm_up(samples: Sequence[float]) -> int:
 
 def is_settled(samples: np.ndarray) -> bool:
     """Whether the 95 % interval of the median is narrower than SETTLED_PERCENT of it."""
-    if len(samples) < MIN_SAMPLES:
-        return False
-    low, high = interval(samples, 0.5)
-    return high - low < SETTLED_PERCENT / 100 * float(np.median(samples))
+    found = interval(samples, 0.5)
+    return found is not None and found[1] - found[0] < SETTLED_PERCENT / 100 * float(np.median(samples))
 
 
-def interval(samples: np.ndarray, quantile: float) -> tuple[float, float]:
-    """The 95 % interval of a quantile by order statistics: no assumption on the distribution."""
+def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None:
+    """The 95 % interval of a quantile by order statistics: no assumption on the distribution.
+
+    None where there are too few samples for one, such as five for a median.
+    """
     found = scipy.stats.quantile_test(samples, p=quantile).confidence_interval(0.95)
-    low, high = float(np.min(samples)), float(np.max(samples))
-    return float(np.nan_to_num(found.low, nan=low)), float(np.nan_to_num(found.high, nan=high))
+    return None if np.isnan([found.low, found.high]).any() else (float(found.low), float(found.high))
 
 
-def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
-    """Ratio of the medians of two timings and its 95 % interval by bootstrap: never compare two bare numbers."""
+def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float] | None:
+    """Ratio of the medians of two timings and its 95 % interval by bootstrap: never compare two bare numbers.
+
+    None where either has too few samples for an interval.
+    """
+    if interval(new, 0.5) is None or interval(base, 0.5) is None:
+        return None
 
     def of_medians(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.median(a, axis=axis) / np.median(b, axis=axis)
@@ -138,7 +149,8 @@ def peak_memory_mib() -> float | None:
     """Most memory this process ever held, in MiB; None where the system does not say."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would tell what the program that started this one held, where that is more
-        return int(re.findall(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)[0]) / 1024
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        return int(found[1]) / 1024 if found else None
     try:
         import resource
     except ImportError:  # Windows

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from pipeline import IMAGES, SIZES, copy_of, finished, new_run, run_through_05
 
-from deit_helpers import export, freshness, infer, surgery
+from deit_helpers import backends, export, freshness, infer, surgery
 from deit_helpers.artifacts import Run
 from deit_helpers.ascend import benchmark, dumps
 from deit_helpers.errors import ArtifactError, BackendError, SpecError
@@ -93,7 +93,7 @@ def test_the_file_holds_what_others_read(run: Run) -> None:
     found = run.read("infer")
     assert [stage["name"] for stage in found["stages"]] == list(benchmark.STAGES)
     assert found["latency_ms"].keys() == {"mean", "p50", "p90", "p99", "n"}
-    assert found["warmup_batches"] == len(found["warmup_ms"]) == infer.WARMUP_BATCHES
+    assert found["warmup_batches"] == len(found["warmup_ms"]) == backends.WARMUP_BATCHES
     assert found["runtime"]["version"] == onnxruntime.__version__
 
 

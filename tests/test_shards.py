@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from pipeline import IMAGES, copy_of, finished
 
-from deit_helpers import artifacts, freshness, infer, labels, shards, store
+from deit_helpers import artifacts, backends, freshness, images, infer, labels, runner, shards, store
 from deit_helpers.artifacts import Run
 from deit_helpers.backends import Backend
 from deit_helpers.backends.ort import OnnxRuntime
+from deit_helpers.backends.ov import OpenVino
 from deit_helpers.errors import ArtifactError, BackendError, SpecError
+from deit_helpers.images import Batch
 from deit_helpers.spec import RunSpec
 
 
@@ -54,7 +57,7 @@ def failing_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseExce
 
 
 def test_an_interrupted_run_goes_on_where_it_was(uninferred: Run, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(infer, "WARMUP_BATCHES", 0)
+    monkeypatch.setattr(backends, "WARMUP_BATCHES", 0)
     with monkeypatch.context() as patch:
         failing_after(patch, 2, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
@@ -71,7 +74,7 @@ def test_an_interrupted_run_goes_on_where_it_was(uninferred: Run, run: Run, monk
 
 
 def test_shards_of_another_data_set_or_model_are_not_taken(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(infer, "WARMUP_BATCHES", 0)
+    monkeypatch.setattr(backends, "WARMUP_BATCHES", 0)
     infer.infer(with_keys(uninferred, runtime={"threads": 1}))
     freshness.forget(uninferred, "infer")
     first = shards.of(uninferred, IMAGES)[0]
@@ -106,20 +109,47 @@ def test_shards_of_two_devices_are_not_mixed(uninferred: Run, monkeypatch: pytes
     original = OnnxRuntime.describe
     monkeypatch.setattr(OnnxRuntime, "describe", lambda self: {**original(self), "device": "another"})
     with pytest.raises(
-        ArtifactError, match=r"0000004-0000007\.npz: made by onnxruntime .* on another in fp32, the first by onnx"
+        ArtifactError, match=r"0000004-0000007\.npz: made by onnxruntime .* on another in fp32, .*, the first by onnx"
     ):
         infer.infer(uninferred)
 
 
-def test_shards_that_used_other_numbers_of_streams_go_together(uninferred: Run, run: Run) -> None:
-    keys = {"backend": "openvino", "runtime": {"streams": 1}}
-    first = with_keys(uninferred, shards=[0, 1], **keys)
+def test_shards_that_used_other_numbers_of_streams_go_together(
+    uninferred: Run, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ArtifactError, match="2 of 4"):
-        infer.infer(first)
-    rest = with_keys(uninferred, **keys)
-    rest.spec.runtime["streams"] = 2  # as the measurement at loading might choose
-    infer.infer(rest)
+        infer.infer(with_keys(uninferred, backend="openvino", runtime={"streams": 1}, shards=[0, 1]))
+    sent: list[int] = []
+    original = OpenVino._finished
+    monkeypatch.setattr(OpenVino, "_finished", lambda self, *rest: sent.append(self.streams) or original(self, *rest))
+    monkeypatch.setattr(backends, "WARMUP_BATCHES", 0)
+    found = infer.infer(with_keys(uninferred, backend="openvino", runtime={"streams": 2}))
+    assert sent == [2] * (3 + 2)  # to warm three buffers, and for the two shards that were missing
+    assert found["batches"] == 4
     np.testing.assert_allclose(np.load(uninferred.file("logits")), np.load(run.file("logits")), atol=1e-4)
+
+
+def test_neighbouring_shards_are_made_in_one_go(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    original = images.batches
+
+    def noting(run: Run, size: int, dtype: np.dtype, first: int, stop: int) -> Generator[Batch, None, None]:
+        asked.append((first, stop))
+        return original(run, size, dtype, first, stop)
+
+    with pytest.raises(ArtifactError, match="1 of 4"):
+        infer.infer(with_keys(uninferred, shards=[1, 1]))
+    monkeypatch.setattr(images, "batches", noting)
+    infer.infer(uninferred)
+    assert asked == [(0, 4), (0, 4), (8, IMAGES)]  # to warm up, before the gap, after it
+
+
+def test_force_makes_the_shards_of_an_interrupted_run_again(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArtifactError, match="1 of 4"):
+        infer.infer(with_keys(uninferred, shards=[0, 0]))
+    monkeypatch.setattr(runner, "_run_notebook", lambda step: None)
+    runner.execute([runner.Step("05_infer", uninferred, "forced")], True, lambda line: None)
+    assert not (uninferred.file("infer").parent / "shards").exists()
 
 
 def test_a_nan_names_the_image_and_nothing_is_written(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +159,7 @@ def test_a_nan_names_the_image_and_nothing_is_written(uninferred: Run, monkeypat
     def sick(self: OnnxRuntime, batch: np.ndarray) -> np.ndarray:
         logits = original(self, batch)
         calls.append(1)
-        if len(calls) == infer.WARMUP_BATCHES + 3:
+        if len(calls) == backends.WARMUP_BATCHES + 3:
             logits[1] = np.nan
         return logits
 

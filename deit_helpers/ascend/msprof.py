@@ -56,7 +56,7 @@ def profile(run: Run, batches: int) -> OperatorProfile | str:
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
             raise ToolError(f"msprof failed ({done.returncode}): {said[-1]}: try what it watches alone: {shlex.join(program)}")
-        return OperatorProfile(read(Path(folder)), batches, None)
+        return OperatorProfile(read(Path(folder)), batches)
 
 
 def read(folder: Path) -> pd.DataFrame:

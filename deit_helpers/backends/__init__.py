@@ -5,6 +5,7 @@ A new runtime is one file with a `Backend` subclass and one line in REGISTRY.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import time
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ REGISTRY = {
 }
 
 
+WARMUP_BATCHES, WARMUP_S = 3, 10.0  # warm up with so many batches, or two where they take longer than this
 PEAK_SIDE = 1536  # such matrices fit no cache of a core
 _PEAK_S = 2.0  # long enough to outlast what others take of a shared machine
 
@@ -54,6 +56,16 @@ def peak_rate(multiply: Callable[[], object], side: int) -> float:
     return 2 * side**3 / min(seconds)
 
 
+def times_ms(call: Callable[[], object], count: int) -> list[float]:
+    """How long each of so many calls takes."""
+    found = []
+    for _ in range(count):
+        start = time.perf_counter()
+        call()
+        found.append(1000 * (time.perf_counter() - start))
+    return found
+
+
 class Answer(NamedTuple):
     """Logits (B, C) of a batch, and how long they took.
 
@@ -76,11 +88,15 @@ class Backend(ABC):
         image_px: H and W.
         runtime_keys: what `runtime` of the spec may say, with the type of each value.
         streams: how many batches `stream` works on at once.
+        tuning_s: what finding the best settings took when it was loaded.
         in_flight: how many it has sent at once; latencies include waiting behind the others.
     """
 
     runtime_keys: ClassVar[dict[str, type]] = {}
+    errors: ClassVar[tuple[type[Exception], ...]] = (RuntimeError,)  # of the runtime; most raise this one
+    hint = ""  # what may help
     streams, in_flight = 1, 1
+    tuning_s = 0.0
     # ms of the last execution alone, for a backend that can tell it from its copies
     execution_ms: float | None = None
     _answered_ns = 0
@@ -98,6 +114,8 @@ class Backend(ABC):
             if type(value) is not self.runtime_keys.get(key):
                 known = ", ".join(f"{key}: {kind.__name__}" for key, kind in self.runtime_keys.items()) or "nothing"
                 raise BackendError(f"runtime: {name} does not take {key}: {value!r}; it takes {known}")
+            if type(value) is int and value < 1:
+                raise BackendError(f"runtime: {key}: {value}, expected 1 or more")
 
     def __enter__(self) -> Backend:
         return self
@@ -118,7 +136,9 @@ class Backend(ABC):
             BackendError: wrong batch or image size, or logits of the wrong shape, infinite or NaN.
         """
         self.check_batch(batch)
-        return self.check_logits(self._infer(batch), len(batch))
+        with self.failing("a batch"):
+            logits = self._infer(batch)
+        return self.check_logits(logits, len(batch))
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """The answer to every batch, in order. A backend that can work on one while another is prepared overrides this.
@@ -129,13 +149,33 @@ class Backend(ABC):
         for batch in batches:
             self.check_batch(batch.tensor)
             called = time.perf_counter_ns()
-            logits = self._infer(batch.tensor)
+            with self.failing(f"the batch from image {batch.start}"):
+                logits = self._infer(batch.tensor)
             yield self._answer(batch, logits, called, time.perf_counter_ns())
 
+    def warm_up(self, batch: Batch) -> list[float]:
+        """ms of calls one at a time, until the runtime is warm: the second may still record what the first compiled."""
+        found: list[float] = []
+        while len(found) < WARMUP_BATCHES and (len(found) < 2 or sum(found) < 1000 * WARMUP_S):
+            found += times_ms(lambda: self.infer(batch.tensor), 1)
+        if self.in_flight > 1:  # the other buffers too
+            for _ in self.stream([batch] * self.in_flight):
+                pass
+        return found
+
+    @contextlib.contextmanager
+    def failing(self, what: str) -> Iterator[None]:
+        """Turn an exception of the runtime (`errors`) into a BackendError that names the model and the batch."""
+        try:
+            yield
+        except self.errors as err:
+            reason = " ".join(str(err).split())[:200]
+            raise BackendError(f"{self.model}: {type(self).__name__} failed on {what} ({reason}){self.hint}") from err
+
     def _answer(self, batch: Batch, logits: np.ndarray, called_ns: int, returned_ns: int) -> Answer:
-        begun_ns, self._answered_ns = max(called_ns, self._answered_ns), returned_ns
+        begun_ns, self._answered_ns = max(called_ns, self._answered_ns), max(returned_ns, self._answered_ns)
         logits = self.check_logits(logits, len(batch.tensor), batch.start)
-        interface_ms = (returned_ns - begun_ns) / 1e6 if self.execution_ms is None else self.execution_ms
+        interface_ms = max(returned_ns - begun_ns, 0) / 1e6 if self.execution_ms is None else self.execution_ms
         return Answer(batch, logits, interface_ms, (returned_ns - called_ns) / 1e6)
 
     def check_batch(self, batch: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from ..profile import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
 from . import PEAK_SIDE, Backend, peak_rate
 
 # onnxruntime's own exceptions share no base class but Exception.
-_LOAD_ERRORS = (
+_ERRORS = (
     state.Fail,
     state.InvalidArgument,
     state.InvalidGraph,
@@ -33,6 +33,7 @@ class OnnxRuntime(Backend):
     """A session of ONNX Runtime; `providers` of the spec come before the CPU."""
 
     runtime_keys: ClassVar[dict[str, type]] = {"threads": int}
+    errors = _ERRORS
 
     def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
         super().__init__(model, precision, device, options)
@@ -65,12 +66,12 @@ class OnnxRuntime(Backend):
         cpu = "CPUExecutionProvider"
         return [*((name, options) for name, options in wanted.items() if name != cpu), (cpu, wanted.get(cpu, {}))]
 
-    def _open(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    def _open(self, options: onnxruntime.SessionOptions, model: Path | bytes | None = None) -> onnxruntime.InferenceSession:
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = self.runtime.get("threads", 0)  # 0: one per core
         try:
-            return onnxruntime.InferenceSession(self.model, options, providers=self._providers)
-        except _LOAD_ERRORS as err:
+            return onnxruntime.InferenceSession(model or self.model, options, providers=self._providers)
+        except _ERRORS as err:
             raise BackendError(f"{self.model}: ONNX Runtime cannot load it ({str(err).splitlines()[0]})") from err
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
@@ -103,7 +104,7 @@ class OnnxRuntime(Backend):
         counted = [event for event in events if event["ts"] >= runs[1]]
         table = table_from_onnxruntime(counted, layer_norm_nodes(onnx.load(self.model)))
         times_us = [event["dur"] for event in counted if event["name"] == "model_run"]
-        return OperatorProfile(table, len(times_us), float(np.mean(times_us)) / 1000)
+        return OperatorProfile(table, len(times_us), [us / 1000 for us in times_us])
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""
@@ -112,6 +113,6 @@ class OnnxRuntime(Backend):
         node = onnx.helper.make_node("MatMul", ["a", "b"], ["c"])
         graph = onnx.helper.make_graph([node], "peak", values[:1], values[1:], [weight])
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)], ir_version=8)
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = self._open(onnxruntime.SessionOptions(), model.SerializeToString())
         a = np.random.default_rng(0).standard_normal(weight.dims).astype(np.float32)
         return peak_rate(lambda: session.run(None, {"a": a}), PEAK_SIDE)

@@ -20,11 +20,32 @@ from openvino import opset13, properties
 from ..errors import BackendError
 from ..images import Batch
 from ..profile import COLUMNS, OperatorProfile, family_of_openvino, with_shares
-from . import PEAK_SIDE, Answer, Backend, peak_rate
+from . import PEAK_SIDE, Answer, Backend, peak_rate, times_ms
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
 _STREAMS = (1, 2)  # on few cores more of them share the caches and lose
-_TRIALS, _TRIAL_S = 3, 0.5  # a stream count is tried so often, for so long
+_TRIALS, _TRIAL_S = 3, 0.5  # a stream count is tried so often, for so long,
+_SLOW_MS = 1500.0  # unless a batch takes longer than this
+
+
+class _Request:
+    """A request and when it was sent and done: its answer may be taken much later, when the next batch comes."""
+
+    def __init__(self, request: Any):
+        self._request = request
+        self.sent_ns = self.done_ns = 0
+        request.set_callback(self._note, None)
+
+    def _note(self, _: object) -> None:
+        self.done_ns = time.perf_counter_ns()
+
+    def send(self, batch: np.ndarray) -> None:
+        self.sent_ns = time.perf_counter_ns()
+        self._request.start_async({0: batch}, share_inputs=True)
+
+    def logits(self) -> np.ndarray:
+        self._request.wait()
+        return self._request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request is used again
 
 
 class OpenVino(Backend):
@@ -52,14 +73,19 @@ class OpenVino(Backend):
         self.dtype = np.dtype(self._graph.input(0).element_type.to_dtype())
         self.batch_size = takes[0].get_length() if takes[0].is_static else None
         self.image_px, self.classes = takes[2].get_length(), gives[1].get_length()
-        self._open(self.runtime.get("streams") or self._best_streams())
+        begun = time.perf_counter()
+        streams = self.runtime.get("streams") or self._best_streams()
+        self.tuning_s = time.perf_counter() - begun
+        self._open(streams)
 
     def _open(self, streams: int) -> None:
         config = {**self._config, properties.num_streams: streams}
-        self._compiled = self._core.compile_model(self._graph, "CPU", config)
-        # One more than streams: the next batch waits inside the runtime, and no stream waits for Python.
-        self.streams, self.in_flight = streams, streams + 1
-        self._requests = [self._compiled.create_infer_request() for _ in range(self.in_flight)]
+        with self.failing("loading"):
+            self._compiled = self._core.compile_model(self._graph, "CPU", config)
+            # One more than streams: the next batch waits inside the runtime, and no stream waits for Python.
+            requests = [self._compiled.create_infer_request() for _ in range(streams + 1)]
+        self.streams, self.in_flight = streams, len(requests)
+        self._requests = [_Request(request) for request in requests]
 
     def _best_streams(self) -> int:
         """The number of streams with the highest rate on this machine at this batch size, tried in turn."""
@@ -69,8 +95,9 @@ class OpenVino(Backend):
         rates: dict[int, list[float]] = {streams: [] for streams in _STREAMS}
         for streams in _STREAMS * _TRIALS:
             self._open(streams)
-            for _ in self.stream([batch] * (streams + 1)):  # warm up
-                pass
+            warm = [answer.latency_ms for answer in self.stream([batch] * (streams + 1))]
+            if warm[-1] > _SLOW_MS:  # large batches keep all cores busy, and trials of them would take minutes
+                return 1
             start, done = time.perf_counter(), 0
             for _ in self.stream(self._endless(batch, start + _TRIAL_S)):
                 done += 1
@@ -84,27 +111,30 @@ class OpenVino(Backend):
             yield batch
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
-        return self._requests[0].infer({0: batch}, share_inputs=True)[0].astype(np.float32)  # a copy: the request is used again
+        request = self._requests[0]
+        request.send(batch)
+        return request.logits()
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """As many batches at once as there are streams, and one more queued."""
-        free, running = deque(self._requests), deque[tuple[Any, Batch, int]]()
+        free, running = deque(self._requests), deque[tuple[_Request, Batch]]()
         for batch in batches:
             self.check_batch(batch.tensor)
             if not free:
                 yield self._finished(running, free)
             request = free.popleft()
-            running.append((request, batch, time.perf_counter_ns()))
-            request.start_async({0: batch.tensor}, share_inputs=True)
+            running.append((request, batch))
+            with self.failing(f"the batch from image {batch.start}"):
+                request.send(batch.tensor)
         while running:
             yield self._finished(running, free)
 
-    def _finished(self, running: deque[tuple[Any, Batch, int]], free: deque[Any]) -> Answer:
-        request, batch, started_ns = running.popleft()
-        request.wait()
-        logits = request.get_output_tensor(0).data.astype(np.float32)
+    def _finished(self, running: deque[tuple[_Request, Batch]], free: deque[_Request]) -> Answer:
+        request, batch = running.popleft()
+        with self.failing(f"the batch from image {batch.start}"):
+            logits = request.logits()
         free.append(request)
-        return self._answer(batch, logits, started_ns, time.perf_counter_ns())
+        return self._answer(batch, logits, request.sent_ns, request.done_ns)
 
     def describe(self) -> dict[str, Any]:
         used = self._compiled.get_property(properties.hint.inference_precision)
@@ -118,24 +148,28 @@ class OpenVino(Backend):
         }
 
     def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile:
-        """Run with OpenVINO's performance counters on, in a model of its own, a first, uncounted run warming up."""
-        config = {**self._config, properties.enable_profiling: True, properties.num_streams: 1}
-        request = self._core.compile_model(self._graph, "CPU", config).create_infer_request()
-        request.infer({0: batch}, share_inputs=True)
+        """Run with OpenVINO's performance counters on and off, one batch at a time in one stream, after a warm-up each."""
         rows: dict[tuple[str, str, str], list[float]] = {}
-        seconds = 0.0
-        for _ in range(iterations):
-            start = time.perf_counter()
+
+        def request_of(counters: bool) -> Any:
+            config = {**self._config, properties.enable_profiling: counters, properties.num_streams: 1}
+            request = self._core.compile_model(self._graph, "CPU", config).create_infer_request()
             request.infer({0: batch}, share_inputs=True)
-            seconds += time.perf_counter() - start
-            for info in request.profiling_info:
+            return request
+
+        plain, profiled = request_of(False), request_of(True)
+        plain_ms, profiled_ms = [], []
+        for _ in range(iterations):
+            plain_ms += times_ms(lambda: plain.infer({0: batch}, share_inputs=True), 1)
+            profiled_ms += times_ms(lambda: profiled.infer({0: batch}, share_inputs=True), 1)
+            for info in profiled.profiling_info:
                 if info.status == ov.ProfilingInfo.Status.EXECUTED:
                     key = family_of_openvino(info.node_type), info.node_type, info.node_name
                     entry = rows.setdefault(key, [0, 0.0])
                     entry[0] += 1
                     entry[1] += info.real_time.total_seconds() * 1e6
         table = pd.DataFrame([(*key, *entry) for key, entry in rows.items()], columns=COLUMNS[:5])
-        return OperatorProfile(with_shares(table, "openvino"), iterations, 1000 * seconds / iterations)
+        return OperatorProfile(with_shares(table, "openvino"), iterations, profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""

@@ -8,7 +8,6 @@ being copied while the GPU works. Never run on a GPU by the authors unless the R
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from ..errors import BackendError
 from ..images import Batch
 from ..profile import COLUMNS, OperatorProfile, family_of_torch, with_shares
-from . import PEAK_SIDE, Answer, Backend, peak_rate
+from . import PEAK_SIDE, Answer, Backend, peak_rate, times_ms
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PEAK_SIDES = {"cpu": PEAK_SIDE, "cuda": 8192}
@@ -42,12 +41,11 @@ class _FromCrops(torch.nn.Module):  # type: ignore[misc]  # mypy does not look i
 
 
 class _Running(NamedTuple):
-    """A batch on a GPU: its logits to be, events around its execution and after their copy, and when it was sent."""
+    """A batch on a GPU: its logits to be, and events when it was sent, begun, ended and copied back."""
 
     batch: Batch
     logits: torch.Tensor
-    events: tuple[Any, Any, Any]
-    called_ns: int
+    events: tuple[Any, Any, Any, Any]
 
 
 class Torch(Backend):
@@ -74,6 +72,8 @@ class Torch(Backend):
         self._device = torch.device(kind, device if self.on_gpu else None)
         if self.on_gpu:
             torch.cuda.set_device(self._device)  # of the events and streams below
+            # fp32 means fp32: cuDNN's convolutions use TF32 otherwise
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
             self._copies, self.in_flight = torch.cuda.Stream(), 2
         module, recipe = self.options["module"](), self.options["recipe"]
         self.image_px, self.classes = module.patch_embed.img_size[0], module.num_classes
@@ -82,7 +82,9 @@ class Torch(Backend):
         self.compiled = self.runtime.get("compile", self.on_gpu)
         if self.compiled:
             # reduce-overhead records CUDA graphs: without them a small batch is bound by launching kernels
-            self.forward = torch.compile(self.forward, mode="reduce-overhead" if self.on_gpu else "default")
+            mode = "reduce-overhead" if self.on_gpu else "default"
+            self.forward = torch.compile(self.forward, mode=mode, dynamic=False)
+            self.hint = "; if the compiler is at fault, set runtime: {compile: false}"
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         with self._inference(batch):
@@ -116,11 +118,11 @@ class Torch(Backend):
             yield self._finished(running.popleft())
 
     def _queue(self, batch: Batch) -> _Running:
-        called_ns = time.perf_counter_ns()
-        begun, ended, copied = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+        sent, begun, ended, copied = (torch.cuda.Event(enable_timing=True) for _ in range(4))
         compute = torch.cuda.current_stream()
-        with self._inference(batch.tensor):
+        with self.failing(f"the batch from image {batch.start}"), self._inference(batch.tensor):
             with torch.cuda.stream(self._copies):
+                sent.record()
                 x = self.upload(batch.tensor)
             compute.wait_stream(self._copies)
             x.record_stream(compute)  # its memory was taken for another stream
@@ -129,14 +131,16 @@ class Torch(Backend):
             ended.record()
             # in the order of the stream, so before the next run of a CUDA graph overwrites it
             logits = logits.to("cpu", non_blocking=True)
-        copied.record()
-        return _Running(batch, logits, (begun, ended, copied), called_ns)
+            copied.record()
+        return _Running(batch, logits, (sent, begun, ended, copied))
 
     def _finished(self, done: _Running) -> Answer:
-        begun, ended, copied = done.events
-        copied.synchronize()
-        self.execution_ms = begun.elapsed_time(ended)
-        return self._answer(done.batch, done.logits.numpy(), done.called_ns, time.perf_counter_ns())
+        sent, begun, ended, copied = done.events
+        with self.failing(f"the batch from image {done.batch.start}"):
+            copied.synchronize()
+        logits = self.check_logits(done.logits.numpy(), len(done.logits), done.batch.start)
+        # by the GPU's clock: the answer may be taken much later than it came
+        return Answer(done.batch, logits, begun.elapsed_time(ended), sent.elapsed_time(copied))
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -153,19 +157,19 @@ class Torch(Backend):
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if self.on_gpu:
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        start = time.perf_counter()
+        plain_ms = times_ms(lambda: self._infer(batch), iterations)
         with torch.profiler.profile(activities=kinds, acc_events=True) as profiler:
-            for _ in range(iterations):
-                self._infer(batch)
-        batch_ms = 1000 * (time.perf_counter() - start) / iterations
+            profiled_ms = times_ms(lambda: self._infer(batch), iterations)
         rows = []
         for event in profiler.key_averages():
             # The time of a kernel is listed twice, under itself and under the operator that launched it.
             on_gpu = event.device_type == torch.autograd.DeviceType.CUDA
             total_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-            if total_us > 0 and on_gpu == self.on_gpu:
+            # Annotations span kernels that are listed too; copies to and from the host are no operators.
+            operator = not (getattr(event, "is_user_annotation", False) or event.key.startswith(("Memcpy", "Memset")))
+            if total_us > 0 and on_gpu == self.on_gpu and operator:
                 rows.append((family_of_torch(event.key), event.key, event.key, event.count, total_us))
-        return OperatorProfile(with_shares(pd.DataFrame(rows, columns=COLUMNS[:5]), "torch"), iterations, batch_ms)
+        return OperatorProfile(with_shares(pd.DataFrame(rows, columns=COLUMNS[:5]), "torch"), iterations, profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product in this precision on this device."""
@@ -181,5 +185,7 @@ class Torch(Backend):
 
     def __exit__(self, *exc_info: object) -> None:
         del self.forward
+        if self.compiled:
+            torch.compiler.reset()
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()

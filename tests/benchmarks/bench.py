@@ -2,7 +2,7 @@
 
 Not a test: nothing here passes or fails. All contenders answer the same JPEGs in one process, in turn (A B A B …), and so
 does what bounds them, so that a noisy machine treats them alike. Two contenders are compared by the ratio of their rates
-within a round: the median over the rounds with its 95 % interval, which up to eight rounds is their range. Weights are
+within a round: the median over the rounds with its 95 % interval, from six rounds on; that of seven is their range. Weights are
 random: they do not change the speed. Writes `bench.csv` and `bench.svg`.
 """
 
@@ -37,7 +37,7 @@ from deit_helpers.backends import Backend
 MODEL = "deit_small_patch16_224"
 SMALL = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1}, "batch_sizes": [32]}  # so that the pipeline counts
 GPU_SIZES = [2**i for i in range(11)]
-GPU_S = 3.0  # a batch size is timed for so long on a GPU
+GPU_S, GPU_ROUNDS = 3.0, 7  # a batch size is timed for at most so long on a GPU, and so often from the store
 BACKENDS = {
     "onnxruntime fp32": {"backend": "onnxruntime"},
     "openvino bf16": {"backend": "openvino", "precision": "bf16"},
@@ -78,8 +78,8 @@ class Rows:
             writer.writerow({"what": f"{facts['cpu']}, {facts['cores']} cores", "unit": time.strftime("%Y-%m-%d")})
 
 
-def make_run(folder: Path, pictures: Path, **keys: Any) -> Run:
-    """A run with a static graph for every batch size and a store."""
+def make_run(folder: Path, pictures: Path, optimized: list[int] | None = None, **keys: Any) -> Run:
+    """A run with a static graph for every batch size, or for those named."""
     (folder / "params").mkdir(parents=True, exist_ok=True)
     spec = {"run": "bench", "model": MODEL, "labels": str(folder / "labels.txt"), "images": str(pictures), **keys}
     checkpoint = folder / f"{spec['model']}.pth"
@@ -92,7 +92,7 @@ def make_run(folder: Path, pictures: Path, **keys: Any) -> Run:
     os.chdir(folder)
     run = artifacts.open_run(path)
     export.export(run)
-    for size in run.spec.batch_sizes:
+    for size in optimized or run.spec.batch_sizes:
         surgery.optimize(run.at(size))
     return run
 
@@ -217,33 +217,45 @@ def report(rows: Rows, run: Run, found: dict[str, np.ndarray], peaks: dict[str, 
 
 
 def on_a_gpu(rows: Rows, folder: Path, pictures: Path) -> None:
-    """PyTorch bf16, compiled, on a CUDA GPU: images/s with the input there, from the store and its utilisation."""
-    run = make_run(folder, pictures, run="gpu", batch_sizes=GPU_SIZES, backend="torch", precision="bf16")
+    """PyTorch bf16, compiled, on a CUDA GPU: images/s with the input there, from the store, and the utilisation."""
+    many = repeated(folder, pictures, 20 * GPU_SIZES[-1])
+    run = make_run(folder, many, [1], run="gpu", batch_sizes=GPU_SIZES, backend="torch", precision="bf16")
     store.preprocess(run)
     flops = perf.flops_per_batch(onnx.load(run.at(1).file("static_onnx")))
     peak = None
     for size in GPU_SIZES:
         with infer.open_model(run.at(size)) as backend:
             peak = peak or backend.peak_flops_per_s()  # type: ignore[attr-defined]
-            found = perf.time_alone(backend, backend.blank(size), GPU_S)
-            rate = 1000 * size / float(np.median(found.samples_ms))
-            rows.median(f"torch bf16 on the GPU, batches of {size}, model alone", 1000 * size / found.samples_ms, "images/s")
-            rows.add(f"torch bf16 on the GPU, batches of {size}, utilisation", 100 * rate * flops / peak, "%")
-            start = time.perf_counter()
-            done = sum(answer.batch.valid.sum() for answer in backend.stream(images.batches(run.at(size), size, backend.dtype)))
-            rows.add(f"torch bf16 on the GPU, batches of {size}, store", done / (time.perf_counter() - start), "images/s")
+            backend.warm_up(backend.blank(size))
+            rates = 1000 * size / perf.time_alone(backend, backend.blank(size), GPU_S).samples_ms
+            name = f"torch bf16 on the GPU, batches of {size}"
+            rows.median(f"{name}, model alone", rates, "images/s")
+            rows.add(f"{name}, utilisation", 100 * float(np.median(rates)) * flops / peak, "%")
+            count = 20 * size
+            from_store = []
+            for _ in range(GPU_ROUNDS):
+                start = time.perf_counter()
+                for _ in backend.stream(images.batches(run.at(size), size, backend.dtype, 0, count)):
+                    pass
+                from_store.append(count / (time.perf_counter() - start))
+            rows.median(f"{name}, from the store", np.array(from_store), "images/s")
+
+
+def repeated(folder: Path, pictures: Path, count: int) -> Path:
+    """A folder of so many links to the pictures, one after the other and again."""
+    many = folder / f"n{count}"
+    shutil.rmtree(many, ignore_errors=True)
+    many.mkdir(parents=True)
+    for i, path in zip(range(count), itertools.cycle(sorted(pictures.iterdir())), strict=False):
+        (many / f"{i:06d}{path.suffix}").symlink_to(path.resolve())
+    return many
 
 
 def against_n(rows: Rows, folder: Path, pictures: Path, counts: list[int]) -> None:
     """Seconds and peak memory of 04 and 05 over so many symlinked images, each count in a process of its own."""
     memory = {}
-    given = sorted(pictures.iterdir())
     for count in counts:
-        many = folder / f"n{count}"
-        shutil.rmtree(many, ignore_errors=True)
-        many.mkdir(parents=True)
-        for i, path in zip(range(count), itertools.cycle(given), strict=False):
-            (many / f"{i:06d}{path.suffix}").symlink_to(path.resolve())
+        many = repeated(folder, pictures, count)
         shutil.rmtree(folder / "reports" / many.name, ignore_errors=True)
         run = make_run(folder, many, run=many.name, **SMALL)
         command = [sys.executable, Path(__file__).with_name("pipeline_only.py"), run.root / "params" / f"{many.name}.yaml"]
