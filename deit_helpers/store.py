@@ -77,11 +77,8 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
 
     digest = hashlib.sha256()  # of what is written, meanwhile: reading it all again would leave all cores but one idle
     with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
-        shape = (recipe.crop_px, recipe.crop_px, 3)
-        header = io.BytesIO()
-        write_npy_header(header, "|u1", (len(items), *shape))
-        file.write(header.getvalue())
-        digest.update(header.getvalue())
+        file.write(_header(len(items), recipe.crop_px))
+        digest.update(_header(len(items), recipe.crop_px))
         with quiet_pillow(), progress(len(items)) as bar:
             for item, pixels in zip(items, mapped(load, items, cores()), strict=True):
                 bar.update()
@@ -96,7 +93,13 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
         if not kept:
             raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
         file.seek(0)  # the header leaves room for any number of rows, so that its length is the same
-        write_npy_header(file, "|u1", (len(kept), *shape))
+        file.write(_header(len(kept), recipe.crop_px))
     if not skipped:  # else the header is another one
         hashing.remember(run.file("images"), digest.hexdigest())
     return kept, skipped
+
+
+def _header(count: int, side: int) -> bytes:
+    header = io.BytesIO()
+    write_npy_header(header, "|u1", (count, side, side, 3))
+    return header.getvalue()
