@@ -184,7 +184,7 @@ def runtime_text(runtime: dict[str, Any]) -> str:
     return f"{runtime['backend']} {runtime['version']} ({runtime['device']}, {runtime['precision']})"
 
 
-def in_flight_text(record: dict[str, Any]) -> str:
+def in_flight_text(*records: dict[str, Any]) -> str:
     """What a latency includes besides the work on one batch, where several are sent at once."""
-    several = record.get("in_flight") or 1
-    return f", with {several} batches in flight from sending one to its answer" if several > 1 else ""
+    several = sorted({record.get("in_flight") or 1 for record in records})
+    return f", from sending one to its answer with {' or '.join(map(str, several))} in flight" if several > [1] else ""

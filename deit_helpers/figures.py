@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from . import accuracy, labels, overview, tables
 from .artifacts import Run
-from .display import Banner, Chart, Table, runtime_text
+from .display import Banner, Chart, Table, in_flight_text, runtime_text
 from .profile import FAMILIES, NAMED_FIRST
 
 # Okabe and Ito's palette: told apart by colour-blind readers; every bar also carries its name and value.
@@ -54,7 +54,8 @@ def latency(run: Run) -> Chart | Banner:
         axes.set(xlabel=f"ms per batch of {perf['batch_size']}", ylabel="batches")
     text = f"{numbers['n']} batches: median {numbers['p50']:.2f} ms, 90 % below {numbers['p90']:.2f} ms"
     where = f"{perf['backend']} on {perf['device']}"
-    return Chart(figure, f"Latency of the model call, {where}, {numbers['n']} batches of {perf['batch_size']}", text)
+    caption = f"Latency of the model call{in_flight_text(perf)}, {where}, {numbers['n']} batches of {perf['batch_size']}"
+    return Chart(figure, caption, text)
 
 
 def throughput(run: Run) -> Chart | Banner:

@@ -104,12 +104,13 @@ def throughput(run: Run) -> Table:
     columns = ["batch size", "images/s", "end to end images/s", "efficiency %", "p50 ms", "p90 ms", "batches", "images"]
     columns.append("images/s of the card")
     rows: list[list[Cell]] = []
-    where = several = ""
+    where, measured = "", list[dict[str, Any]]()
     for size, infer in per_batch(run, "infer", "infer").items():
         if isinstance(infer, str):
             rows.append([size, *[None] * 6, infer, None])
             continue
-        where, several = f" on {runtime_text(infer['runtime'])}", in_flight_text(infer)
+        where = f" on {runtime_text(infer['runtime'])}"
+        measured.append(infer)
         numbers = infer["latency_ms"]
         share = infer["e2e_efficiency"]
         rates = [infer["interface_images_per_s"], infer["e2e_images_per_s"], None if share is None else 100 * share]
@@ -118,7 +119,7 @@ def throughput(run: Run) -> Table:
     caption = (
         f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the {run.spec.source} "
         "to the logits over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per "
-        f"batch{several}"
+        f"batch{in_flight_text(*measured)}"
     )
     formats = dict.fromkeys((*columns[1:4], columns[8]), ".1f") | dict.fromkeys(columns[4:6], ".2f")
     if all(row[8] is None for row in rows):  # only tools that measure one device of several say it

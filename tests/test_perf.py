@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from pipeline import SIZES, copy_of, finished, new_run
 from torch.utils.flop_counter import FlopCounterMode
 
-from deit_helpers import figures, freshness, infer, model, perf, perf_tables, profile
+from deit_helpers import display, figures, freshness, infer, model, perf, perf_tables, profile
 from deit_helpers.artifacts import Run
 from deit_helpers.backends import Answer, Backend
 from deit_helpers.errors import ArtifactError
@@ -161,3 +161,15 @@ def test_answers_that_come_together_are_timed_together(run: Run) -> None:
 
     found = perf.time_alone(SimpleNamespace(streams=2, stream=stream), None, 1.0)
     np.testing.assert_allclose(found.every_ms, 10.0)
+
+
+def test_a_latency_says_how_many_batches_were_in_flight() -> None:
+    assert display.in_flight_text({"in_flight": 1}, {}) == ""
+    assert display.in_flight_text({"in_flight": 3}, {"in_flight": 2}).endswith(" with 2 or 3 in flight")
+
+
+def test_operators_that_last_longer_than_the_batch_leave_no_negative_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {**run.read("perf"), "residual_ms": -3.0}
+    monkeypatch.setattr(Run, "read", lambda self, name: found)
+    rows = perf_tables.accounting(run).values
+    assert str(rows["ms per profiled batch outside operators"]).startswith("none")

@@ -218,9 +218,7 @@ def report(rows: Rows, run: Run, found: dict[str, np.ndarray], peaks: dict[str, 
     for new, old in COMPARED:
         rows.median(f"{new} / {old}", found[old] / found[new], "x")
     one_core = found["preprocessing, ours"]
-    rows.median(
-        "preprocessing to the store of cores x one core", one_core / cores / found["preprocessing, ours to the store"], "x"
-    )
+    rows.median(f"{STORE_ALL} / (cores x one core)", found[STORE_ONE] / cores / found[STORE_ALL], "x")
     flops = count * perf.flops_per_batch(onnx.load(run.file("static_onnx"))) / run.size
     for name, peak in peaks.items():
         end_to_end = found[f"{name}, from JPEG"]
