@@ -10,23 +10,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from . import accuracy, artifacts, freshness, images, labels, model, shards, timing
+from . import accuracy, artifacts, freshness, images, labels, model, shards, streaming, timing
 from .artifacts import Run
 from .ascend import benchmark, driver, dumps
 from .backends import Backend, open_backend
 from .errors import ArtifactError, BackendError
-from .images import Batch
 from .machine import machine
 from .spec import ASCEND_TOOLS
 
 REFERENCE_BATCH = 8
-_MADE_BY = "{backend} {version} on {device} in {precision}, {cpu}"  # the same for all shards of a run; streams may differ
 
 
 def infer(run: Run) -> dict[str, Any]:
@@ -124,6 +122,7 @@ def _stream(
     caller did with the shard before.
     """
     waits_ms: list[float] = []
+    failed: list[Exception] = []
     rows: list[list[float]] = []
     done = right = 0
     left = iter(group)
@@ -131,7 +130,7 @@ def _stream(
     logits = np.empty((shard.stop - shard.first, backend.classes), np.float32)
     start = before = time.perf_counter_ns()
     with contextlib.closing(images.batches(run, run.size, backend.dtype, shard.first, group[-1].stop)) as source:
-        for batch, found, interface_ms, latency_ms in backend.stream(_timed(source, waits_ms)):
+        for batch, found, interface_ms, latency_ms in backend.stream(streaming.timed(source, waits_ms, failed)):
             answered = time.perf_counter_ns()
             valid = found[batch.valid]
             logits[batch.start - shard.first :][: len(valid)] = valid
@@ -151,15 +150,8 @@ def _stream(
                 rows.clear()
                 shard = next(left, shard)
                 logits = np.empty((shard.stop - shard.first, backend.classes), np.float32)
-
-
-def _timed(source: Iterable[Batch], waits_ms: list[float]) -> Iterator[Batch]:
-    """The items of `source`, noting how long each was waited for."""
-    start = time.perf_counter_ns()
-    for batch in source:
-        waits_ms.append((time.perf_counter_ns() - start) / 1e6)
-        yield batch
-        start = time.perf_counter_ns()
+    if failed:
+        raise failed[0]
 
 
 def _assemble(run: Run, every: list[shards.Shard], key: str) -> None:
@@ -175,9 +167,10 @@ def _assemble(run: Run, every: list[shards.Shard], key: str) -> None:
             file.write(found.pop("logits").tobytes())
             spans.append(found.pop("spans"))
             facts.append(found)
-            ours, theirs = (_MADE_BY.format_map(row["runtime"] | row["machine"]) for row in (facts[0], found))
+            ours, theirs = (shards.made_by(row) for row in (facts[0], found))
             if ours != theirs:
-                raise ArtifactError(f"{shard.path}: made by {theirs}, the first by {ours}: make all shards on the same device")
+                hint = "delete the file, or make all on alike devices"
+                raise ArtifactError(f"{shard.path}: made by {theirs}, the first by {ours}: {hint}")
     _write_results(run, np.concatenate(spans), facts, every)
 
 

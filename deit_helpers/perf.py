@@ -77,7 +77,8 @@ def _measure(run: Run) -> None:
             pure, samples_ms = pure_inference(backend, batch)
             inference |= {"runtime": backend.describe(), "machine": machine()}
             if isinstance(backend, Profiler):
-                found = backend.profile(batch.tensor, batches)
+                with backend.failing("profiling"):
+                    found = backend.profile(batch.tensor, batches)
                 found = found._replace(plain_ms=found.plain_ms or samples_ms)
                 if peak is None:
                     peak, source = backend.peak_flops_per_s(), "matrix product, measured in the same run"

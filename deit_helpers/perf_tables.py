@@ -49,7 +49,7 @@ def rates(run: Run) -> Table:
 def accounting(run: Run) -> Facts:
     """Where the rest goes: what the pipeline, the profiler and the gaps between operators cost."""
     perf = run.read("perf")
-    overhead = perf["profiler_overhead_ci95_percent"]
+    overhead = perf.get("profiler_overhead_ci95_percent")
     shown = {
         "end to end, once in 05, as a share of the model alone": ("e2e_of_pure", "{:.3f}"),
         f"profiler's overhead on {perf['profiled_batches']} batches": (
@@ -63,7 +63,7 @@ def accounting(run: Run) -> Facts:
     rows: dict[str, Cell] = {
         label: text.format(perf[key]) if perf.get(key) is not None else "not measured" for label, (key, text) in shown.items()
     }
-    if (perf["residual_ms"] or 0) < 0:
+    if (perf.get("residual_ms") or 0) < 0:
         rows["ms per profiled batch outside operators"] = "none: by the profiler's clock operators last longer than the batch"
     return Facts(f"What was lost, bs{perf['batch_size']}", rows)
 

@@ -73,7 +73,7 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
         for step in steps:
             for stage in _own_stages(step.notebook):
                 freshness.forget(step.run, stage)
-            if step.notebook == "05_infer":
+            if step.notebook == "05_infer" and step.run.spec.shards is None:  # else others may have come from elsewhere
                 shards.discard(step.run)
     done = itertools.count(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -32,9 +33,17 @@ def of(run: Run, count: int) -> list[Shard]:
 
 
 def key(run: Run) -> str:
-    """What the logits of a shard depend on. Not on how many threads, or which of several devices, computed them."""
+    """What the logits of a shard depend on. Not on how many threads or streams, or which of several chips, made them."""
     facts = freshness.key(run, "infer")
-    return hashing.fingerprint({**facts, "spec": {k: v for k, v in facts["spec"].items() if k not in ("device", "runtime")}})
+    runtime = {name: value for name, value in run.spec.runtime.items() if name not in ("threads", "streams")}
+    return hashing.fingerprint({**facts, "spec": {**facts["spec"], "runtime": runtime, "device": None}})
+
+
+def made_by(facts: dict[str, Any]) -> str:
+    """What must be the same for all shards of a run: the runtime and the kind of device, not which of several."""
+    text = "{backend} {version} on {device} in {precision}".format_map(facts["runtime"])
+    text = re.sub(r" device \d+", "", text)
+    return f"{text}, {facts['machine']['cpu']}" if facts["runtime"]["device"] == "CPU" else text
 
 
 def consecutive(missing: list[Shard]) -> list[list[Shard]]:

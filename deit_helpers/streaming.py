@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -75,3 +76,22 @@ def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def timed(source: Iterable[T], waits_ms: list[float], failed: list[Exception]) -> Iterator[T]:
+    """The items of `source`, noting how long each was waited for.
+
+    An error of the source ends it and is noted, so that the answers to what was sent before are still taken.
+    """
+    items = iter(source)
+    while True:
+        start = time.perf_counter_ns()
+        try:
+            item = next(items, None)
+        except Exception as err:
+            failed.append(err)
+            return
+        if item is None:
+            return
+        waits_ms.append((time.perf_counter_ns() - start) / 1e6)
+        yield item

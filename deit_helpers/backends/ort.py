@@ -17,14 +17,9 @@ from ..profile import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
 from . import PEAK_SIDE, Backend, peak_rate
 
 # onnxruntime's own exceptions share no base class but Exception.
-_ERRORS = (
-    state.Fail,
-    state.InvalidArgument,
-    state.InvalidGraph,
-    state.InvalidProtobuf,
-    state.NoSuchFile,
-    state.NotImplemented,
-    state.RuntimeException,
+_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
 _ERRORS_ONLY = 3  # onnxruntime's log severity; warnings are about its own optimiser
 

@@ -33,11 +33,14 @@ class _Request:
 
     def __init__(self, request: Any):
         self._request = request
-        self.sent_ns = self.done_ns = 0
-        request.set_callback(self._note, None)
+        self.sent_ns = 0
+        # The callback holds this list alone: holding the request itself would keep the compiled model for ever.
+        self._done = done = [0]
+        request.set_callback(lambda _: done.__setitem__(0, time.perf_counter_ns()), None)
 
-    def _note(self, _: object) -> None:
-        self.done_ns = time.perf_counter_ns()
+    @property
+    def done_ns(self) -> int:
+        return self._done[0]
 
     def send(self, batch: np.ndarray) -> None:
         self.sent_ns = time.perf_counter_ns()

@@ -185,7 +185,7 @@ class Torch(Backend):
 
     def __exit__(self, *exc_info: object) -> None:
         del self.forward
-        if self.compiled:
-            torch.compiler.reset()
         with contextlib.suppress(RuntimeError):
+            if self.compiled:
+                torch.compiler.reset()
             torch.cuda.empty_cache()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,6 +126,15 @@ def test_waiting_for_images_is_not_time_of_the_model(run: Run, tmp_path: Path) -
         answers = list(backend.stream(slowly()))
     assert max(answer.interface_ms for answer in answers) < max(100, 2 * max(quick))
     assert max(answer.latency_ms for answer in answers) < max(100, 2 * max(quick))
+
+
+def test_a_model_that_is_dropped_frees_its_memory(run: Run, tmp_path: Path) -> None:
+    backend = infer.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 1}))
+    backend.infer(backend.blank(run.size).tensor)
+    kept = [weakref.ref(request) for request in backend._requests]
+    del backend
+    gc.collect()
+    assert [ref() for ref in kept] == [None, None]
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

@@ -301,6 +301,7 @@ def main(pictures: Path | None, folder: Path, rounds: int, batch_size: int, coun
     if pictures is None:
         raise click.UsageError("--images: name a folder of JPEG photographs, such as make bench IMAGES=photos")
     folder, pictures, rows = folder.resolve(), pictures.resolve(), Rows()
+    machine.machine()  # remembered from here on, with all cores
     run = make_run(folder, pictures, batch_sizes=[batch_size]).at(batch_size)
     store.preprocess(run)
     contenders, opened = ours(run)
