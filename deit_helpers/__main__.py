@@ -13,6 +13,8 @@ from . import __version__, artifacts
 from .errors import DeitError, SpecError
 from .spec import RunSpec
 
+PATH = click.Path(path_type=Path)
+
 
 class _Group(click.Group):
     """Shows a DeitError as one line and exits with 1; with --debug, as a traceback."""
@@ -76,7 +78,7 @@ def run(
 
 
 @main.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=PATH)
 @click.option("--code", is_flag=True, help="Show the code of the cells.")
 def render(run_dir: Path, code: bool) -> None:
     """Rebuild the pages and index.html of RUN_DIR from what is there."""
@@ -86,23 +88,12 @@ def render(run_dir: Path, code: bool) -> None:
 
 
 @main.command("import")
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=PATH)
 @click.option("-b", "--batch-size", type=int, required=True, help="The batch size that was measured.")
-@click.option(
-    "--perf",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="perf_vision_…txt, PureInfer_…txt, a recipe's .md, or *_summary.json.",
-)
-@click.option("--dumps", type=click.Path(path_type=Path), help="Folder of one output file per image.")
-@click.option("--prof", type=click.Path(path_type=Path), help="Folder of msprof.")
-@click.option(
-    "--devices",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="On the card: 4 on an Atlas 300I, 1 on a 310P.",
-)
+@click.option("--perf", type=PATH, required=True, help="perf_vision_…txt, PureInfer_…txt, a recipe's .md, or *_summary.json.")
+@click.option("--dumps", type=PATH, help="Folder of one output file per image.")
+@click.option("--prof", type=PATH, help="Folder of msprof.")
+@click.option("--devices", type=click.IntRange(min=1), default=1, help="On the card: 4 on an Atlas 300I, 1 on a 310P.")
 @click.option("--device", default="an Ascend device elsewhere", help="What was measured, in words.")
 def import_(
     run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, devices: int, device: str
@@ -125,8 +116,8 @@ def import_(
 
 
 @main.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; <run>.tar.gz without.")
+@click.argument("run_dir", type=PATH)
+@click.option("-o", "--output", type=PATH, help="The file to write; <run>.tar.gz without.")
 def pack(run_dir: Path, output: Path | None) -> None:
     """Put RUN_DIR into one file to carry to a device host: everything 03 to 07 need, without the demo's images."""
     from .packing import pack as write
@@ -141,7 +132,7 @@ def _spec_of(run_dir: Path) -> Path:
 
 
 @main.command()
-@click.argument("run_dir", type=click.Path(path_type=Path), required=False)
+@click.argument("run_dir", type=PATH, required=False)
 def doctor(run_dir: Path | None) -> None:
     """What this machine can run, what is missing and how to get it; with RUN_DIR, how fast each backend runs its graph."""
     from .doctor import examine, fastest

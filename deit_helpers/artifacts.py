@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,11 @@ class Run:
         return check_batch_size(self.batch_size)
 
     def at(self, batch_size: int) -> Run:
-        return Run(self.spec, self.folder, self.root, check_batch_size(batch_size))
+        return replace(self, batch_size=check_batch_size(batch_size))
+
+    def having(self, **keys: Any) -> Run:
+        """The run with other values of some keys of its spec, which are not validated again."""
+        return replace(self, spec=self.spec.model_copy(update=keys))
 
     @property
     def device_model(self) -> str:

@@ -45,13 +45,17 @@ class Table:
             return str(value)
         return format(value, self.formats[column])
 
+    def _class(self, column: int) -> str:
+        values = [row[column] for row in self.rows if row[column] is not None]
+        return ' class="number"' if values and all(isinstance(value, (int, float)) for value in values) else ""
+
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col"{_number_class(self, i)}>{html.escape(c)}</th>' for i, c in enumerate(self.columns))
+        kinds = [self._class(i) for i in range(len(self.columns))]
+        head = "".join(f'<th scope="col"{k}>{html.escape(c)}</th>' for k, c in zip(kinds, self.columns, strict=True))
         body = []
         for number, row in enumerate(self.rows):
             cells = "".join(
-                f"<td{_number_class(self, i)}>{html.escape(self.text(self.columns[i], value))}</td>"
-                for i, value in enumerate(row)
+                f"<td{k}>{html.escape(self.text(c, value))}</td>" for k, c, value in zip(kinds, self.columns, row, strict=True)
             )
             kind = "quoted" if number in self.quoted else "alarm" if number in self.alarm else ""
             body.append(f'<tr class="{kind}">{cells}</tr>' if kind else f"<tr>{cells}</tr>")
@@ -78,24 +82,19 @@ class Facts:
 
 
 def from_records(
-    caption: str, records: Sequence[dict[str, Any]], columns: dict[str, str], formats: dict[str, str] | None = None
+    caption: str,
+    records: Sequence[dict[str, Any]],
+    columns: dict[str, str],
+    formats: dict[str, str] | None = None,
+    **marks: frozenset[int],
 ) -> Table:
     """A table of dictionaries; `columns` maps keys to headings, `formats` keys to format specifications."""
     rows = [[record.get(key) for key in columns] for record in records]
-    return Table(caption, list(columns.values()), rows, {columns[key]: f for key, f in (formats or {}).items()})
+    return Table(caption, list(columns.values()), rows, {columns[key]: f for key, f in (formats or {}).items()}, **marks)
 
 
 def _open_table(caption: str) -> str:
     return f"<table><caption>{html.escape(caption)}</caption>"
-
-
-def _is_number(table: Table, column: int) -> bool:
-    values = [row[column] for row in table.rows if row[column] is not None]
-    return bool(values) and all(isinstance(value, (int, float)) for value in values)
-
-
-def _number_class(table: Table, column: int) -> str:
-    return ' class="number"' if _is_number(table, column) else ""
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,12 @@ class Chart:
     alt: str
 
     def _repr_html_(self) -> str:
+        import matplotlib
+
         buffer = io.StringIO()
-        self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        # Text stays text, small and selectable; the same figure gives the same file.
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deit-report"}):
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         drawing = buffer.getvalue()
         drawing = drawing[drawing.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1)
         alt = html.escape(self.alt, quote=True)
@@ -186,5 +189,5 @@ def runtime_text(runtime: dict[str, Any]) -> str:
 
 def in_flight_text(*records: dict[str, Any]) -> str:
     """What a latency includes besides the work on one batch, where several are sent at once."""
-    several = sorted({record.get("in_flight") or 1 for record in records})
+    several = sorted({number for record in records for number in record.get("in_flight") or [1]})
     return f", from sending one to its answer with {' or '.join(map(str, several))} in flight" if several > [1] else ""

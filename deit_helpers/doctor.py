@@ -48,19 +48,20 @@ def fastest(run: Run) -> list[Finding]:
     samples: dict[str, np.ndarray] = {}
     for backend, precision in ((name, precision) for name, several in _PRECISIONS.items() for precision in several):
         keys = {"backend": backend, "precision": precision, "runtime": {}, "providers": {}, "edits": ()}
-        mine = Run(run.spec.model_copy(update=keys), run.folder, run.root, run.batch_size)
         what = f"{backend} {precision}, batches of {run.size}"
         try:
-            with infer.open_model(mine) as model:
-                samples[what] = perf.time_alone(model, model.blank(run.size), _BOX_S).samples_ms
+            with infer.open_model(run.having(**keys)) as model:
+                batch = model.noise(run.size)
+                model.warm_up(batch)
+                samples[what] = perf.time_alone(model, batch, _BOX_S).samples_ms
         except DeitError as err:
             rows.append(Finding(what, False, str(err)))
             continue
-        rows.append(Finding(what, True, f"{_rate(run, samples[what])}, the model alone"))
+        rows.append(Finding(what, True, f"{_rate_text(samples[what], run.size)}, the model alone"))
     if samples:
         faithful = next(iter(samples))
         best, *others = sorted(samples, key=lambda what: float(np.median(samples[what])))
-        found = f"{best}: {_rate(run, samples[best])}"
+        found = f"{best}: {_rate_text(samples[best], run.size)}"
         if best != faithful:
             found += f", {_times(samples[faithful], samples[best])} the rate of {faithful.partition(',')[0]}"
         alike = [what for what in others if (ratio := timing.ratio(samples[what], samples[best])) is None or ratio[1] <= 1]
@@ -70,10 +71,10 @@ def fastest(run: Run) -> list[Finding]:
     return rows
 
 
-def _rate(run: Run, samples_ms: np.ndarray) -> str:
-    known = timing.interval(samples_ms, 0.5)
-    range_text = f"{1000 * run.size / known[1]:.1f} to {1000 * run.size / known[0]:.1f}" if known else "too few for an interval"
-    return f"{1000 * run.size / float(np.median(samples_ms)):.1f} images/s ({range_text}, {len(samples_ms)} batches)"
+def _rate_text(samples_ms: np.ndarray, images: int) -> str:
+    rate, known = timing.rate(samples_ms, images)
+    range_text = f"{known[0]:.1f} to {known[1]:.1f}" if known else "too few for an interval"
+    return f"{rate:.1f} images/s ({range_text}, {len(samples_ms)} timings)"
 
 
 def _times(slow_ms: np.ndarray, fast_ms: np.ndarray) -> str:

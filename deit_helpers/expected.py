@@ -11,6 +11,8 @@ from .artifacts import Run, read_json
 from .errors import SpecError
 from .spec import Frozen, nearest, read_yaml
 
+MAX_DROP_POINTS = 1.0  # the users' contract, absolute points, where the row says nothing else
+
 
 class ExpectedRow(Frozen):
     """A row of `params/expected.yaml`: published figures in percent, and the number of images they were taken on."""
@@ -20,7 +22,7 @@ class ExpectedRow(Frozen):
     images: int | None = None
     top1_percent: float | None = Field(default=None, ge=0, le=100)
     top5_percent: float | None = Field(default=None, ge=0, le=100)
-    max_drop_points: float = Field(default=1.0, ge=0)
+    max_drop_points: float = Field(default=MAX_DROP_POINTS, ge=0)
     measured_by_demo: bool = False
 
     @model_validator(mode="after")

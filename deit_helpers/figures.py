@@ -30,8 +30,6 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlelocation": "left",
-    "svg.fonttype": "none",  # text stays text: small files, selectable
-    "svg.hashsalt": "deit-report",  # the same figure gives the same file
     "figure.constrained_layout.use": True,
 }
 _WIDTH_IN = 5.4  # with 10 pt text still readable when scaled to a phone

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,11 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
         return False
     path = record_path(run, stage)
     write_dir(path.parent)
-    with _lock(path):
+    try:
+        lock = FileLock(path.with_suffix(".lock")).acquire()
+    except OSError as err:
+        raise unwritable(path, err) from err
+    with lock:
         if problem(run, stage) is None:  # another process made it while we waited
             return False
         require(run, *(name for name in _inputs(run, stage) if name in MAKER))
@@ -140,20 +144,6 @@ def problem(run: Run, stage: str, *, strict: bool = True) -> str | None:
 def forget(run: Run, stage: str) -> None:
     """Drop the record of a stage, so that it is made again."""
     record_path(run, stage).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _lock(record: Path) -> Iterator[None]:
-    """One process at a time makes the files of a record."""
-    lock = FileLock(record.with_suffix(".lock"))
-    try:
-        lock.acquire()
-    except OSError as err:
-        raise unwritable(record, err) from err
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _damage(path: Path, facts: dict[str, Any]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,26 +49,24 @@ def certificates(run: Run) -> Table:
     """One row per edit and one for the chain of all; a row that is not equal is marked as an alarm."""
     optimize = run.read("optimize")
     rows = [_certificate(row) for row in (*optimize["edits"], optimize["chain"])]
-    return replace(
-        from_records(
-            f"Certificates, bs{run.batch_size}: logits before against after each edit and through the whole chain; spread is "
-            "how much the images move a logit; ms per batch are medians of so many runs before / after on ONNX Runtime, CPU, "
-            "and tell nothing about a device",
-            rows,
-            {
-                "name": "edit",
-                "verdict": "verdict",
-                "max_abs_diff": "max abs diff",
-                "relative_diff": "diff / spread",
-                "top1_agreement": "same top-1 %",
-                "images": "tensors",
-                "tokens": "tokens per softmax",
-                "ms_before": "ms before",
-                "ms_after": "ms after",
-                "runs": "runs",
-            },
-            {"max_abs_diff": ".1e", "relative_diff": ".1e", "top1_agreement": ".2f", "ms_before": ".1f", "ms_after": ".1f"},
-        ),
+    return from_records(
+        f"Certificates, bs{run.batch_size}: logits before against after each edit and through the whole chain; spread is "
+        "how much the images move a logit; ms per batch are medians of so many runs before / after on ONNX Runtime, CPU, "
+        "and tell nothing about a device",
+        rows,
+        {
+            "name": "edit",
+            "verdict": "verdict",
+            "max_abs_diff": "max abs diff",
+            "relative_diff": "diff / spread",
+            "top1_agreement": "same top-1 %",
+            "images": "tensors",
+            "tokens": "tokens per softmax",
+            "ms_before": "ms before",
+            "ms_after": "ms after",
+            "runs": "runs",
+        },
+        {"max_abs_diff": ".1e", "relative_diff": ".1e", "top1_agreement": ".2f", "ms_before": ".1f", "ms_after": ".1f"},
         alarm=frozenset(i for i, row in enumerate(rows) if row["verdict"] == "not equal"),
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import sys
 import time
 import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -128,7 +129,7 @@ def batches(
         yield from ahead(_batches(run, batch_size, dtype, first, stop), depth=2)
 
 
-def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) -> Iterator[Batch]:
+def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) -> Generator[Batch, None, None]:
     crops_of = _decoded(run, first, stop) if run.spec.stream else None
     for start in range(first, stop, batch_size):
         size = min(batch_size, stop - start)
@@ -147,9 +148,11 @@ def _decoded(run: Run, first: int, stop: int) -> Iterator[np.ndarray]:
     return mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], cores())
 
 
-def write_npy_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
-    """Begin an `.npy` file whose rows are then written one after the other."""
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The beginning of an `.npy` file whose rows are then written one after the other; as long for any number of rows."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def pad(start: int, tensor: np.ndarray, batch_size: int) -> Batch:

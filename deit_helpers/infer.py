@@ -77,7 +77,8 @@ def _infer(run: Run) -> None:
     missing = [shard for shard in absent if shard in every[first : last + 1]]
     if missing:
         _run_shards(run, names, targets, missing, key)
-    if left := [shard.path.name for shard in absent if shard not in missing]:
+    # Others may have been copied here meanwhile.
+    if left := [shard.path.name for shard in absent if shard not in missing and shards.read(shard, key) is None]:
         there = f"{len(every) - len(left)} of {len(every)} shards are in {every[0].path.parent}"
         raise ArtifactError(f"{there}: make the others, such as {left[0]}, elsewhere and copy them here, or set shards: null")
     _assemble(run, every, key)
@@ -123,35 +124,33 @@ def _stream(
     """
     waits_ms: list[float] = []
     failed: list[Exception] = []
-    rows: list[list[float]] = []
     done = right = 0
-    left = iter(group)
-    shard = next(left)
-    logits = np.empty((shard.stop - shard.first, backend.classes), np.float32)
     start = before = time.perf_counter_ns()
-    with contextlib.closing(images.batches(run, run.size, backend.dtype, shard.first, group[-1].stop)) as source:
-        for batch, found, interface_ms, latency_ms in backend.stream(streaming.timed(source, waits_ms, failed)):
-            answered = time.perf_counter_ns()
-            valid = found[batch.valid]
-            logits[batch.start - shard.first :][: len(valid)] = valid
-            right += int(np.sum(valid.argmax(axis=1) == targets[batch.start : batch.start + len(valid)]))
-            done += len(valid)
-            bar.set_postfix_str(f"Acc@1={100 * right / done:.1f}%", refresh=False)
-            bar.update(len(valid))
-            after = time.perf_counter_ns()
-            held_ms = (answered - before) / 1e6 - sum(waits_ms)
-            spent = [batch.read_ms, batch.prepare_ms, sum(waits_ms), held_ms, interface_ms, latency_ms]
-            rows.append([*spent, (after - answered) / 1e6])
-            waits_ms.clear()
-            before = after
-            if batch.start + len(valid) == shard.stop:
-                yield shard, logits, np.array(rows), (after - start) / 1e9
-                start, before = after, time.perf_counter_ns()
-                rows.clear()
-                shard = next(left, shard)
-                logits = np.empty((shard.stop - shard.first, backend.classes), np.float32)
-    if failed:
-        raise failed[0]
+    with contextlib.closing(images.batches(run, run.size, backend.dtype, group[0].first, group[-1].stop)) as source:
+        answers = backend.stream(streaming.timed(source, waits_ms, failed))
+        for shard in group:
+            logits, rows = np.empty((shard.stop - shard.first, backend.classes), np.float32), []
+            for batch, found, interface_ms, latency_ms in answers:
+                answered = time.perf_counter_ns()
+                valid = found[batch.valid]
+                stop = batch.start + len(valid)
+                logits[batch.start - shard.first : stop - shard.first] = valid
+                right += int(np.sum(valid.argmax(axis=1) == targets[batch.start : stop]))
+                done += len(valid)
+                bar.set_postfix_str(f"Acc@1={100 * right / done:.1f}%", refresh=False)
+                bar.update(len(valid))
+                after = time.perf_counter_ns()
+                held_ms = (answered - before) / 1e6 - sum(waits_ms)
+                spent = [batch.read_ms, batch.prepare_ms, sum(waits_ms), held_ms, interface_ms, latency_ms]
+                rows.append([*spent, (after - answered) / 1e6])
+                waits_ms.clear()
+                before = after
+                if stop == shard.stop:
+                    break
+            else:  # the images ended before the shard did
+                raise failed[0]
+            yield shard, logits, np.array(rows), (after - start) / 1e9
+            start, before = after, time.perf_counter_ns()
 
 
 def _assemble(run: Run, every: list[shards.Shard], key: str) -> None:
@@ -163,7 +162,7 @@ def _assemble(run: Run, every: list[shards.Shard], key: str) -> None:
             found = shards.read(shard, key)
             assert found is not None, "checked before"
             if not spans:
-                images.write_npy_header(file, "<f4", (every[-1].stop, found["logits"].shape[1]))
+                file.write(images.npy_header("<f4", (every[-1].stop, found["logits"].shape[1])))
             file.write(found.pop("logits").tobytes())
             spans.append(found.pop("spans"))
             facts.append(found)
@@ -208,7 +207,7 @@ def _write_results(run: Run, spans: np.ndarray, facts: list[dict[str, Any]], eve
             "images_per_s_without_waiting": count / max(wall_s - seconds["wait"], seconds["interface"]),
             "peak_memory_mib": max((row["peak_memory_mib"] for row in facts if row["peak_memory_mib"]), default=None),
             "latency_ms": timing.latency_ms(columns["latency"]),
-            "in_flight": latest["in_flight"],
+            "in_flight": sorted({row["in_flight"] for row in facts}),  # alike machines may differ in what is fastest
             "stages": stages,
             "shards": [
                 {"first": shard.first, "stop": shard.stop, "seconds": row["wall_s"], "cpu": row["machine"]["cpu"]}
@@ -228,7 +227,7 @@ def _reference(run: Run) -> None:
         temporary.open("wb") as file,
         images.progress(count) as bar,
     ):
-        images.write_npy_header(file, "<f4", (count, backend.classes))
+        file.write(images.npy_header("<f4", (count, backend.classes)))
         for answer in backend.stream(images.batches(run, REFERENCE_BATCH)):
             file.write(answer.logits[answer.batch.valid].tobytes())
             bar.update(int(answer.batch.valid.sum()))

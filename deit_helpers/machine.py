@@ -11,7 +11,7 @@ from typing import Any
 
 
 def cores() -> int:
-    """How many cores this process may use: in a container often fewer than there are."""
+    """How many cores this process may use: fewer than there are where it is bound to some."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

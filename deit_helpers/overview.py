@@ -9,7 +9,7 @@ from . import accuracy as accuracy_checks
 from . import freshness, graph_tables, publish
 from .accuracy import TOP
 from .artifacts import Run, read_json
-from .display import Banner, Cell, Facts, Links, Table, in_flight_text, runtime_text
+from .display import Banner, Cell, Facts, Links, Table, from_records, in_flight_text, runtime_text
 
 
 def per_batch(run: Run, stage: str, name: str) -> dict[int, dict[str, Any] | str]:
@@ -25,48 +25,35 @@ def per_batch(run: Run, stage: str, name: str) -> dict[int, dict[str, Any] | str
 
 def accuracy(run: Run) -> Table:
     """Acc@1 to Acc@5 of every batch size that was scored, then the reference, then the expected figures (quoted)."""
-    columns = [
-        "model",
-        "batch size",
-        "images",
-        *(f"Acc@{k}" for k in TOP),
-        "95 % interval",
-        "same top-1 %",
-        "drop",
-        "verdict",
-    ]
-    rows: list[list[Cell]] = []
+    columns = {"model": "model", "batch_size": "batch size", "images": "images"}
+    shares = {f"top{k}_percent": f"Acc@{k}" for k in TOP}
+    columns |= {**shares, "interval": "95 % interval", "agreement": "same top-1 %", "drop_points": "drop", "verdict": "verdict"}
+    rows: list[dict[str, Any]] = []
     scored = per_batch(run, "score", "accuracy")
+    infers = {size: read_json(run.at(size).file("infer")) for size in scored}
     for size, row in scored.items():
         if isinstance(row, str):
-            rows.append([run.spec.backend, size, None, *[None] * len(TOP), None, None, None, row])
+            rows.append({"model": run.spec.backend, "batch_size": size, "verdict": row})
             continue
         low, high = row["top1_ci95_percent"]
-        shares = [row[f"top{k}_percent"] for k in TOP]
-        agreement = row["reference"]["agreement_percent"]
         interval = f"{low:.2f}\u00a0to\u00a0{high:.2f}"  # kept on one line
-        runtime = read_json(run.at(size).file("infer")).get("runtime", {})
+        runtime = infers[size].get("runtime", {})
         name = " ".join(str(runtime.get(key, "")) for key in ("backend", "precision"))
-        rows.append([name, size, row["images"], *shares, interval, agreement, row["drop_points"], row["verdict"]])
+        rows.append({**row, "model": name, "interval": interval, "agreement": row["reference"]["agreement_percent"]})
     done = [row for row in scored.values() if not isinstance(row, str)]
-    quoted: list[int] = []
+    quoted = set()
     if done:
         reference, expected = done[0]["reference"], done[0]["expected"]
-        shares = [reference[f"top{k}_percent"] for k in TOP]
-        rows.append([reference["name"], None, done[0]["images"], *shares, None, None, None, "reference"])
-        quoted.append(len(rows))
-        shares = [expected.get(f"top{k}_percent") for k in TOP]
-        rows.append(
-            [expected["name"], None, expected.get("images"), *shares, None, None, None, f"expected: {expected['source']}"]
-        )
-    infers = [read_json(run.at(size).file("infer")) for size in scored]
-    for where, top1, top5 in {tuple(row): None for facts in infers for row in facts.get("quoted_accuracy", [])}:
-        quoted.append(len(rows))
-        rows.append([f"imported: {where}", None, None, top1, None, None, None, top5, None, None, None, "quoted"])
+        rows.append({**reference, "model": reference["name"], "images": done[0]["images"], "verdict": "reference"})
+        quoted.add(len(rows))
+        rows.append({**expected, "model": expected["name"], "verdict": f"expected: {expected['source']}"})
+    for where, top1, top5 in {tuple(row): None for facts in infers.values() for row in facts.get("quoted_accuracy", [])}:
+        quoted.add(len(rows))
+        rows.append({"model": f"imported: {where}", "top1_percent": top1, "top5_percent": top5, "verdict": "quoted"})
     limit = f", at most {done[0]['max_drop_points']:g} points of drop allowed" if done else ""
-    formats = {name: ".2f" for name in columns if name.startswith("Acc@") or name in ("same top-1 %", "drop")}
     caption = f"Accuracy in percent, drop in points below the expected row (in italics){limit}"
-    return Table(caption, columns, rows, formats, frozenset(quoted))
+    formats = dict.fromkeys((*shares, "agreement", "drop_points"), ".2f")
+    return from_records(caption, rows, columns, formats, quoted=frozenset(quoted))
 
 
 def verdict(run: Run) -> Banner:
@@ -101,30 +88,36 @@ def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
 
 def throughput(run: Run) -> Table:
     """Rates of every batch size that was run; the fastest is not picked out, the reader chooses."""
-    columns = ["batch size", "images/s", "end to end images/s", "efficiency %", "p50 ms", "p90 ms", "batches", "images"]
-    columns.append("images/s of the card")
-    rows: list[list[Cell]] = []
+    columns = {
+        "size": "batch size",
+        "interface_images_per_s": "images/s",
+        "e2e_images_per_s": "end to end images/s",
+        "efficiency": "efficiency %",
+        "p50": "p50 ms",
+        "p90": "p90 ms",
+        "n": "batches",
+        "images": "images",
+    }
+    rows: list[dict[str, Any]] = []
     where, measured = "", list[dict[str, Any]]()
     for size, infer in per_batch(run, "infer", "infer").items():
         if isinstance(infer, str):
-            rows.append([size, *[None] * 6, infer, None])
+            rows.append({"size": size, "images": infer})
             continue
         where = f" on {runtime_text(infer['runtime'])}"
         measured.append(infer)
-        numbers = infer["latency_ms"]
         share = infer["e2e_efficiency"]
-        rates = [infer["interface_images_per_s"], infer["e2e_images_per_s"], None if share is None else 100 * share]
-        card = infer.get("card_images_per_s")
-        rows.append([size, *rates, numbers["p50"], numbers["p90"], numbers["n"], infer["images"], card])
+        rows.append({**infer, **infer["latency_ms"], "size": size, "efficiency": None if share is None else 100 * share})
     caption = (
         f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the {run.spec.source} "
         "to the logits over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per "
         f"batch{in_flight_text(*measured)}"
     )
-    formats = dict.fromkeys((*columns[1:4], columns[8]), ".1f") | dict.fromkeys(columns[4:6], ".2f")
-    if all(row[8] is None for row in rows):  # only tools that measure one device of several say it
-        columns, rows = columns[:8], [row[:8] for row in rows]
-    return Table(caption, columns, rows, formats)
+    rates = [key for key in columns if key.endswith("per_s")]
+    formats = dict.fromkeys((*rates, "efficiency", "card_images_per_s"), ".1f") | {"p50": ".2f", "p90": ".2f"}
+    if any(row.get("card_images_per_s") for row in rows):  # only tools that measure one device of several say it
+        columns["card_images_per_s"] = "images/s of the card"
+    return from_records(caption, rows, columns, {key: value for key, value in formats.items() if key in columns})
 
 
 def summary(run: Run) -> Facts:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import threading
-import time
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
@@ -21,15 +20,6 @@ from .machine import machine
 from .spec import ASCEND_TOOLS
 
 PROFILED_IMAGES, PROFILED_BATCHES = 24, 6  # at least so many pass through the profiled session; six have an interval
-
-
-_OF_PROFILER = (
-    "profiled_ms",
-    "operators_ms",
-    "residual_ms",
-    "profiler_overhead_percent",
-    "profiler_overhead_ci95_percent",
-)
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -74,14 +64,13 @@ def _measure(run: Run) -> None:
     if run.spec.backend not in ASCEND_TOOLS:
         with infer.open_model(_as_in_05(run, inference)) as backend:
             (batch,) = images.batches(run, run.size, backend.dtype, 0, run.size)
-            pure, samples_ms = pure_inference(backend, batch)
+            pure = pure_inference(backend, batch)
             inference |= {"runtime": backend.describe(), "machine": machine()}
             if isinstance(backend, Profiler):
                 with backend.failing("profiling"):
                     found = backend.profile(batch.tensor, batches)
-                found = found._replace(plain_ms=found.plain_ms or samples_ms)
-                if peak is None:
-                    peak, source = backend.peak_flops_per_s(), "matrix product, measured in the same run"
+                    if peak is None:
+                        peak, source = backend.peak_flops_per_s(), "matrix product, measured in the same run"
     if run.spec.on_ascend:  # a process of its own, once the device is free again
         found = msprof.profile(run, batches)
     write(run, inference, found, peak, source, pure)
@@ -91,15 +80,17 @@ def _as_in_05(run: Run, inference: dict[str, Any]) -> Run:
     """The run with the number of streams that 05 found best: 07 must not find another."""
     if "streams" not in inference["runtime"]:
         return run
-    runtime = {**run.spec.runtime, "streams": inference["runtime"]["streams"]}
-    return dataclasses.replace(run, spec=run.spec.model_copy(update={"runtime": runtime}))
+    return run.having(runtime={**run.spec.runtime, "streams": inference["runtime"]["streams"]})
 
 
 def time_alone(backend: Backend, batch: images.Batch, box_s: float) -> timing.Measurement:
     """Time the model on one batch again and again, with nothing beside it: no images are read, no profiler runs.
 
-    Where several batches are worked on at once their answers come together: a sample is the mean over as many.
+    Where several batches are worked on at once their answers come together: a sample is the mean over as many. A device that
+    tells execution from copies is given one batch after the other, and a sample is the execution.
     """
+    if backend.execution_ms is not None:
+        return timing.measure(_executions_ms(backend, batch), box_s)
     enough = threading.Event()
     answers = backend.stream(itertools.takewhile(lambda _: not enough.is_set(), itertools.repeat(batch)))
     every_ms = (answer.interface_ms for answer in answers)
@@ -110,17 +101,23 @@ def time_alone(backend: Backend, batch: images.Batch, box_s: float) -> timing.Me
     return found
 
 
-def pure_inference(backend: Backend, batch: images.Batch) -> tuple[dict[str, Any], list[float]]:
-    """What `perf.json` says of the model alone: the first call, the rate and its interval, percentiles; and the samples."""
-    start = time.perf_counter()
-    backend.infer(batch.tensor)
-    cold_ms = 1000 * (time.perf_counter() - start)
+def _executions_ms(backend: Backend, batch: images.Batch) -> Iterator[float]:
+    while True:
+        backend.infer(batch.tensor)
+        assert backend.execution_ms is not None
+        yield backend.execution_ms
+
+
+def pure_inference(backend: Backend, batch: images.Batch) -> dict[str, Any]:
+    """What `perf.json` says of the model alone: the first call, the rate and its interval, percentiles of the samples.
+
+    A sample is the mean of `batches_per_sample` batches.
+    """
+    cold_ms, *_ = backend.warm_up(batch)
     measured = time_alone(backend, batch, timing.BOX_S)
-    summary = measured.summary()
-    middle, known = summary["latency_ms"]["p50"], summary["ci95_ms"]["p50"]
-    per_s = 1000 * len(batch.tensor)
-    rates = {"images_per_s": per_s / middle, "images_per_s_ci95": [per_s / ms for ms in reversed(known)] if known else None}
-    return {"cold_ms": cold_ms, **rates, **summary}, measured.samples_ms.tolist()
+    rate, known = timing.rate(measured.samples_ms, len(batch.tensor))
+    facts = {"cold_ms": cold_ms, "images_per_s": rate, "images_per_s_ci95": known, "batches_per_sample": backend.streams}
+    return facts | measured.summary()
 
 
 def write(
@@ -168,20 +165,27 @@ def _write_profile(run: Run, found: profile.OperatorProfile | str) -> dict[str, 
     table = pd.DataFrame(columns=profile.COLUMNS) if isinstance(found, str) else found.table
     with artifacts.atomic(run.file("profile")) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
-    if isinstance(found, str):
-        unknown = dict.fromkeys(_OF_PROFILER)
-        return {"families": {}, "profiled_batches": 0, **unknown, "profile_reason": found}
-    operators_ms = float(table["total_us"].sum() / found.batches / 1000)
-    profiled_ms = float(np.mean(found.profiled_ms)) if found.profiled_ms else None
-    slower = timing.ratio(np.array(found.profiled_ms), np.array(found.plain_ms)) if profiled_ms else None
-    percent = [100 * (times - 1) for times in slower] if slower else None
-    return {
-        "families": {name: {"share_percent": share} for name, share in profile.family_shares(table).items()},
-        "profiled_batches": found.batches,
-        "profiled_ms": profiled_ms,
-        "operators_ms": operators_ms,
-        "residual_ms": profiled_ms - operators_ms if profiled_ms else None,
-        "profiler_overhead_percent": percent[0] if percent else None,
-        "profiler_overhead_ci95_percent": percent[1:] if percent else None,
+    facts: dict[str, Any] = {
+        "families": {},
+        "profiled_batches": 0,
+        "profiled_ms": None,
+        "operators_ms": None,
+        "residual_ms": None,
+        "profiler_overhead_percent": None,
+        "profiler_overhead_ci95_percent": None,
         "profile_reason": None,
     }
+    if isinstance(found, str):
+        return facts | {"profile_reason": found}
+    operators_ms = float(table["total_us"].sum() / found.batches / 1000)
+    families = {name: {"share_percent": share} for name, share in profile.family_shares(table).items()}
+    facts |= {"families": families, "profiled_batches": found.batches, "operators_ms": operators_ms}
+    if not found.profiled_ms:  # a vendor's tables have no times of whole batches
+        return facts
+    profiled_ms = float(np.mean(found.profiled_ms))
+    percent = 100 * (np.array(found.profiled_ms) / np.array(found.plain_ms) - 1)  # taken in turn
+    overhead = {
+        "profiler_overhead_percent": float(np.median(percent)),
+        "profiler_overhead_ci95_percent": timing.interval(percent, 0.5),
+    }
+    return facts | overhead | {"profiled_ms": profiled_ms, "residual_ms": profiled_ms - operators_ms}

@@ -25,13 +25,13 @@ def rates(run: Run) -> Table:
     caption = f"Rates of batches of {size} on {runtime_text(perf['runtime'])}"
     if pure:
         known = pure["images_per_s_ci95"]
-        n, warm = pure["latency_ms"]["n"], pure["warmup_batches"]
+        n, warm = (pure["batches_per_sample"] * samples for samples in (pure["latency_ms"]["n"], pure["warmup_batches"]))
         rows += [
             ["first call, cold", 1, 1000 * size / pure["cold_ms"], None],
             ["model alone, warm", n, pure["images_per_s"], f"{known[0]:.1f} to {known[1]:.1f}" if known else "too few"],
         ]
         steal = "" if pure["steal_percent"] is None else f", {pure['steal_percent']:.1f} % of the CPU time went to other guests"
-        settled = "" if pure["settled"] else "; the time box ended before the interval was within 2 %"
+        settled = "" if pure["settled"] else "; the time box ended before it settled"
         caption += (
             f"; model alone: median and its 95 % interval, {warm} warm-up batches left out, spread "
             f"{pure['spread_percent']:.1f} %{steal}{settled}"
@@ -49,23 +49,25 @@ def rates(run: Run) -> Table:
 def accounting(run: Run) -> Facts:
     """Where the rest goes: what the pipeline, the profiler and the gaps between operators cost."""
     perf = run.read("perf")
-    overhead = perf.get("profiler_overhead_ci95_percent")
-    shown = {
-        "end to end, once in 05, as a share of the model alone": ("e2e_of_pure", "{:.3f}"),
-        f"profiler's overhead on {perf['profiled_batches']} batches": (
-            "profiler_overhead_percent",
-            f"{{:.1f}} % ({overhead[0]:.1f} to {overhead[1]:.1f})" if overhead else "{:.1f} %",
-        ),
-        "ms per profiled batch outside operators": ("residual_ms", "{:.2f}"),
-        "s to load the model": ("load_s", "{:.2f}"),
-        "most memory of the process in 05, MiB": ("peak_memory_mib", "{:.0f}"),
-    }
-    rows: dict[str, Cell] = {
-        label: text.format(perf[key]) if perf.get(key) is not None else "not measured" for label, (key, text) in shown.items()
-    }
-    if (perf.get("residual_ms") or 0) < 0:
-        rows["ms per profiled batch outside operators"] = "none: by the profiler's clock operators last longer than the batch"
-    return Facts(f"What was lost, bs{perf['batch_size']}", rows)
+
+    def text(key: str, form: str) -> str:
+        return form.format(perf[key]) if perf.get(key) is not None else "not measured"
+
+    overhead, known = text("profiler_overhead_percent", "{:.1f} %"), perf["profiler_overhead_ci95_percent"]
+    outside = text("residual_ms", "{:.2f}")
+    if (perf["residual_ms"] or 0) < 0:
+        outside = "none: by the profiler's clock operators last longer than the batch"
+    return Facts(
+        f"What was lost, bs{perf['batch_size']}",
+        {
+            "end to end, once in 05, as a share of the model alone": text("e2e_of_pure", "{:.3f}"),
+            f"profiler's overhead on {perf['profiled_batches']} batches": overhead
+            + (f" ({known[0]:.1f} to {known[1]:.1f})" if known else ""),
+            "ms per profiled batch outside operators": outside,
+            "s to load the model": text("load_s", "{:.2f}"),
+            "most memory of the process in 05, MiB": text("peak_memory_mib", "{:.0f}"),
+        },
+    )
 
 
 def utilisation(run: Run) -> Facts:

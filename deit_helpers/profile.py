@@ -20,8 +20,7 @@ FAMILIES = (*NAMED_FIRST, "MatMulV2", "LayerNorm", "Gelu", "Conv2D", "Elementwis
 class OperatorProfile(NamedTuple):
     """What a profiler said: a table with COLUMNS over so many batches.
 
-    `profiled_ms` are the whole calls, where it knows; `plain_ms` the same calls without it, where those are not the ones timed
-    as the model alone.
+    `profiled_ms` are the whole calls and `plain_ms` as many without it, where it knows.
     """
 
     table: pd.DataFrame
@@ -30,27 +29,29 @@ class OperatorProfile(NamedTuple):
     plain_ms: Sequence[float] = ()
 
 
-_BY_TYPE = {
-    "Softmax": "SoftmaxV2",
-    "LayerNormalization": "LayerNorm",
-    "SkipLayerNormalization": "LayerNorm",
-    "SimplifiedLayerNormalization": "LayerNorm",
-    "ReduceMean": "LayerNorm",
-    "Gelu": "Gelu",
-    "BiasGelu": "Gelu",
-    "FastGelu": "Gelu",
-    "Erf": "Gelu",
-    "Conv": "Conv2D",
-    "FusedConv": "Conv2D",
-    "Gemm": "MatMulV2",
-    "FusedGemm": "MatMulV2",
-    **dict.fromkeys(
-        ("Transpose", "ReorderInput", "ReorderOutput", "Split", "Concat", "Reshape", "Squeeze", "Unsqueeze", "Slice"),
-        "TransData",
-    ),
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Relu", "Sigmoid", "Tanh", "Clip"), "Elementwise"),
+_FAMILIES = {  # of ONNX Runtime's operators, and of the layers of OpenVINO's CPU plugin
+    "SoftmaxV2": "Softmax",
+    "LayerNorm": "LayerNormalization SkipLayerNormalization SimplifiedLayerNormalization ReduceMean MVN",
+    "Gelu": "Gelu BiasGelu FastGelu Erf",
+    "Conv2D": "Conv FusedConv Convolution",
+    "MatMulV2": "Gemm FusedGemm FullyConnected",
+    "TransData": "Transpose Reorder ReorderInput ReorderOutput Split Concat Concatenation Reshape Squeeze Unsqueeze Slice "
+    "StridedSlice Convert",
+    "Elementwise": "Add Sub Mul Div Pow Sqrt Relu Sigmoid Tanh Clip Eltwise",
 }
 _MATMULS = frozenset({"MatMul", "FusedMatMul", "TransposeMatMul"})
+# Operators and kernels of torch's profiler, by a part of their name, the first that fits.
+_BY_TORCH_NAME = {
+    "Other": "attention flash fmha",  # fused attention is several at once
+    "Conv2D": "fprop conv",  # before the rest: kernels of cuDNN, some of them an implicit gemm
+    "SoftmaxV2": "softmax",
+    "BatchMatMulV2": "bmm",
+    "LayerNorm": "layer_norm",
+    "Gelu": "gelu",
+    "MatMulV2": "addmm linear aten::mm gemm nvjet cutlass",
+    "TransData": "copy clone cat transpose contiguous reorder",
+    "Elementwise": "add mul div",
+}
 _LAYER_NORM_STEPS = frozenset({"ReduceMean", "Sub", "Pow", "Add", "Sqrt", "Div", "Mul"})
 
 
@@ -86,7 +87,7 @@ def with_shares(table: pd.DataFrame, backend: str) -> pd.DataFrame:
 
 
 def family_of(op_type: str, two_activations: bool, in_layer_norm: bool) -> str:
-    """The Ascend family of an ONNX operator.
+    """The Ascend family of an ONNX operator or a layer of OpenVINO; a fused subgraph belongs to none.
 
     Args:
         two_activations: for a matrix product, that neither factor is a constant weight.
@@ -96,7 +97,18 @@ def family_of(op_type: str, two_activations: bool, in_layer_norm: bool) -> str:
         return "LayerNorm"
     if op_type in _MATMULS:
         return "BatchMatMulV2" if two_activations else "MatMulV2"
-    return _BY_TYPE.get(op_type, "Other")
+    return listed(op_type, _FAMILIES)
+
+
+def listed(name: str, families: dict[str, str]) -> str:
+    """The family among whose words `name` is, or `Other`."""
+    return next((family for family, words in families.items() if name in words.split()), "Other")
+
+
+def family_of_torch(name: str) -> str:
+    """The Ascend family of an operator or kernel of torch; fused attention is several at once and belongs to none."""
+    plain = name.lower()
+    return next((family for family, parts in _BY_TORCH_NAME.items() if any(p in plain for p in parts.split())), "Other")
 
 
 def family_shares(table: pd.DataFrame) -> dict[str, float]:
@@ -123,42 +135,3 @@ def layer_norm_nodes(graph: onnx.ModelProto) -> set[str]:
             found.add(node.name)
             todo += [user for name in node.output for user in users[name]]
     return found
-
-
-# OpenVINO's CPU plugin names its layers after their kind, not after ONNX.
-_BY_OPENVINO_TYPE = {
-    "FullyConnected": "MatMulV2",
-    "MatMul": "BatchMatMulV2",
-    "Softmax": "SoftmaxV2",
-    "MVN": "LayerNorm",
-    "Gelu": "Gelu",
-    "Convolution": "Conv2D",
-    "Eltwise": "Elementwise",
-    **dict.fromkeys(("Reorder", "Transpose", "Reshape", "Concatenation", "Split", "Convert", "StridedSlice"), "TransData"),
-}
-
-
-def family_of_openvino(node_type: str) -> str:
-    """The Ascend family of a layer of OpenVINO's CPU plugin; a fused subgraph belongs to none."""
-    return _BY_OPENVINO_TYPE.get(node_type, "Other")
-
-
-# Operators of torch's profiler, by a part of their name, the first that fits.
-_BY_TORCH_NAME = {
-    **dict.fromkeys(("fprop", "convolve"), "Conv2D"),  # kernels of cuDNN, some of them an implicit gemm
-    "softmax": "SoftmaxV2",
-    "bmm": "BatchMatMulV2",
-    "layer_norm": "LayerNorm",
-    "gelu": "Gelu",
-    "conv": "Conv2D",
-    **dict.fromkeys(("addmm", "linear", "aten::mm", "gemm", "nvjet", "cutlass"), "MatMulV2"),
-    **dict.fromkeys(("copy", "clone", "cat", "transpose", "contiguous", "reorder"), "TransData"),
-    **dict.fromkeys(("add", "mul", "div"), "Elementwise"),
-}
-
-
-def family_of_torch(name: str) -> str:
-    """The Ascend family of an operator or kernel of torch; fused attention is several at once and belongs to none."""
-    if any(part in name for part in ("attention", "flash", "fmha")):
-        return "Other"
-    return next((family for part, family in _BY_TORCH_NAME.items() if part in name), "Other")

@@ -73,20 +73,16 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
         for step in steps:
             for stage in _own_stages(step.notebook):
                 freshness.forget(step.run, stage)
-            if step.notebook == "05_infer" and step.run.spec.shards is None:  # else others may have come from elsewhere
-                shards.discard(step.run)
+            if step.notebook == "05_infer":
+                shards.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
     done = itertools.count(1)
-
-    def one(step: Step) -> None:
-        if not force and not _why(step.notebook, step.run):
-            next(done)
-            return
-        say(f"[{next(done)}/{len(steps)}] {step.name}")
-        _run_notebook(step)
 
     def in_turn(lane: list[Step]) -> None:
         for step in lane:
-            one(step)
+            number = next(done)
+            if force or _why(step.notebook, step.run):
+                say(f"[{number}/{len(steps)}] {step.name}")
+                _run_notebook(step)
 
     for _, group in itertools.groupby(steps, key=lambda step: BESIDE.get(step.notebook, step.notebook)):
         members = list(group)

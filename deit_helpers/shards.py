@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -27,7 +26,7 @@ class Shard(NamedTuple):
 
 def of(run: Run, count: int) -> list[Shard]:
     """How the images of a run are divided: whole batches, SHARD_IMAGES or a little more."""
-    step = -(-SHARD_IMAGES // run.size) * run.size
+    step = _step(run)
     spans = [(first, min(first + step, count)) for first in range(0, count, step)]
     return [Shard(*span, _folder(run) / f"{span[0]:07d}-{span[1] - 1:07d}.npz") for span in spans]
 
@@ -40,10 +39,8 @@ def key(run: Run) -> str:
 
 
 def made_by(facts: dict[str, Any]) -> str:
-    """What must be the same for all shards of a run: the runtime and the kind of device, not which of several."""
-    text = "{backend} {version} on {device} in {precision}".format_map(facts["runtime"])
-    text = re.sub(r" device \d+", "", text)
-    return f"{text}, {facts['machine']['cpu']}" if facts["runtime"]["device"] == "CPU" else text
+    """What must be the same for all shards of a run: the runtime and the hardware, not which of several devices."""
+    return "{backend} {version} on {hardware} in {precision}".format_map(facts["runtime"])
 
 
 def consecutive(missing: list[Shard]) -> list[list[Shard]]:
@@ -57,9 +54,26 @@ def consecutive(missing: list[Shard]) -> list[list[Shard]]:
     return groups
 
 
-def discard(run: Run) -> None:
-    """Drop the shards of a run that was interrupted."""
-    shutil.rmtree(_folder(run), ignore_errors=True)
+def discard(run: Run, chosen: tuple[int, int] | None = None) -> None:
+    """Drop the shards of a run, or the first to the last of those chosen.
+
+    Raises:
+        ArtifactError: they cannot be removed.
+    """
+    folder, step = _folder(run), _step(run)
+    try:
+        if chosen is None and folder.exists():
+            shutil.rmtree(folder)
+        for path in folder.glob("*.npz"):
+            first = path.stem.partition("-")[0]
+            if chosen and first.isdigit() and chosen[0] <= int(first) // step <= chosen[1]:
+                path.unlink()
+    except OSError as err:
+        raise artifacts.unwritable(folder, err) from err
+
+
+def _step(run: Run) -> int:
+    return -(-SHARD_IMAGES // run.size) * run.size
 
 
 def _folder(run: Run) -> Path:
@@ -76,9 +90,9 @@ def read(shard: Shard, key: str) -> dict[str, Any] | None:
     """What a shard's file holds; None when it is absent, damaged, or of another model, data set or code."""
     try:
         with shard.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
-            if facts.get("key") != key or len(file["logits"]) != shard.stop - shard.first:
+            facts, logits = json.loads(str(file["facts"])), file["logits"]
+            if facts.get("key") != key or len(logits) != shard.stop - shard.first:
                 return None
-            return {**facts, "logits": file["logits"], "spans": file["spans"]}
+            return {**facts, "logits": logits, "spans": file["spans"]}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from . import artifacts, freshness, hashing
 from .artifacts import Run
 from .ascend import benchmark
 from .errors import ArtifactError
-from .images import crop, crops_at, decode, progress, quiet_pillow, read_store, tensors, write_npy_header
+from .images import crop, crops_at, decode, npy_header, progress, quiet_pillow, read_store, tensors
 from .labels import Item, ensure_source, list_images, write_index
 from .machine import cores
 from .streaming import mapped
@@ -75,10 +74,12 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
         except ArtifactError as err:
             return err
 
-    digest = hashlib.sha256()  # of what is written, meanwhile: reading it all again would leave all cores but one idle
+    def header(count: int) -> bytes:
+        return npy_header("|u1", (count, recipe.crop_px, recipe.crop_px, 3))
+
+    digest = hashlib.sha256(header(len(items)))  # meanwhile: reading it all again would leave all cores but one idle
     with artifacts.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
-        file.write(_header(len(items), recipe.crop_px))
-        digest.update(_header(len(items), recipe.crop_px))
+        file.write(header(len(items)))
         with quiet_pillow(), progress(len(items)) as bar:
             for item, pixels in zip(items, mapped(load, items, cores()), strict=True):
                 bar.update()
@@ -92,14 +93,8 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
                     skipped.append({"name": item.name, "reason": str(pixels)})
         if not kept:
             raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
-        file.seek(0)  # the header leaves room for any number of rows, so that its length is the same
-        file.write(_header(len(kept), recipe.crop_px))
+        file.seek(0)
+        file.write(header(len(kept)))
     if not skipped:  # else the header is another one
         hashing.remember(run.file("images"), digest.hexdigest())
     return kept, skipped
-
-
-def _header(count: int, side: int) -> bytes:
-    header = io.BytesIO()
-    write_npy_header(header, "|u1", (count, side, side, 3))
-    return header.getvalue()

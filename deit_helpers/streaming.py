@@ -2,80 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
-_PATIENCE_S = 0.1  # how long a producer takes to notice that its consumer is gone
+_END = object()
 
 
-def ahead(source: Iterable[T], depth: int) -> Iterator[T]:
-    """The items of `source`, which a thread of its own takes at most `depth` ahead of the consumer.
-
-    An exception of the source is raised here, after the items before it. When the consumer stops early, so does the thread.
-    """
-    items: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(depth)
-    gone = threading.Event()
-
-    def put(entry: tuple[T | None, BaseException | None, bool]) -> None:
-        while not gone.is_set():
-            with contextlib.suppress(queue.Full):
-                items.put(entry, timeout=_PATIENCE_S)
-                return
-
-    def produce() -> None:
-        try:
-            for item in source:
-                put((item, None, False))
-                if gone.is_set():
-                    return
-        except BaseException as err:  # carried, not swallowed
-            put((None, err, True))
-        else:
-            put((None, None, True))
-        finally:
-            if isinstance(source, Generator):  # here, where it runs: its own clean-up must not wait for the collector
-                source.close()
-
-    thread = threading.Thread(target=produce, name="ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error, last = items.get()
-            if error is not None:
-                raise error
-            if last:
-                return
-            yield item  # type: ignore[misc]  # an item, as it is not the last entry
-    finally:
-        gone.set()
-        thread.join()
-
-
-def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth: int = 0) -> Iterator[R]:
+def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth: int | None = None) -> Generator[R, None, None]:
     """`function` of every item in order, by a pool of threads, at most `depth` results ahead of the consumer.
 
-    Unless it is given, `depth` is 64, or 4 a worker where those are more.
+    An exception is raised here, after the results before it. When the consumer stops early, so do the threads. Unless it is
+    given, `depth` is 64, or 4 a worker where those are more.
     """
-    depth = depth or max(64, 4 * workers)
-    waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="mapped")
+    futures = (pool.submit(function, item) for item in source)
     try:
-        for item in source:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= depth:
-                yield waiting.popleft().result()
+        waiting = deque(itertools.islice(futures, depth or max(64, 4 * workers)))
         while waiting:
-            yield waiting.popleft().result()
+            result = waiting.popleft().result()
+            waiting.extend(itertools.islice(futures, 1))
+            yield result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def ahead(source: Generator[T, None, None], depth: int) -> Iterator[T]:
+    """The items of `source`, which a thread of its own takes at most `depth` ahead of the consumer; as `mapped` otherwise."""
+    taken = mapped(lambda _: next(source, _END), itertools.repeat(None), workers=1, depth=depth)
+    try:
+        yield from itertools.takewhile(lambda item: item is not _END, taken)
+    finally:
+        taken.close()
+        source.close()
 
 
 def timed(source: Iterable[T], waits_ms: list[float], failed: list[Exception]) -> Iterator[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import images, labels
+from . import accuracy, images, labels
 from .artifacts import Run, read_json
 from .ascend.cann import is_emulated
 from .display import Banner, Facts, Gallery, Stack, Table, from_records, runtime_text
@@ -15,6 +15,7 @@ DEMO_NOTE = (
 )
 
 
+WEAKEST = 20  # so many classes are listed
 EMULATED_NOTE = "A program stood in for the device and its tools: rates are those of this computer, operator times made up."
 IMPORTED_NOTE = "Another tool measured these figures elsewhere; nothing of this page was run again here."
 
@@ -113,13 +114,13 @@ def crops(run: Run, count: int = 6) -> Gallery:
 
 def stages(run: Run) -> Table:
     infer = run.read("infer")
-    rows = [{**row, "interface": None} for row in infer["stages"]]
+    interface = {"inference": infer["interface_images_per_s"]}
+    rows = [{**row, "interface": interface.get(row["name"])} for row in infer["stages"]]
     own = infer["warmup_batches"] is not None  # a vendor's file does not say all of it
     overlap = "; data read and preprocess run in threads ahead of the model, so seconds overlap" if own else ""
     over = f" over {infer['images']} images" if infer["images"] else ""
     warm_up = f"; {infer['warmup_batches']} warm-up batches not counted" if own else ""
     full = f", over {infer['interface_batches']} full batches" if infer["interface_batches"] else ""
-    next(row for row in rows if row["name"] == "inference")["interface"] = infer["interface_images_per_s"]
     return from_records(
         f"Stages{over} in batches of {infer['batch_size']} on {runtime_text(infer['runtime'])}{overlap}"
         f"{warm_up}; Interface is the model call alone{full}",
@@ -130,15 +131,15 @@ def stages(run: Run) -> Table:
 
 
 def reference(run: Run) -> Facts:
-    logits = np.load(run.file("reference"), mmap_mode="r")
-    own = np.load(run.file("logits"), mmap_mode="r")
+    logits = np.load(run.file("reference"))
+    found = accuracy.compare(logits, np.load(run.file("logits")))
     return Facts(
         f"The reference on the same {len(logits)} tensors, against bs{run.batch_size}",
         {
             "logits": f"{logits.shape[0]} × {logits.shape[1]}",
-            "largest difference": f"{np.abs(own - logits).max():.2g}",
-            "standard deviation of the logits": f"{logits.std():.2g}",
-            "same top-1 %": f"{100 * np.mean(own.argmax(axis=1) == logits.argmax(axis=1)):.2f}",
+            "largest difference": f"{found['max_abs_diff']:.2g}",
+            "standard deviation of the logits": f"{found['std']:.2g}",
+            "same top-1 %": f"{found['top1_agreement_percent']:.2f}",
         },
     )
 
@@ -159,15 +160,15 @@ def paired(run: Run) -> Facts:
     )
 
 
-def classes(run: Run, most: int = 20) -> Table:
-    """The classes with the lowest Acc@1, at most `most`."""
+def classes(run: Run) -> Table:
+    """The classes with the lowest Acc@1."""
     words = labels.class_words(run)
 
     def name(index: int | None) -> str | None:
         return None if index is None else words.get(index, str(index))
 
     every = run.read("accuracy")["per_class"]
-    worst = sorted(every, key=lambda row: (row["top1_percent"], row["class"]))[:most]
+    worst = sorted(every, key=lambda row: (row["top1_percent"], row["class"]))[:WEAKEST]
     rows = [[name(r["class"]), r["images"], r["top1_percent"], name(r["mistaken_for"])] for r in worst]
     columns = ("class", "images", "Acc@1", "most often mistaken for")
     return Table(f"The {len(rows)} weakest of {len(every)} classes, bs{run.batch_size}", columns, rows, {"Acc@1": ".1f"})

@@ -39,6 +39,13 @@ class Measurement(NamedTuple):
     def samples_ms(self) -> np.ndarray:
         return self.every_ms[self.warmup :]
 
+    @property
+    def settled(self) -> bool:
+        """Whether the 95 % interval of the median is narrower than SETTLED_PERCENT of it, and the warm-up certainly over."""
+        found = interval(self.samples_ms, 0.5)
+        narrow = found is not None and found[1] - found[0] < SETTLED_PERCENT / 100 * float(np.median(self.samples_ms))
+        return narrow and self.warmup < len(self.every_ms) // 2  # no more than half is ever taken for warm-up
+
     def summary(self) -> dict[str, Any]:
         """Percentiles with their 95 % intervals in ms, n, the warm-up, and the spread: interquartile range over median."""
         values = self.samples_ms
@@ -51,7 +58,7 @@ class Measurement(NamedTuple):
             "warmup_ms": [round(float(ms), 3) for ms in self.every_ms[: self.warmup]],
             "spread_percent": float(100 * (high - low) / middle),
             "steal_percent": self.steal_percent,
-            "settled": is_settled(values) and self.warmup < len(self.every_ms) // 2,  # else it may be warming up still
+            "settled": self.settled,
         }
 
 
@@ -71,8 +78,8 @@ def measure(samples_ms: Iterator[float], box_s: float = BOX_S) -> Measurement:
         if wall_s > box_s and len(every) > 1:
             break
         if wall_s > MIN_S and len(every) % 10 == 0:
-            counted = np.array(every[warm_up(every) :])
-            if len(counted) >= P99_SAMPLES and is_settled(counted):
+            so_far = Measurement(np.array(every), warm_up(every), None)
+            if len(so_far.samples_ms) >= P99_SAMPLES and so_far.settled:
                 break
     wall_s = time.perf_counter() - start
     stolen = None if steal is None else 100 * ((_steal_s() or 0.0) - steal) / (wall_s * (os.cpu_count() or 1))
@@ -95,12 +102,6 @@ def warm_up(samples: Sequence[float]) -> int:
     return int(np.argmin((squares - sums**2 / left) / left**2))
 
 
-def is_settled(samples: np.ndarray) -> bool:
-    """Whether the 95 % interval of the median is narrower than SETTLED_PERCENT of it."""
-    found = interval(samples, 0.5)
-    return found is not None and found[1] - found[0] < SETTLED_PERCENT / 100 * float(np.median(samples))
-
-
 def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None:
     """The 95 % interval of a quantile by order statistics: no assumption on the distribution.
 
@@ -108,6 +109,13 @@ def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None
     """
     found = scipy.stats.quantile_test(samples, p=quantile).confidence_interval(0.95)
     return None if np.isnan([found.low, found.high]).any() else (float(found.low), float(found.high))
+
+
+def rate(samples_ms: np.ndarray, images: int) -> tuple[float, tuple[float, float] | None]:
+    """Images per second of timings of so many images: that of the median, and its 95 % interval where there is one."""
+    known = interval(samples_ms, 0.5)
+    per_ms = 1000 * images
+    return per_ms / float(np.median(samples_ms)), (per_ms / known[1], per_ms / known[0]) if known else None
 
 
 def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float] | None:
@@ -121,7 +129,9 @@ def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float] | Non
     def of_medians(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.median(a, axis=axis) / np.median(b, axis=axis)
 
-    found = scipy.stats.bootstrap((new, base), of_medians, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+    # in parts: 2000 resamples of a fast device's timings at once would not fit a small memory
+    how: dict[str, Any] = {"n_resamples": 2000, "batch": 100, "method": "percentile", "rng": np.random.default_rng(0)}
+    found = scipy.stats.bootstrap((new, base), of_medians, **how)
     return float(of_medians(new, base)), float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 

@@ -12,8 +12,9 @@ import onnxruntime
 import pytest
 from pipeline import finished
 
-from deit_helpers import backends, doctor
+from deit_helpers import backends, doctor, perf
 from deit_helpers.ascend import npu_smi
+from deit_helpers.backends.ort import OnnxRuntime
 
 
 def rows() -> dict[str, doctor.Finding]:
@@ -58,6 +59,19 @@ def test_with_a_run_every_backend_is_timed_and_the_fastest_named(
     assert "fp32 only" in timed[1].found
     rates = {row.what: float(row.found.split()[0]) for row in timed if row.ok}
     assert best.found.startswith(f"{max(rates, key=lambda what: rates[what])}: {max(rates.values()):.1f} images/s")
+
+
+def test_what_a_runtime_compiles_first_is_not_timed(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    warm_up, time_alone = OnnxRuntime.warm_up, perf.time_alone
+    monkeypatch.setattr(OnnxRuntime, "warm_up", lambda *given: done.append("warm up") or warm_up(*given))
+    monkeypatch.setattr(perf, "time_alone", lambda *given: done.append("time") or time_alone(*given))
+    monkeypatch.setattr(doctor, "_BOX_S", 0.05)
+    monkeypatch.setattr(doctor, "_PRECISIONS", {"onnxruntime": ("fp32",)})
+    doctor.fastest(finished(tmp_path_factory))
+    assert done == ["warm up", "time"]
 
 
 def test_a_new_backend_gets_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,13 +159,48 @@ def test_answers_that_come_together_are_timed_together(run: Run) -> None:
         for i, batch in enumerate(batches):
             yield Answer(batch, np.zeros((4, 3)), 19.9 if i % 2 else 0.1, 20.0)
 
-    found = perf.time_alone(SimpleNamespace(streams=2, stream=stream), None, 1.0)
+    found = perf.time_alone(SimpleNamespace(streams=2, stream=stream, execution_ms=None), None, 1.0)
     np.testing.assert_allclose(found.every_ms, 10.0)
 
 
+def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution() -> None:
+    class Device(SimpleNamespace):
+        execution_ms = 40.0
+
+        def infer(self, tensor: np.ndarray) -> None:
+            self.execution_ms += 1
+
+    found = perf.time_alone(Device(), Batch(0, np.zeros(4), np.ones(4, bool)), 0.05)
+    np.testing.assert_array_equal(found.every_ms, 41.0 + np.arange(len(found.every_ms)))
+
+
+def test_the_profilers_overhead_has_an_interval_from_six_batches_on(run: Run, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path)
+    table = pd.read_csv(copy.file("profile"))
+    for slower, known in (([1.1, 1.2, 1.3, 1.2, 1.2, 1.2], (10, 30)), ([1.2], None)):
+        plain = 100.0 + np.arange(len(slower))
+        found = profile.OperatorProfile(table, len(slower), list(plain * slower), list(plain))
+        perf.write(copy, copy.read("infer"), found, None, "")
+        perf_json = copy.read("perf")
+        assert perf_json["profiler_overhead_percent"] == pytest.approx(20)
+        assert perf_json["profiler_overhead_ci95_percent"] == (known and pytest.approx(known))
+        shown = perf_tables.accounting(copy).values[f"profiler's overhead on {len(slower)} batches"]
+        assert shown == ("20.0 % (10.0 to 30.0)" if known else "20.0 %")
+
+
+def test_batches_that_are_timed_together_are_all_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    perf_json = run.read("perf")
+    pure = {**perf_json["pure"], "batches_per_sample": 2, "warmup_batches": 5}
+    monkeypatch.setattr(Run, "read", lambda self, name: {**perf_json, "pure": pure})
+    table = perf_tables.rates(run)
+    (alone,) = (row for row in table.rows if row[0] == "model alone, warm")
+    assert alone[1] == 2 * pure["latency_ms"]["n"]
+    assert "10 warm-up batches left out" in table.caption
+
+
 def test_a_latency_says_how_many_batches_were_in_flight() -> None:
-    assert display.in_flight_text({"in_flight": 1}, {}) == ""
-    assert display.in_flight_text({"in_flight": 3}, {"in_flight": 2}).endswith(" with 2 or 3 in flight")
+    assert display.in_flight_text({"in_flight": [1]}, {}) == ""
+    assert display.in_flight_text({"in_flight": [3]}, {"in_flight": [2]}).endswith(" with 2 or 3 in flight")
 
 
 def test_operators_that_last_longer_than_the_batch_leave_no_negative_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

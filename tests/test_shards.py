@@ -13,6 +13,7 @@ from pipeline import IMAGES, copy_of, finished
 
 from deit_helpers import artifacts, backends, freshness, images, infer, labels, runner, shards, store
 from deit_helpers.artifacts import Run
+from deit_helpers.ascend import cann
 from deit_helpers.backends import Backend
 from deit_helpers.backends.ort import OnnxRuntime
 from deit_helpers.backends.ov import OpenVino
@@ -107,7 +108,7 @@ def test_shards_of_two_devices_are_not_mixed(uninferred: Run, monkeypatch: pytes
     with pytest.raises(ArtifactError, match="1 of 4"):
         infer.infer(with_keys(uninferred, shards=[0, 0]))
     original = OnnxRuntime.describe
-    monkeypatch.setattr(OnnxRuntime, "describe", lambda self: {**original(self), "device": "another"})
+    monkeypatch.setattr(OnnxRuntime, "describe", lambda self: {**original(self), "hardware": "another"})
     with pytest.raises(
         ArtifactError, match=r"0000004-0000007\.npz: made by onnxruntime .* on another in fp32, the first by onnx"
     ):
@@ -228,10 +229,38 @@ def test_a_shard_is_kept_when_the_image_after_it_is_damaged(uninferred: Run, mon
     assert [path.name for path in folder.iterdir()] == ["0000000-0000003.npz"]
 
 
-@pytest.mark.parametrize(("device", "same"), [("Ascend310P3 device {}", True), ("Ascend310P{} device 0", False)])
-def test_shards_of_two_chips_of_a_kind_go_together(device: str, same: bool) -> None:
-    runtime = {"backend": "pyacl", "version": "CANN 8", "precision": "fp16"}
+@pytest.mark.parametrize(("chip", "same"), [("Ascend310P3", True), ("Ascend310P{}", False)])
+def test_shards_of_two_chips_of_a_kind_go_together(monkeypatch: pytest.MonkeyPatch, chip: str, same: bool) -> None:
+    monkeypatch.setattr(cann, "is_emulated", lambda backend: False)
     one, two = (
-        shards.made_by({"runtime": {**runtime, "device": device.format(i)}, "machine": {"cpu": f"Xeon {i}"}}) for i in (1, 3)
+        shards.made_by({"runtime": cann.describe("pyacl", chip.format(i), i, "fp16"), "machine": {"cpu": f"Xeon {i}"}})
+        for i in (1, 3)
     )
     assert (one == two) == same
+
+
+def test_shards_copied_here_meanwhile_are_seen(
+    uninferred: Run, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ArtifactError, match="2 of 4"):
+        infer.infer(with_keys(uninferred, shards=[2, 3]))
+    folder = uninferred.file("infer").parent / "shards"
+    folder.rename(tmp_path / "elsewhere")
+    original = infer._run_shards
+
+    def meanwhile(*given: Any) -> None:
+        original(*given)
+        for path in (tmp_path / "elsewhere").iterdir():
+            shutil.copy(path, folder)
+
+    monkeypatch.setattr(infer, "_run_shards", meanwhile)
+    infer.infer(with_keys(uninferred, shards=[0, 1]))
+    np.testing.assert_array_equal(np.load(uninferred.file("logits")), np.load(run.file("logits")))
+
+
+def test_force_makes_its_own_shards_again_and_keeps_those_of_others(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArtifactError, match="3 of 4"):
+        infer.infer(with_keys(uninferred, shards=[0, 2]))
+    monkeypatch.setattr(runner, "_run_notebook", lambda step: None)
+    runner.execute([runner.Step("05_infer", with_keys(uninferred, shards=[1, 2]), "forced")], True, lambda line: None)
+    assert [path.name for path in (uninferred.file("infer").parent / "shards").iterdir()] == ["0000000-0000003.npz"]

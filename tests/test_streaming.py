@@ -39,7 +39,7 @@ def test_an_exception_of_the_source_comes_after_the_items_before_it() -> None:
 
 def test_a_consumer_that_stops_early_stops_the_thread() -> None:
     before = threading.active_count()
-    stream = ahead(iter(range(10**9)), depth=2)
+    stream = ahead((i for i in range(10**9)), depth=2)
     assert next(stream) == 0
     stream.close()
     assert threading.active_count() == before

@@ -77,6 +77,16 @@ def test_a_measurement_that_never_settles_ends_with_its_box() -> None:
     assert found.summary()["spread_percent"] > 50
 
 
+def test_a_measurement_whose_warm_up_may_not_be_over_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a long ramp is cut, but never more than half: what is left is narrow, and may be the ramp's end still."""
+    monkeypatch.setattr(timing, "MIN_S", 0.0)
+    found = timing.measure(itertools.chain(np.linspace(20, 10.1, 100), itertools.repeat(10.0)), box_s=60)
+    assert (found.warmup, len(found.every_ms)) == (100, 210)  # at 200 half of it was cut
+    assert found.summary()["settled"]
+    assert not timing.Measurement(np.array([20.0] * 100 + [10.0] * 100), 100, None).settled
+    assert timing.Measurement(np.array([20.0] * 90 + [10.0] * 110), 90, None).settled
+
+
 def test_two_timings_are_compared_by_an_interval() -> None:
     base = RNG.normal(10, 0.5, 200)
     compared = timing.ratio(base * 1.3, base)

@@ -84,6 +84,7 @@ def describe(backend: str, soc: str | None, device: int, precision: str) -> dict
         "backend": backend,
         "version": f"CANN {version() or 'of unknown version'}",
         "device": f"{name} EMULATED, no hardware" if emulated else f"{name} device {device}",
+        "hardware": name,
         "precision": precision,
         "emulated": emulated,
     }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
-_TABLES = yaml.safe_load(Path(__file__).with_name("codes.yaml").read_text(encoding="utf-8"))
-# AscendCL return code -> (meaning, advice)
-ACL: dict[int, tuple[str, str]] = {code: (text, row["advice"]) for row in _TABLES["acl"] for code, text in row["codes"].items()}
-# ATC's codes -> advice
-ATC: dict[str, str] = {code: row["advice"] for row in _TABLES["atc"] for code in row["codes"]}
+
+@functools.cache
+def _tables() -> dict[str, list[dict[str, Any]]]:
+    return yaml.safe_load(Path(__file__).with_name("codes.yaml").read_text(encoding="utf-8"))
 
 
 class AtcError(NamedTuple):
@@ -26,8 +26,10 @@ class AtcError(NamedTuple):
 
 def acl_text(code: int) -> str:
     """Meaning and advice of an AscendCL return code."""
-    meaning, advice = ACL.get(code, ("an error this program has no words for", "look the code up in CANN's documentation"))
-    return f"error {code}, {meaning}: {advice}"
+    for row in _tables()["acl"]:
+        if code in row["codes"]:
+            return f"error {code}, {row['codes'][code]}: {row['advice']}"
+    return f"error {code}, an error this program has no words for: look the code up in CANN's documentation"
 
 
 def atc_errors(log: str) -> list[AtcError]:
@@ -35,11 +37,12 @@ def atc_errors(log: str) -> list[AtcError]:
 
     Codes are `E` or `EZ`, `EE`, `EH`, `EL` and digits; an operator is named as `Op [name, …]`, `Op [name]` or `optype [Type]`.
     """
+    known = {code: row["advice"] for row in _tables()["atc"] for code in row["codes"]}
     found = []
     for line in log.splitlines():
         match = re.search(r"(?:^|[^\w\[])(E[A-Z]?\d{3,5})\s*:\s*(.+)", line)
         if match:
             operator = re.search(r"(?:Op|Opname|optype)\s*\[([^\],]+)", match[2])
-            advice = ATC.get(match[1], "look the code up in CANN's documentation, and read the plog in ~/ascend/log")
+            advice = known.get(match[1], "look the code up in CANN's documentation, and read the plog in ~/ascend/log")
             found.append(AtcError(match[1], operator[1] if operator else None, match[2].strip(), advice))
     return found

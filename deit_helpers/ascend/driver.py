@@ -67,21 +67,19 @@ def _workplace(parent: Path) -> Iterator[Path]:
     """
     artifacts.write_dir(parent)
     folder = Path(tempfile.mkdtemp(prefix="results-", dir=parent))
+    kept = False
     try:
         yield folder
     except DeitError as err:
         shutil.rmtree(folder / "inputs", ignore_errors=True)
-        if any(folder.iterdir()):
+        if kept := any(folder.iterdir()):
             raise type(err)(f"{err}; what the tool wrote is kept in {folder}") from err
-        folder.rmdir()
         raise
     except OSError as err:
-        shutil.rmtree(folder, ignore_errors=True)
         raise artifacts.unwritable(folder, err) from err
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder)
+    finally:
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def pure_inference(run: Run, batches: int) -> list[str]:

@@ -21,7 +21,7 @@ import pandas as pd
 from .. import images, infer
 from ..artifacts import Run, open_run
 from ..errors import ToolError
-from ..profile import COLUMNS, OperatorProfile, with_shares
+from ..profile import COLUMNS, OperatorProfile, listed, with_shares
 from ..spec import ASCEND_TOOLS
 from . import cann, driver
 
@@ -105,7 +105,7 @@ _FAMILIES = {
 def family_of_ascend(op_type: str) -> str:
     """The family of an Ascend operator type, whatever its version: BatchMatMulV3, MatMulV2, ConcatD, AddLayerNorm."""
     plain = re.sub(r"(?:V?D|V\d+)+$", "", op_type).lower()  # the D of ConcatD, the VD of SplitVD, versions
-    return next((family for family, names in _FAMILIES.items() if plain in names.split()), "Other")
+    return listed(plain, _FAMILIES)
 
 
 def _read(path: Path, wanted: dict[str, type]) -> pd.DataFrame:

@@ -65,21 +65,24 @@ def info() -> Report | None:
         ToolError: the tool failed or printed no chip.
     """
     path = cann.tool("npu-smi")
-    return _ask(path) if path else None
+    found = _ask(path) if path else None
+    if isinstance(found, ToolError):
+        raise ToolError(*found.args)
+    return found
 
 
-@functools.lru_cache  # it takes a second, every check of an OM's freshness asks, and chips do not change under a process
-def _ask(path: str) -> Report:
+@functools.cache  # every check of an OM's freshness asks: once a process is enough, above all when the driver hangs
+def _ask(path: str) -> Report | ToolError:
     try:
         done = subprocess.run([path, "info"], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
     except OSError as err:
-        raise ToolError(f"{path}: cannot be started ({err.strerror}): install the driver's npu-smi again") from err
-    except subprocess.TimeoutExpired as err:
-        raise ToolError(f"npu-smi info did not end within {TIMEOUT_S} s: the driver hangs, reboot the host") from err
+        return ToolError(f"{path}: cannot be started ({err.strerror}): install the driver's npu-smi again")
+    except subprocess.TimeoutExpired:
+        return ToolError(f"npu-smi info did not end within {TIMEOUT_S} s: the driver hangs, reboot the host")
     report = parse(done.stdout)
     if done.returncode or not report.chips:
         said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
-        raise ToolError(f"npu-smi info failed ({done.returncode}): {said[-1]}; check the driver and the group of your user")
+        return ToolError(f"npu-smi info failed ({done.returncode}): {said[-1]}; check the driver and the group of your user")
     return report
 
 

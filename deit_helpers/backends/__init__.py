@@ -47,23 +47,18 @@ class Profiler(Protocol):
 def peak_rate(multiply: Callable[[], object], side: int) -> float:
     """Best rate in FLOP/s of a product of two square matrices, a first, uncounted one warming up."""
     multiply()
-    seconds: list[float] = []
     begun = time.perf_counter()
-    while not seconds or time.perf_counter() - begun < _PEAK_S:
-        start = time.perf_counter()
-        multiply()
-        seconds.append(time.perf_counter() - start)
-    return 2 * side**3 / min(seconds)
+    best_ms = time_ms(multiply)
+    while time.perf_counter() - begun < _PEAK_S:
+        best_ms = min(best_ms, time_ms(multiply))
+    return 2 * side**3 / (best_ms / 1000)
 
 
-def times_ms(call: Callable[[], object], count: int) -> list[float]:
-    """How long each of so many calls takes."""
-    found = []
-    for _ in range(count):
-        start = time.perf_counter()
-        call()
-        found.append(1000 * (time.perf_counter() - start))
-    return found
+def time_ms(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e6
 
 
 class Answer(NamedTuple):
@@ -157,7 +152,7 @@ class Backend(ABC):
         """ms of calls one at a time, until the runtime is warm: the second may still record what the first compiled."""
         found: list[float] = []
         while len(found) < WARMUP_BATCHES and (len(found) < 2 or sum(found) < 1000 * WARMUP_S):
-            found += times_ms(lambda: self.infer(batch.tensor), 1)
+            found.append(time_ms(lambda: self.infer(batch.tensor)))
         if self.in_flight > 1:  # the other buffers too
             for _ in self.stream([batch] * self.in_flight):
                 pass
@@ -198,11 +193,14 @@ class Backend(ABC):
         side = self.image_px
         return (side, side, 3) if self.dtype == np.uint8 else (3, side, side)
 
-    def blank(self, images: int) -> Batch:
-        """A batch of black images, for timing: what is in them does not matter."""
+    def noise(self, images: int) -> Batch:
+        """A batch for timing. Not of one colour: a chip that is held to a power limit is faster on that."""
         from ..images import Batch
 
-        return Batch(0, np.zeros((images, *self.image_shape), self.dtype), np.ones(images, bool))
+        rng, shape = np.random.default_rng(0), (images, *self.image_shape)
+        eight_bit = self.dtype == np.uint8
+        tensor = rng.integers(0, 256, shape, np.uint8) if eight_bit else rng.standard_normal(shape, np.float32)
+        return Batch(0, tensor, np.ones(images, bool))
 
     def check_logits(self, logits: np.ndarray, images: int, first: int = 0) -> np.ndarray:
         """Return the logits (B, C) of so many images if they can be some.
@@ -227,7 +225,7 @@ class Backend(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Runtime, version, device and precision, for the report."""
+        """Runtime, version, device and precision, for the report; and the hardware: what alike devices have in common."""
 
 
 def open_backend(

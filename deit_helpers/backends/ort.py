@@ -13,8 +13,9 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from ..errors import BackendError
+from ..machine import machine
 from ..profile import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
-from . import PEAK_SIDE, Backend, peak_rate
+from . import PEAK_SIDE, Backend, peak_rate, time_ms
 
 # onnxruntime's own exceptions share no base class but Exception.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -67,39 +68,44 @@ class OnnxRuntime(Backend):
         try:
             return onnxruntime.InferenceSession(model or self.model, options, providers=self._providers)
         except _ERRORS as err:
-            raise BackendError(f"{self.model}: ONNX Runtime cannot load it ({str(err).splitlines()[0]})") from err
+            what = self.model if model is None else "a matrix product"
+            raise BackendError(f"{what}: ONNX Runtime cannot load it ({str(err).splitlines()[0]})") from err
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         return self._session.run([self._output], {self._input: batch})[0]
 
     def describe(self) -> dict[str, Any]:
+        device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         return {
             "backend": "onnxruntime",
             "version": onnxruntime.__version__,
-            "device": self._session.get_providers()[0].removesuffix("ExecutionProvider"),
+            "device": device,
+            "hardware": machine()["cpu"] if device == "CPU" else device,  # it does not say which GPU
             "providers": self._session.get_providers(),
             "precision": self.precision,
         }
 
     def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile:
-        """Run with ONNX Runtime's profiler on, a first, uncounted run warming up.
+        """Run with ONNX Runtime's profiler on and off in turn, after a warm-up.
 
         A separate session is used, so that the profiler never slows a timed run.
         """
+        plain_ms, profiled_ms = [], []
         with tempfile.TemporaryDirectory() as folder:
             options = onnxruntime.SessionOptions()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "trace")
             session = self._open(options)
-            for _ in range(iterations + 1):
-                session.run([self._output], {self._input: batch})
+            session.run([self._output], {self._input: batch})
+            for _ in range(iterations):
+                plain_ms.append(time_ms(lambda: self._infer(batch)))
+                profiled_ms.append(time_ms(lambda: session.run([self._output], {self._input: batch})))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         # Session start-up and the warm-up run come before the second `model_run`.
         runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
         counted = [event for event in events if event["ts"] >= runs[1]]
         table = table_from_onnxruntime(counted, layer_norm_nodes(onnx.load(self.model)))
-        times_us = [event["dur"] for event in counted if event["name"] == "model_run"]
-        return OperatorProfile(table, len(times_us), [us / 1000 for us in times_us])
+        return OperatorProfile(table, iterations, profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""

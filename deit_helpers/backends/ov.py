@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -19,36 +19,26 @@ from openvino import opset13, properties
 
 from ..errors import BackendError
 from ..images import Batch
-from ..profile import COLUMNS, OperatorProfile, family_of_openvino, with_shares
-from . import PEAK_SIDE, Answer, Backend, peak_rate, times_ms
+from ..machine import machine
+from ..profile import COLUMNS, OperatorProfile, family_of, with_shares
+from . import PEAK_SIDE, Answer, Backend, peak_rate, time_ms
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
-_STREAMS = (1, 2)  # on few cores more of them share the caches and lose
+_STREAMS = (1, 2)  # tried; on few cores more of them share the caches and lose
 _TRIALS, _TRIAL_S = 3, 0.5  # a stream count is tried so often, for so long,
 _SLOW_MS = 1500.0  # unless a batch takes longer than this
 
 
-class _Request:
-    """A request and when it was sent and done: its answer may be taken much later, when the next batch comes."""
+class _Running(NamedTuple):
+    """A batch under way, and when it was sent."""
 
-    def __init__(self, request: Any):
-        self._request = request
-        self.sent_ns = 0
-        # The callback holds this list alone: holding the request itself would keep the compiled model for ever.
-        self._done = done = [0]
-        request.set_callback(lambda _: done.__setitem__(0, time.perf_counter_ns()), None)
+    request: ov.InferRequest
+    batch: Batch
+    sent_ns: int
 
-    @property
-    def done_ns(self) -> int:
-        return self._done[0]
 
-    def send(self, batch: np.ndarray) -> None:
-        self.sent_ns = time.perf_counter_ns()
-        self._request.start_async({0: batch}, share_inputs=True)
-
-    def logits(self) -> np.ndarray:
-        self._request.wait()
-        return self._request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request is used again
+def _logits(request: ov.InferRequest) -> np.ndarray:
+    return request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request is used again
 
 
 class OpenVino(Backend):
@@ -76,36 +66,38 @@ class OpenVino(Backend):
         self.dtype = np.dtype(self._graph.input(0).element_type.to_dtype())
         self.batch_size = takes[0].get_length() if takes[0].is_static else None
         self.image_px, self.classes = takes[2].get_length(), gives[1].get_length()
-        begun = time.perf_counter()
-        streams = self.runtime.get("streams") or self._best_streams()
-        self.tuning_s = time.perf_counter() - begun
-        self._open(streams)
+        streams = self.runtime.get("streams", 1)
+        self._use(self._compile(streams), streams)
+        if "streams" not in self.runtime and self.batch_size is not None:
+            begun = time.perf_counter()
+            self._find_streams(self.noise(self.batch_size))
+            self.tuning_s = time.perf_counter() - begun
 
-    def _open(self, streams: int) -> None:
-        config = {**self._config, properties.num_streams: streams}
+    def _compile(self, streams: int) -> ov.CompiledModel:
         with self.failing("loading"):
-            self._compiled = self._core.compile_model(self._graph, "CPU", config)
-            # One more than streams: the next batch waits inside the runtime, and no stream waits for Python.
-            requests = [self._compiled.create_infer_request() for _ in range(streams + 1)]
-        self.streams, self.in_flight = streams, len(requests)
-        self._requests = [_Request(request) for request in requests]
+            return self._core.compile_model(self._graph, "CPU", {**self._config, properties.num_streams: streams})
 
-    def _best_streams(self) -> int:
-        """The number of streams with the highest rate on this machine at this batch size, tried in turn."""
-        if self.batch_size is None:
-            return 1
-        batch = self.blank(self.batch_size)
+    def _use(self, compiled: ov.CompiledModel, streams: int) -> None:
+        self._compiled, self.streams = compiled, streams
+        self.in_flight = streams + 1  # the next batch waits inside the runtime, and no stream waits for Python
+        self._requests = [compiled.create_infer_request() for _ in range(self.in_flight)]
+
+    def _find_streams(self, batch: Batch) -> None:
+        """Use as many streams as give the highest rate on this machine at this batch size; they are tried in turn."""
+        *_, last = self.stream([batch] * self.in_flight)
+        if last.interface_ms > _SLOW_MS:  # large batches keep all cores busy, and trials of them would take minutes
+            return
+        compiled = {streams: self._compiled if streams == self.streams else self._compile(streams) for streams in _STREAMS}
         rates: dict[int, list[float]] = {streams: [] for streams in _STREAMS}
         for streams in _STREAMS * _TRIALS:
-            self._open(streams)
-            warm = [answer.latency_ms for answer in self.stream([batch] * (streams + 1))]
-            if warm[-1] > _SLOW_MS:  # large batches keep all cores busy, and trials of them would take minutes
-                return 1
-            start, done = time.perf_counter(), 0
-            for _ in self.stream(self._endless(batch, start + _TRIAL_S)):
-                done += 1
+            self._use(compiled[streams], streams)
+            for _ in self.stream([batch] * self.in_flight):  # warms up
+                pass
+            start = time.perf_counter()
+            done = sum(1 for _ in self.stream(self._endless(batch, start + _TRIAL_S)))
             rates[streams].append(done / (time.perf_counter() - start))
-        return max(rates, key=lambda streams: float(np.median(rates[streams])))
+        best = max(rates, key=lambda streams: float(np.median(rates[streams])))
+        self._use(compiled[best], best)
 
     @staticmethod
     def _endless(batch: Batch, until: float) -> Iterator[Batch]:
@@ -115,29 +107,30 @@ class OpenVino(Backend):
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         request = self._requests[0]
-        request.send(batch)
-        return request.logits()
+        request.infer({0: batch}, share_inputs=True)
+        return _logits(request)
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """As many batches at once as there are streams, and one more queued."""
-        free, running = deque(self._requests), deque[tuple[_Request, Batch]]()
+        free, running = deque(self._requests), deque[_Running]()
         for batch in batches:
             self.check_batch(batch.tensor)
             if not free:
                 yield self._finished(running, free)
-            request = free.popleft()
-            running.append((request, batch))
+            running.append(_Running(free.popleft(), batch, time.perf_counter_ns()))
             with self.failing(f"the batch from image {batch.start}"):
-                request.send(batch.tensor)
+                running[-1].request.start_async({0: batch.tensor}, share_inputs=True)
         while running:
             yield self._finished(running, free)
 
-    def _finished(self, running: deque[tuple[_Request, Batch]], free: deque[_Request]) -> Answer:
-        request, batch = running.popleft()
+    def _finished(self, running: deque[_Running], free: deque[ov.InferRequest]) -> Answer:
+        request, batch, sent_ns = running.popleft()
         with self.failing(f"the batch from image {batch.start}"):
-            logits = request.logits()
+            request.wait()
+            logits = _logits(request)
         free.append(request)
-        return self._answer(batch, logits, request.sent_ns, request.done_ns)
+        # By the runtime's clock: the answer may be taken much later than it came.
+        return self._answer(batch, logits, sent_ns, sent_ns + round(1e6 * request.latency))
 
     def describe(self) -> dict[str, Any]:
         used = self._compiled.get_property(properties.hint.inference_precision)
@@ -145,6 +138,7 @@ class OpenVino(Backend):
             "backend": "openvino",
             "version": ov.__version__.partition("-")[0],
             "device": "CPU",
+            "hardware": machine()["cpu"],
             "precision": self.precision,
             "precision_used": used.get_type_name(),
             "streams": self.streams,
@@ -163,11 +157,11 @@ class OpenVino(Backend):
         plain, profiled = request_of(False), request_of(True)
         plain_ms, profiled_ms = [], []
         for _ in range(iterations):
-            plain_ms += times_ms(lambda: plain.infer({0: batch}, share_inputs=True), 1)
-            profiled_ms += times_ms(lambda: profiled.infer({0: batch}, share_inputs=True), 1)
+            plain_ms.append(time_ms(lambda: plain.infer({0: batch}, share_inputs=True)))
+            profiled_ms.append(time_ms(lambda: profiled.infer({0: batch}, share_inputs=True)))
             for info in profiled.profiling_info:
                 if info.status == ov.ProfilingInfo.Status.EXECUTED:
-                    key = family_of_openvino(info.node_type), info.node_type, info.node_name
+                    key = family_of(info.node_type, True, False), info.node_type, info.node_name
                     entry = rows.setdefault(key, [0, 0.0])
                     entry[0] += 1
                     entry[1] += info.real_time.total_seconds() * 1e6

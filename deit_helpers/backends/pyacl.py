@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import operator
 import signal
 import threading
 import time
@@ -30,6 +31,7 @@ if not hasattr(acl, "init"):
 
 _HUGE_FIRST = 0  # ACL_MEM_MALLOC_HUGE_FIRST
 _TO_DEVICE, _TO_HOST = 1, 2  # ACL_MEMCPY_HOST_TO_DEVICE, ACL_MEMCPY_DEVICE_TO_HOST
+_GIVE_A_HANDLE = frozenset({"create_data_buffer", "mdl.create_dataset", "mdl.create_desc"})  # and no return code
 _DTYPES = {0: np.float32, 1: np.float16, 4: np.uint8}  # ACL_FLOAT, ACL_FLOAT16, ACL_UINT8
 
 
@@ -54,17 +56,13 @@ class _Buffer:
 
     def __init__(self, device: PyAcl, shape: tuple[int, ...], dtype: np.dtype, size_bytes: int):
         self.size_bytes = size_bytes
-        self.device_pointer = device.call("acl.rt.malloc", acl.rt.malloc, size_bytes, _HUGE_FIRST)
-        device.at_exit("acl.rt.free", acl.rt.free, self.device_pointer)
-        self.host_pointer = device.call("acl.rt.malloc_host", acl.rt.malloc_host, size_bytes)
-        device.at_exit("acl.rt.free_host", acl.rt.free_host, self.host_pointer)
+        self.device_pointer = device.take("rt.malloc", "rt.free", size_bytes, _HUGE_FIRST)
+        self.host_pointer = device.take("rt.malloc_host", "rt.free_host", size_bytes)
         raw = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(self.host_pointer))
         self.host: np.ndarray = raw.view(dtype).reshape(shape)
-        data = device.made("acl.create_data_buffer", acl.create_data_buffer(self.device_pointer, size_bytes))
-        device.at_exit("acl.destroy_data_buffer", acl.destroy_data_buffer, data)
-        self.dataset = device.made("acl.mdl.create_dataset", acl.mdl.create_dataset())
-        device.at_exit("acl.mdl.destroy_dataset", acl.mdl.destroy_dataset, self.dataset)
-        device.call("acl.mdl.add_dataset_buffer", acl.mdl.add_dataset_buffer, self.dataset, data)
+        data = device.take("create_data_buffer", "destroy_data_buffer", self.device_pointer, size_bytes)
+        self.dataset = device.take("mdl.create_dataset", "mdl.destroy_dataset")
+        device.call("mdl.add_dataset_buffer", self.dataset, data)
 
 
 class PyAcl(Backend):
@@ -73,7 +71,7 @@ class PyAcl(Backend):
     def __init__(self, model: Path, precision: str = "fp16", device: int = 0, options: dict[str, Any] | None = None):
         super().__init__(model, precision, device, options)
         self.in_flight = 2 if self.options.get("execution", "sync") == "async" else 1
-        self._releases: list[tuple[str, Any, tuple[Any, ...]]] = []
+        self._releases: list[tuple[str, tuple[Any, ...]]] = []
         self._running: tuple[_Buffer, _Buffer] | None = None
         self._started_ns = 0
         self._alone_ms: list[float] = []
@@ -86,19 +84,13 @@ class PyAcl(Backend):
             raise
 
     def _open(self) -> None:
-        self.call("acl.init", acl.init)
-        self.at_exit("acl.finalize", acl.finalize)
-        self.call("acl.rt.set_device", acl.rt.set_device, self.device)
-        self.at_exit("acl.rt.reset_device", acl.rt.reset_device, self.device)
-        context = self.call("acl.rt.create_context", acl.rt.create_context, self.device)
-        self.at_exit("acl.rt.destroy_context", acl.rt.destroy_context, context)
-        self._stream = self.call("acl.rt.create_stream", acl.rt.create_stream)
-        self.at_exit("acl.rt.destroy_stream", acl.rt.destroy_stream, self._stream)
-        self._model_id = self.call("acl.mdl.load_from_file", acl.mdl.load_from_file, str(self.model))
-        self.at_exit("acl.mdl.unload", acl.mdl.unload, self._model_id)
-        self._desc = self.made("acl.mdl.create_desc", acl.mdl.create_desc())
-        self.at_exit("acl.mdl.destroy_desc", acl.mdl.destroy_desc, self._desc)
-        self.call("acl.mdl.get_desc", acl.mdl.get_desc, self._desc, self._model_id)
+        self.take("init", "finalize")
+        self.take("rt.set_device", "rt.reset_device", self.device)
+        self.take("rt.create_context", "rt.destroy_context", self.device)
+        self._stream = self.take("rt.create_stream", "rt.destroy_stream")
+        self._model_id = self.take("mdl.load_from_file", "mdl.unload", str(self.model))
+        self._desc = self.take("mdl.create_desc", "mdl.destroy_desc")
+        self.call("mdl.get_desc", self._desc, self._model_id)
         takes, gives = self._interface()
         self._slots = [(_Buffer(self, *takes), _Buffer(self, *gives)) for _ in range(self.in_flight)]
 
@@ -109,13 +101,10 @@ class PyAcl(Backend):
         if counts != (1, 1):
             raise BackendError(f"{self.model}: {counts[0]} inputs and {counts[1]} outputs, expected one of each: run 03 again")
         sides = []
-        for name, dims, kind, size in (
-            # v2: under static AIPP its product is the size of the input in bytes
-            ("get_input_dims_v2", mdl.get_input_dims_v2, mdl.get_input_data_type, mdl.get_input_size_by_index),
-            ("get_output_dims", mdl.get_output_dims, mdl.get_output_data_type, mdl.get_output_size_by_index),
-        ):
-            shape = tuple(self.call(f"acl.mdl.{name}", dims, desc, 0)["dims"])
-            code, size_bytes = kind(desc, 0), size(desc, 0)
+        # v2: under static AIPP its product is the size of the input in bytes
+        for side, dims in (("input", "get_input_dims_v2"), ("output", "get_output_dims")):
+            shape = tuple(self.call(f"mdl.{dims}", desc, 0)["dims"])
+            code, size_bytes = (getattr(mdl, f"get_{side}_{what}")(desc, 0) for what in ("data_type", "size_by_index"))
             if code not in _DTYPES:
                 raise BackendError(f"{self.model}: a tensor of ACL data type {code}, expected float, float16 or uint8")
             dtype = np.dtype(_DTYPES[code])
@@ -131,29 +120,30 @@ class PyAcl(Backend):
         self.dtype = np.dtype(np.uint8) if images_last else np.dtype(np.float32)  # an fp16 input is filled from float32
         return takes, gives
 
-    def call(self, name: str, function: Any, *arguments: Any) -> Any:
-        """Call AscendCL and check its return code, which stands alone or last.
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call AscendCL and check its return code, which stands alone or last; some calls give a handle and no code.
 
         Raises:
-            BackendError: the code is not 0; its meaning and what to do.
+            BackendError: the code is not 0, with its meaning and what to do; or the handle is 0.
         """
         if threading.get_ident() != self._thread:
-            raise BackendError(f"{name}: {self.model.name} was opened in another thread: use it in one")
-        result = function(*arguments)
+            raise BackendError(f"acl.{name}: {self.model.name} was opened in another thread: use it in one")
+        result = operator.attrgetter(name)(acl)(*arguments)
+        where = f"acl.{name} on device {self.device} for {self.model.name}"
+        if name in _GIVE_A_HANDLE:
+            if not result:
+                raise BackendError(f"{where}: gave no handle, memory may have run out")
+            return result
         value, code = result if isinstance(result, tuple) else (None, result)
         if code:
-            raise BackendError(f"{name} on device {self.device} for {self.model.name}: {acl_text(code)}")
+            raise BackendError(f"{where}: {acl_text(code)}")
         return value
 
-    def made(self, name: str, handle: int) -> int:
-        """A handle that a call without return code gave; 0 is a failure."""
-        if not handle:
-            raise BackendError(f"{name} on device {self.device} for {self.model.name}: gave no handle, memory may have run out")
-        return handle
-
-    def at_exit(self, name: str, function: Any, *arguments: Any) -> None:
-        """Have something released at the end, the last first."""
-        self._releases.append((name, function, arguments))
+    def take(self, name: str, release: str, *arguments: Any) -> Any:
+        """Call, and have what it gave, or its arguments, released at the end, the last first."""
+        value = self.call(name, *arguments)
+        self._releases.append((release, arguments if value is None else (value,)))
+        return value
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         if self.in_flight > 1:
@@ -161,13 +151,13 @@ class PyAcl(Backend):
                 raise BackendError("infer in the middle of a stream: take its last answer first")
             self._feed(batch)
             self._wait()  # at once: this is the execution alone
-            self._alone_ms.append((time.perf_counter_ns() - self._started_ns) / 1e6)
-            self.execution_ms = float(np.median(self._alone_ms))
+            self.execution_ms = (time.perf_counter_ns() - self._started_ns) / 1e6
+            self._alone_ms.append(self.execution_ms)
             return self._drain()
         source, target = self._slots[0]
         self._copy_in(source, batch)
         start_ns = time.perf_counter_ns()
-        self.call("acl.mdl.execute", acl.mdl.execute, self._model_id, source.dataset, target.dataset)
+        self.call("mdl.execute", self._model_id, source.dataset, target.dataset)
         self.execution_ms = (time.perf_counter_ns() - start_ns) / 1e6
         return self._copy_out(target)
 
@@ -180,16 +170,17 @@ class PyAcl(Backend):
         if self.in_flight == 1:
             yield from super().stream(batches)
             return
-        waiting: Batch | None = None
+        self.execution_ms = float(np.median(self._alone_ms)) if self._alone_ms else None
+        waiting: tuple[Batch, int] | None = None
         for batch in batches:
             self.check_batch(batch.tensor)
-            before_ns = self._started_ns
+            sent_ns = time.perf_counter_ns()
             found = self._feed(batch.tensor)
             if waiting is not None and found is not None:
-                yield self._answer(waiting, found, before_ns, time.perf_counter_ns())
-            waiting = batch
+                yield self._answer(waiting[0], found, waiting[1], time.perf_counter_ns())
+            waiting = batch, sent_ns
         if waiting is not None:
-            yield self._answer(waiting, self._drain(), self._started_ns, time.perf_counter_ns())
+            yield self._answer(waiting[0], self._drain(), waiting[1], time.perf_counter_ns())
 
     def _feed(self, batch: np.ndarray) -> np.ndarray | None:
         source, target = self._slots[0]
@@ -197,7 +188,7 @@ class PyAcl(Backend):
         self._wait()
         before, self._running, sets = self._running, (source, target), (source.dataset, target.dataset)
         self._started_ns = time.perf_counter_ns()
-        self.call("acl.mdl.execute_async", acl.mdl.execute_async, self._model_id, *sets, self._stream)
+        self.call("mdl.execute_async", self._model_id, *sets, self._stream)
         self._slots.reverse()
         return self._copy_out(before[1]) if before else None  # while the device works on this one
 
@@ -209,16 +200,16 @@ class PyAcl(Backend):
 
     def _wait(self) -> None:
         if self._running:
-            self.call("acl.rt.synchronize_stream", acl.rt.synchronize_stream, self._stream)
+            self.call("rt.synchronize_stream", self._stream)
 
     def _copy_in(self, buffer: _Buffer, batch: np.ndarray) -> None:
         buffer.host[:] = batch
         size = buffer.size_bytes
-        self.call("acl.rt.memcpy", acl.rt.memcpy, buffer.device_pointer, size, buffer.host_pointer, size, _TO_DEVICE)
+        self.call("rt.memcpy", buffer.device_pointer, size, buffer.host_pointer, size, _TO_DEVICE)
 
     def _copy_out(self, buffer: _Buffer) -> np.ndarray:
         size = buffer.size_bytes
-        self.call("acl.rt.memcpy", acl.rt.memcpy, buffer.host_pointer, size, buffer.device_pointer, size, _TO_HOST)
+        self.call("rt.memcpy", buffer.host_pointer, size, buffer.device_pointer, size, _TO_HOST)
         return buffer.host.astype(np.float32)  # a copy: the buffer is used again
 
     def describe(self) -> dict[str, Any]:
@@ -241,9 +232,9 @@ class PyAcl(Backend):
             failed = err
         self._running, self._slots = None, []  # their host memory goes now
         while self._releases:
-            name, function, arguments = self._releases.pop()
+            name, arguments = self._releases.pop()
             try:
-                self.call(name, function, *arguments)
+                self.call(name, *arguments)
             except BaseException as err:  # also a second Ctrl-C: the rest is released all the same
                 failed = failed or err
         if failed and not (quiet and isinstance(failed, BackendError)):

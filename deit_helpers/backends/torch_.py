@@ -19,8 +19,9 @@ import torch
 
 from ..errors import BackendError
 from ..images import Batch
+from ..machine import machine
 from ..profile import COLUMNS, OperatorProfile, family_of_torch, with_shares
-from . import PEAK_SIDE, Answer, Backend, peak_rate, times_ms
+from . import PEAK_SIDE, Answer, Backend, peak_rate, time_ms
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PEAK_SIDES = {"cpu": PEAK_SIDE, "cuda": 8192}
@@ -138,15 +139,17 @@ class Torch(Backend):
         sent, begun, ended, copied = done.events
         with self.failing(f"the batch from image {done.batch.start}"):
             copied.synchronize()
-        logits = self.check_logits(done.logits.numpy(), len(done.logits), done.batch.start)
+        logits = self.check_logits(done.logits.numpy(), len(done.batch.tensor), done.batch.start)
         # by the GPU's clock: the answer may be taken much later than it came
         return Answer(done.batch, logits, begun.elapsed_time(ended), sent.elapsed_time(copied))
 
     def describe(self) -> dict[str, Any]:
+        gpu = torch.cuda.get_device_name(self._device) if self.on_gpu else None
         return {
             "backend": "torch",
             "version": torch.__version__,
-            "device": torch.cuda.get_device_name(self._device) if self.on_gpu else "CPU",
+            "device": gpu or "CPU",
+            "hardware": gpu or machine()["cpu"],
             "precision": self.precision,
             "compiled": self.compiled,
         }
@@ -157,9 +160,9 @@ class Torch(Backend):
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if self.on_gpu:
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        plain_ms = times_ms(lambda: self._infer(batch), iterations)
+        plain_ms = [time_ms(lambda: self._infer(batch)) for _ in range(iterations)]
         with torch.profiler.profile(activities=kinds, acc_events=True) as profiler:
-            profiled_ms = times_ms(lambda: self._infer(batch), iterations)
+            profiled_ms = [time_ms(lambda: self._infer(batch)) for _ in range(iterations)]
         rows = []
         for event in profiler.key_averages():
             # The time of a kernel is listed twice, under itself and under the operator that launched it.

@@ -6,6 +6,7 @@ is not, it is padded in the blocks (the wasted share), and ATC has to convert it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,26 +25,14 @@ def table(graph: Graph) -> list[dict[str, Any]]:
         Rows with operator, operand (`input`, `result`, …), rows, columns, padded_rows, padded_columns, count (places in the
         graph), waste_percent (share of the padded matrix that is padding), aligned.
     """
-    found: dict[tuple, dict[str, Any]] = {}
-    for operator, operand, value in _matrices(graph):
-        rows, columns = shape(value)[-2:]
-        key = (operator, operand, rows, columns)
-        if key in found:
-            found[key]["count"] += 1
-            continue
+    found = []
+    places = Counter((operator, operand, shape(value)[-2:]) for operator, operand, value in _matrices(graph))
+    for (operator, operand, (rows, columns)), count in places.items():
         padded = [-(-side // BLOCK) * BLOCK for side in (rows, columns)]
-        found[key] = {
-            "operator": operator,
-            "operand": operand,
-            "rows": rows,
-            "columns": columns,
-            "padded_rows": padded[0],
-            "padded_columns": padded[1],
-            "count": 1,
-            "waste_percent": 100 * (1 - rows * columns / (padded[0] * padded[1])),
-            "aligned": padded == [rows, columns],
-        }
-    return list(found.values())
+        row = {"operator": operator, "operand": operand, "rows": rows, "columns": columns, "count": count}
+        row |= {"padded_rows": padded[0], "padded_columns": padded[1], "aligned": padded == [rows, columns]}
+        found.append({**row, "waste_percent": 100 * (1 - rows * columns / (padded[0] * padded[1]))})
+    return found
 
 
 def broken_runs(graph: Graph) -> int | None:

@@ -18,6 +18,7 @@ import onnx
 from .. import accuracy, images
 from ..artifacts import Run
 from ..backends import Backend, open_backend
+from .graph import Graph, axis_of, is_static, shape
 
 REAL_CROPS, NOISE = 8, 4  # with the hostile images 20 in all
 MAX_DIFF = 1e-4  # absolute, times the logits' spread where that is above 1: fp32 rounding; a real error is far larger
@@ -80,9 +81,9 @@ def observe(path: Path, chosen: Sequence[Probe], batch_size: int) -> Observation
         found, batch_ms = _run(backend, np.concatenate(list(parts.values())), batch_size)
     ends = np.cumsum([len(part) for part in parts.values()])
     logits = dict(zip(parts, np.split(found, ends[:-1]), strict=True))
-    proto = onnx.load(path)
+    graph = Graph(onnx.load(path))
     refused = [probe.kind for probe in chosen if probe.kind not in parts]
-    return Observation(logits, refused, batch_ms, operators(proto), _softmax_tokens(proto), _interface(proto))
+    return Observation(logits, refused, batch_ms, operators(graph), _softmax_tokens(graph), _interface(graph))
 
 
 def certify(name: str, before: Observation, after: Observation) -> dict[str, Any]:
@@ -121,26 +122,22 @@ def certify(name: str, before: Observation, after: Observation) -> dict[str, Any
     }
 
 
-def operators(graph: onnx.ModelProto) -> dict[str, int]:
+def operators(graph: Graph) -> dict[str, int]:
     """How many nodes of each operator type, commonest first; constants are data, not work."""
-    counts = Counter(node.op_type for node in graph.graph.node if node.op_type != "Constant")
+    counts = Counter(node.op_type for node in graph.nodes())
     return dict(sorted(counts.items(), key=lambda row: (-row[1], row[0])))
 
 
 def _run(backend: Backend, inputs: np.ndarray, batch_size: int) -> tuple[np.ndarray, list[float]]:
     """Logits of all inputs, and ms per batch, the first (warm-up) left out unless it is the only one there is time for."""
-    rows, times_ms, started = [], [], time.perf_counter()
+    started = time.perf_counter()
     batches = [images.pad(i, inputs[i : i + batch_size], batch_size) for i in range(0, len(inputs), batch_size)]
-    for batch in batches:
-        start = time.perf_counter_ns()
-        found = backend.infer(batch.tensor)
-        times_ms.append((time.perf_counter_ns() - start) / 1e6)
-        rows.append(found[batch.valid])
+    answers = list(backend.stream(batches))
     while time.perf_counter() - started < TIMED_S:
-        start = time.perf_counter_ns()
-        backend.infer(batches[0].tensor)
-        times_ms.append((time.perf_counter_ns() - start) / 1e6)
-    return np.concatenate(rows), times_ms[1:] or times_ms
+        answers += backend.stream(batches[:1])
+    times_ms = [answer.latency_ms for answer in answers]
+    logits = np.concatenate([answer.logits[answer.batch.valid] for answer in answers[: len(batches)]])
+    return logits, times_ms[1:] or times_ms
 
 
 def _compared(kind: str, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
@@ -165,23 +162,20 @@ def _verdict(max_abs_diff: float, top1_agreement: float, limit: float) -> str:
     return ROUNDING if max_abs_diff <= limit and top1_agreement == 100 else UNEQUAL
 
 
-def _softmax_tokens(proto: onnx.ModelProto) -> list[int]:
+def _softmax_tokens(graph: Graph) -> list[int]:
     """How many tokens enter the softmaxes; empty where no static shapes are noted, as in the exported graph."""
-    shapes = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in proto.graph.value_info}
-    found = set()
-    for node in proto.graph.node:
-        sides = shapes.get(node.input[0]) if node.op_type == "Softmax" else None
-        if sides and all(sides):
-            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
-            found.add(sides[axis])
-    return sorted(found)
+    inputs = ((node, node.inputs[0]) for node in graph.nodes("Softmax"))
+    return sorted({shape(value)[axis_of(node)] for node, value in inputs if is_static(value)})
 
 
-def _interface(proto: onnx.ModelProto) -> dict[str, Any]:
-    """Name, shape and dtype of input and output."""
-    facts = {}
-    for side, value in (("input", proto.graph.input[0]), ("output", proto.graph.output[0])):
-        kind = value.type.tensor_type
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
-        facts[side] = {"name": value.name, "shape": [d.dim_value for d in kind.shape.dim], "dtype": dtype}
-    return facts
+def _interface(graph: Graph) -> dict[str, Any]:
+    """Name, shape (0 where it is symbolic) and dtype of input and output."""
+    sides = {"input": graph.graph.inputs[0], "output": graph.graph.outputs[0]}
+    return {
+        side: {
+            "name": value.name,
+            "shape": [size if isinstance(size, int) else 0 for size in value.shape],
+            "dtype": value.dtype.numpy().name,
+        }
+        for side, value in sides.items()
+    }

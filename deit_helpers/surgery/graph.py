@@ -107,15 +107,12 @@ def rank(value: ir.Value) -> int:
 
 def axis_of(node: ir.Node, default: int = -1) -> int:
     """The `axis` attribute, counted from the front."""
-    attribute = node.attributes.get("axis")
-    axis = attribute.as_int() if attribute else default
-    return axis % rank(node.inputs[0])
+    return node.attributes.get_int("axis", default) % rank(node.inputs[0])
 
 
 def perm_of(node: ir.Node) -> list[int]:
     """The permutation of a Transpose; without the attribute it reverses the axes."""
-    perm = node.attributes.get("perm")
-    return list(perm.as_ints()) if perm else list(range(rank(node.inputs[0])))[::-1]
+    return list(node.attributes.get_ints("perm") or range(rank(node.inputs[0]))[::-1])
 
 
 def is_constant(value: ir.Value | None) -> bool:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from matplotlib.figure import Figure
 from timm.data import ImageDataset, create_loader, create_transform
 from torchvision import transforms
 
-from deit_helpers import artifacts, export, images, infer, machine, model, perf, store, surgery, timing
+from deit_helpers import artifacts, export, hashing, images, infer, machine, model, perf, store, surgery, timing
 from deit_helpers.artifacts import Run
 from deit_helpers.backends import Backend
 
@@ -84,7 +85,7 @@ def make_run(folder: Path, pictures: Path, optimized: list[int] | None = None, *
     """A run with a static graph for every batch size, or for those named."""
     (folder / "params").mkdir(parents=True, exist_ok=True)
     spec = {"run": "bench", "model": MODEL, "images": str(pictures), **keys}
-    checkpoint = folder / f"{spec['model']}.pth"
+    checkpoint = folder / f"{spec['model']}_{hashing.fingerprint(spec.get('model_args'))[:6]}.pth"
     if not checkpoint.exists():
         torch.manual_seed(0)
         torch.save(timm.create_model(spec["model"], **spec.get("model_args", {})).state_dict(), checkpoint)
@@ -100,10 +101,9 @@ def make_run(folder: Path, pictures: Path, optimized: list[int] | None = None, *
     return run
 
 
-def ours(base: Run) -> tuple[Contenders, dict[str, Backend]]:
-    """Every backend from the files, from the store and alone, and the backends, open."""
+def ours(base: Run, opened: ExitStack, peaks: dict[str, list[float]]) -> Contenders:
+    """Every backend from the files, from the store and alone, and its matrix product, whose FLOP/s go into `peaks`."""
     contenders: Contenders = {}
-    opened: dict[str, Backend] = {}
     count = base.read("preprocess")["images"]
 
     def through(backend: Backend, run: Run) -> None:
@@ -115,13 +115,14 @@ def ours(base: Run) -> tuple[Contenders, dict[str, Backend]]:
             pass
 
     for name, keys in BACKENDS.items():
-        run = Run(base.spec.model_copy(update=keys), base.folder, base.root, base.batch_size)
-        streamed = Run(run.spec.model_copy(update={"stream": True}), base.folder, base.root, base.batch_size)
-        backend = opened[name] = infer.open_model(run)
-        contenders[f"{name}, from JPEG"] = lambda backend=backend, run=streamed: through(backend, run)
+        run = base.having(**keys)
+        backend = opened.enter_context(infer.open_model(run))
+        noise, found = backend.noise(base.size), peaks.setdefault(name, [])
+        contenders[f"{name}, from JPEG"] = lambda backend=backend, run=run: through(backend, run.having(stream=True))
         contenders[f"{name}, from the store"] = lambda backend=backend, run=run: through(backend, run)
-        contenders[f"{name}, model alone"] = lambda backend=backend: alone(backend, backend.blank(base.size))
-    return contenders, opened
+        contenders[f"{name}, model alone"] = lambda backend=backend, noise=noise: alone(backend, noise)
+        contenders[f"{name}, matrix product"] = lambda backend=backend, found=found: found.append(backend.peak_flops_per_s())
+    return contenders
 
 
 def timm_loop(run: Run, bf16: bool) -> Callable[[], object]:
@@ -134,7 +135,7 @@ def timm_loop(run: Run, bf16: bool) -> Callable[[], object]:
         use_prefetcher=False,
         interpolation="bicubic",
         crop_pct=224 / 256,
-        num_workers=os.cpu_count(),
+        num_workers=machine.cores(),
         device=torch.device("cpu"),
     )
 
@@ -210,10 +211,12 @@ def interleaved(contenders: Contenders, rounds: int) -> dict[str, np.ndarray]:
     return {name: np.array(each) for name, each in seconds.items()}
 
 
-def report(rows: Rows, run: Run, found: dict[str, np.ndarray], peaks: dict[str, float]) -> None:
+def report(rows: Rows, run: Run, found: dict[str, np.ndarray], peaks: dict[str, np.ndarray]) -> None:
     """Rates, ratios, and how near the pipeline comes to what bounds it."""
     count, cores = run.read("preprocess")["images"], machine.cores()
     for name, seconds in found.items():
+        if name.endswith("matrix product"):
+            continue
         rows.median(name, (STORED if name in (STORE_ONE, STORE_ALL) else count) / seconds, "images/s")
     for new, old in COMPARED:
         rows.median(f"{new} / {old}", found[old] / found[new], "x")
@@ -222,7 +225,7 @@ def report(rows: Rows, run: Run, found: dict[str, np.ndarray], peaks: dict[str, 
     flops = count * perf.flops_per_batch(onnx.load(run.file("static_onnx"))) / run.size
     for name, peak in peaks.items():
         end_to_end = found[f"{name}, from JPEG"]
-        rows.add(f"{name}, matrix product", peak / 1e9, "GFLOP/s")
+        rows.median(f"{name}, matrix product", peak / 1e9, "GFLOP/s")
         bound = found[f"{name}, model alone"] + one_core / cores
         rows.median(f"{name}, from JPEG of 1/(1/alone + preprocessing/cores)", bound / end_to_end, "x")
         physical = flops / peak + found["decoding"] / cores
@@ -239,12 +242,12 @@ def on_a_gpu(rows: Rows, folder: Path, pictures: Path) -> None:
     for size in GPU_SIZES:
         with infer.open_model(run.at(size)) as backend:
             peak = peak or backend.peak_flops_per_s()  # type: ignore[attr-defined]
-            backend.warm_up(backend.blank(size))
-            rates = 1000 * size / perf.time_alone(backend, backend.blank(size), GPU_S).samples_ms
+            backend.warm_up(backend.noise(size))
+            rates = 1000 * size / perf.time_alone(backend, backend.noise(size), GPU_S).samples_ms
             name = f"torch bf16 on the GPU, batches of {size}"
             rows.median(f"{name}, model alone", rates, "images/s")
             rows.add(f"{name}, utilisation", 100 * float(np.median(rates)) * flops / peak, "%")
-            count = 20 * size
+            count = max(20 * size, 2 * GPU_SIZES[-1])  # a few batches would time the start of the pipeline
             from_store = []
             for _ in range(GPU_ROUNDS):
                 start = time.perf_counter()
@@ -304,11 +307,12 @@ def main(pictures: Path | None, folder: Path, rounds: int, batch_size: int, coun
     machine.machine()  # remembered from here on, with all cores
     run = make_run(folder, pictures, batch_sizes=[batch_size]).at(batch_size)
     store.preprocess(run)
-    contenders, opened = ours(run)
-    contenders |= {"timm fp32": timm_loop(run, False), "timm bf16": timm_loop(run, True), "plain loop": plain_loop(run)}
-    found = interleaved(contenders | preprocessing(run) | to_the_store(folder, pictures), rounds)
-    peaks = {name: backend.peak_flops_per_s() for name, backend in opened.items()}  # type: ignore[attr-defined]
-    report(rows, run, found, peaks)
+    peaks: dict[str, list[float]] = {}
+    with ExitStack() as opened:
+        contenders = ours(run, opened, peaks)
+        contenders |= {"timm fp32": timm_loop(run, False), "timm bf16": timm_loop(run, True), "plain loop": plain_loop(run)}
+        found = interleaved(contenders | preprocessing(run) | to_the_store(folder, pictures), rounds)
+    report(rows, run, found, {name: np.array(each[1:]) for name, each in peaks.items()})  # the first warmed up
     if torch.cuda.is_available():
         on_a_gpu(rows, folder, pictures)
     against_n(rows, folder, pictures, [int(count) for count in counts.split(",") if count])
