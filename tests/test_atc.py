@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path, PurePosixPath
 
@@ -77,8 +76,7 @@ def ascend_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run
 
 
 def on_npu(run: Run, **keys: object) -> Run:
-    spec = run.spec.model_copy(update={"backend": "pyacl", "precision": "fp16", **keys})
-    return dataclasses.replace(run, spec=spec)
+    return run.having(**{"backend": "pyacl", "precision": "fp16", **keys})
 
 
 def test_atc_makes_the_om_and_the_log_is_kept(ascend_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

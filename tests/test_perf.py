@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,8 +124,7 @@ def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
 
 def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(run: Run, tmp_path: Path) -> None:
     copy = copy_of(run, tmp_path)
-    spec = run.spec.model_copy(update={"peak_tflops": 2.0})
-    found = perf.measure(dataclasses.replace(copy, spec=spec))
+    found = perf.measure(copy.having(peak_tflops=2.0))
     assert (found["peak_flops_per_s"], found["peak_source"]) == (2e12, "peak_tflops of the spec")
     assert found["utilisation_percent"] == pytest.approx(100 * found["pure"]["images_per_s"] * found["flops_per_image"] / 2e12)
 

@@ -242,8 +242,9 @@ def on_a_gpu(rows: Rows, folder: Path, pictures: Path) -> None:
     for size in GPU_SIZES:
         with infer.open_model(run.at(size)) as backend:
             peak = peak or backend.peak_flops_per_s()  # type: ignore[attr-defined]
-            backend.warm_up(backend.noise(size))
-            rates = 1000 * size / perf.time_alone(backend, backend.noise(size), GPU_S).samples_ms
+            noise = backend.noise(size)
+            backend.warm_up(noise)
+            rates = 1000 * size / perf.time_alone(backend, noise, GPU_S).samples_ms
             name = f"torch bf16 on the GPU, batches of {size}"
             rows.median(f"{name}, model alone", rates, "images/s")
             rows.add(f"{name}, utilisation", 100 * float(np.median(rates)) * flops / peak, "%")
