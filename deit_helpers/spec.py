@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-
 # What each does and how: surgery/edits.py. Known here, so that a wrong name is an error before anything runs.
 EXACT_EDITS = (
     "fold_scale",
@@ -104,6 +103,7 @@ class RunSpec(Frozen):
     soc_version: str | None = None
     execution: Literal["sync", "async"] = "sync"
     peak_tflops: float | None = Field(default=None, gt=0)
+    time_box_s: float = Field(default=10.0, gt=0)
     aipp: Literal["static"] | None = None
     atc: dict[str, str | int | None] = {}
     providers: dict[str, dict[str, str | int | float | bool]] = {}

@@ -57,7 +57,7 @@ STAGES = {
         "06_accuracy", "accuracy", ("expected",), ("logits", "reference", "index", "expected"), ("result", "accuracy")
     ),
     "perf": Stage(
-        "07_perf", "perf", (*_RUNTIME_KEYS, "peak_tflops"),
+        "07_perf", "perf", (*_RUNTIME_KEYS, "peak_tflops", "time_box_s"),
         ("device_model", "static_onnx", "images", "latency", "infer"),
         ("profile", "perf"), ("backend",),
     ),

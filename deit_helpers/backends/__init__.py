@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 import numpy as np
 
 from ..errors import BackendError
+from ..timing import time_ms
 
 if TYPE_CHECKING:
     from ..images import Batch
@@ -30,7 +31,7 @@ REGISTRY = {
 }
 
 
-WARMUP_BATCHES, WARMUP_S = 3, 10.0  # warm up with so many batches, or two where they take longer than this
+WARMUP_BATCHES, WARMUP_S = 3, 3.0  # warm up with so many batches, or two where they take longer than this
 PEAK_SIDE = 1536  # such matrices fit no cache of a core
 _PEAK_S = 2.0  # long enough to outlast what others take of a shared machine
 
@@ -39,7 +40,7 @@ _PEAK_S = 2.0  # long enough to outlast what others take of a shared machine
 class Profiler(Protocol):
     """What a backend may also offer: its own profiler, and the rate of a plain matrix product."""
 
-    def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile: ...
+    def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile: ...
 
     def peak_flops_per_s(self) -> float: ...
 
@@ -52,13 +53,6 @@ def peak_rate(multiply: Callable[[], object], side: int) -> float:
     while time.perf_counter() - begun < _PEAK_S:
         best_ms = min(best_ms, time_ms(multiply))
     return 2 * side**3 / (best_ms / 1000)
-
-
-def time_ms(call: Callable[[], object]) -> float:
-    """How long a call takes."""
-    start = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - start) / 1e6
 
 
 class Answer(NamedTuple):

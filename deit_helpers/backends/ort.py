@@ -15,7 +15,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 from ..errors import BackendError
 from ..machine import machine
 from ..profile import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
-from . import PEAK_SIDE, Backend, peak_rate, time_ms
+from ..timing import rounds, time_ms
+from . import PEAK_SIDE, Backend, peak_rate
 
 # onnxruntime's own exceptions share no base class but Exception.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -85,7 +86,7 @@ class OnnxRuntime(Backend):
             "precision": self.precision,
         }
 
-    def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile:
+    def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile:
         """Run with ONNX Runtime's profiler on and off in turn, after a warm-up.
 
         A separate session is used, so that the profiler never slows a timed run.
@@ -97,7 +98,7 @@ class OnnxRuntime(Backend):
             options.profile_file_prefix = str(Path(folder) / "trace")
             session = self._open(options)
             session.run([self._output], {self._input: batch})
-            for _ in range(iterations):
+            for _ in rounds(at_most):
                 plain_ms.append(time_ms(lambda: self._infer(batch)))
                 profiled_ms.append(time_ms(lambda: session.run([self._output], {self._input: batch})))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -105,7 +106,7 @@ class OnnxRuntime(Backend):
         runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
         counted = [event for event in events if event["ts"] >= runs[1]]
         table = table_from_onnxruntime(counted, layer_norm_nodes(onnx.load(self.model)))
-        return OperatorProfile(table, iterations, profiled_ms, plain_ms)
+        return OperatorProfile(table, len(profiled_ms), profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""

@@ -21,7 +21,8 @@ from ..errors import BackendError
 from ..images import Batch
 from ..machine import machine
 from ..profile import COLUMNS, OperatorProfile, family_of, with_shares
-from . import PEAK_SIDE, Answer, Backend, peak_rate, time_ms
+from ..timing import rounds, time_ms
+from . import PEAK_SIDE, Answer, Backend, peak_rate
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
 _STREAMS = (1, 2)  # tried; on few cores more of them share the caches and lose
@@ -144,7 +145,7 @@ class OpenVino(Backend):
             "streams": self.streams,
         }
 
-    def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile:
+    def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile:
         """Run with OpenVINO's performance counters on and off, one batch at a time in one stream, after a warm-up each."""
         rows: dict[tuple[str, str, str], list[float]] = {}
 
@@ -156,7 +157,7 @@ class OpenVino(Backend):
 
         plain, profiled = request_of(False), request_of(True)
         plain_ms, profiled_ms = [], []
-        for _ in range(iterations):
+        for _ in rounds(at_most):
             plain_ms.append(time_ms(lambda: plain.infer({0: batch}, share_inputs=True)))
             profiled_ms.append(time_ms(lambda: profiled.infer({0: batch}, share_inputs=True)))
             for info in profiled.profiling_info:
@@ -166,7 +167,7 @@ class OpenVino(Backend):
                     entry[0] += 1
                     entry[1] += info.real_time.total_seconds() * 1e6
         table = pd.DataFrame([(*key, *entry) for key, entry in rows.items()], columns=COLUMNS[:5])
-        return OperatorProfile(with_shares(table, "openvino"), iterations, profiled_ms, plain_ms)
+        return OperatorProfile(with_shares(table, "openvino"), len(profiled_ms), profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""

@@ -21,7 +21,8 @@ from ..errors import BackendError
 from ..images import Batch
 from ..machine import machine
 from ..profile import COLUMNS, OperatorProfile, family_of_torch, with_shares
-from . import PEAK_SIDE, Answer, Backend, peak_rate, time_ms
+from ..timing import rounds, time_ms
+from . import PEAK_SIDE, Answer, Backend, peak_rate
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PEAK_SIDES = {"cpu": PEAK_SIDE, "cuda": 8192}
@@ -154,17 +155,20 @@ class Torch(Backend):
             "compiled": self.compiled,
         }
 
-    def profile(self, batch: np.ndarray, iterations: int) -> OperatorProfile:
-        """Run under torch's profiler, a first, uncounted run warming up: operators on a CPU, kernels on a GPU."""
+    def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile:
+        """Run with torch's profiler on and off in turn, after a warm-up: operators on a CPU, kernels on a GPU."""
         self._infer(batch)
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if self.on_gpu:
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        plain_ms = [time_ms(lambda: self._infer(batch)) for _ in range(iterations)]
-        with torch.profiler.profile(activities=kinds, acc_events=True) as profiler:
-            profiled_ms = [time_ms(lambda: self._infer(batch)) for _ in range(iterations)]
+        plain_ms, profiled_ms, events = list[float](), list[float](), list[Any]()
+        for _ in rounds(at_most):
+            plain_ms.append(time_ms(lambda: self._infer(batch)))
+            with torch.profiler.profile(activities=kinds, acc_events=True) as profiler:
+                profiled_ms.append(time_ms(lambda: self._infer(batch)))
+            events += profiler.key_averages()
         rows = []
-        for event in profiler.key_averages():
+        for event in events:
             # The time of a kernel is listed twice, under itself and under the operator that launched it.
             on_gpu = event.device_type == torch.autograd.DeviceType.CUDA
             total_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
@@ -172,7 +176,8 @@ class Torch(Backend):
             operator = not (getattr(event, "is_user_annotation", False) or event.key.startswith(("Memcpy", "Memset")))
             if total_us > 0 and on_gpu == self.on_gpu and operator:
                 rows.append((family_of_torch(event.key), event.key, event.key, event.count, total_us))
-        return OperatorProfile(with_shares(pd.DataFrame(rows, columns=COLUMNS[:5]), "torch"), iterations, profiled_ms, plain_ms)
+        table = pd.DataFrame(rows, columns=COLUMNS[:5]).groupby(COLUMNS[:3], as_index=False, sort=False).sum()
+        return OperatorProfile(with_shares(table, "torch"), len(profiled_ms), profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product in this precision on this device."""
