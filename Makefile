@@ -12,7 +12,7 @@ report: $(READY) ## Run the embedded demo and publish reports/demo/index.html
 	$(BIN)/deit-report run params/demo.yaml
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 bench: $(READY) ## Time the pipeline beside timm over your JPEGs: make bench IMAGES=folder
 	$(BIN)/python tests/benchmarks/bench.py --images "$(IMAGES)"

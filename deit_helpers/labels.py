@@ -15,7 +15,7 @@ from . import artifacts, demo, freshness
 from .artifacts import Run
 from .errors import ArtifactError, SpecError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 class Item(NamedTuple):
@@ -60,7 +60,7 @@ def list_images(run: Run) -> list[Item]:
     folder = source_folder(run)
     items = _flat_items(folder, run.root / run.spec.labels) if run.spec.labels else _class_items(folder)
     if not items:
-        kinds = ", ".join(sorted(SUFFIXES))
+        kinds = ", ".join(SUFFIXES)
         raise ArtifactError(f"{folder}: no images ({kinds}) found; set `images` to a folder that holds some")
     return items[: run.spec.limit]
 
@@ -178,4 +178,4 @@ def _read_labels(path: Path) -> dict[str, int]:
 
 def _image_names(folder: Path) -> list[str]:
     entries = (entry for entry in os.scandir(folder) if not entry.name.startswith("."))
-    return sorted(entry.name for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES and not entry.is_dir())
+    return sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir())

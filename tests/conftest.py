@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image
 
 from deit_helpers import artifacts
@@ -78,11 +79,15 @@ def tiny_run(class_folders: Path, tiny_checkpoint: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_project(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A project folder with one whole run by the command line (`reports/mini`). Do not change its files."""
     import mini  # imports this module
 
-    return mini.finish(tmp_path_factory.mktemp("mini") / "project")
+    base = tmp_path_factory.getbasetemp()
+    project = (base if worker_id == "master" else base.parent) / "mini" / "project"  # one for all processes
+    project.parent.mkdir(exist_ok=True)
+    with FileLock(project.with_suffix(".lock")):
+        return project if project.exists() else mini.finish(project)
 
 
 with warnings.catch_warnings():  # torch and timm warn at import; `filterwarnings = error` is about our own code
