@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import accuracy, artifacts, freshness, images, labels, model, shards, streaming, timing
 from .artifacts import Run
 from .ascend import benchmark, driver, dumps
-from .backends import Backend, open_backend
+from .backends import Backend, open_backend, tuning
 from .errors import ArtifactError, BackendError
 from .machine import machine
 from .spec import ASCEND_TOOLS
@@ -54,13 +54,19 @@ def open_model(run: Run) -> Backend:
     options = {
         "execution": spec.execution,
         "providers": spec.providers,
-        "runtime": spec.runtime,
         "cache": run.folder / "cache",
         "batch_size": run.size,
         "module": functools.partial(model.build, run, fused_attention=True),
         "recipe": spec.recipe,
     }
-    return open_backend(spec.backend, path, spec.precision_text, spec.device, options)
+
+    def load(runtime: dict[str, Any]) -> Backend:
+        return open_backend(spec.backend, path, spec.precision_text, spec.device, {**options, "runtime": runtime})
+
+    first = load(spec.runtime)
+    if "streams" not in first.runtime_keys or "streams" in spec.runtime or first.batch_size is None:
+        return first
+    return tuning.fastest(first, lambda streams: load({**spec.runtime, "streams": streams}))
 
 
 def _infer(run: Run) -> None:

@@ -9,10 +9,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 def cores() -> int:
     """How many cores this process may use: fewer than there are where it is bound to some."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """Cores that compute independently: fewer than `cores` where each of them poses as two."""
+    return min(cores(), psutil.cpu_count(logical=False) or cores())
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from deit_helpers import artifacts
 from deit_helpers.artifacts import Run
+from deit_helpers.backends import tuning
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 2, "embed_dim": 48, "num_heads": 3}}
@@ -25,6 +27,14 @@ def draw(path: Path, size: tuple[int, int] = (90, 70), seed: int = 0, mode: str 
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC).convert(mode).save(path)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_stream() -> Iterator[None]:
+    """Batches go one by one unless a test says otherwise: what happens must not depend on how fast this machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "fastest", lambda first, load: first)
+        yield
 
 
 @pytest.fixture

@@ -121,11 +121,11 @@ def test_shards_that_used_other_numbers_of_streams_go_together(
     with pytest.raises(ArtifactError, match="2 of 4"):
         infer.infer(with_keys(uninferred, backend="openvino", runtime={"streams": 1}, shards=[0, 1]))
     sent: list[int] = []
-    original = OpenVino._finished
-    monkeypatch.setattr(OpenVino, "_finished", lambda self, *rest: sent.append(self.streams) or original(self, *rest))
+    original = OpenVino._infer
+    monkeypatch.setattr(OpenVino, "_infer", lambda self, *rest: sent.append(self.streams) or original(self, *rest))
     monkeypatch.setattr(backends, "WARMUP_BATCHES", 0)
     found = infer.infer(with_keys(uninferred, backend="openvino", runtime={"streams": 2}))
-    assert sent == [2] * (3 + 2)  # to warm three buffers, and for the two shards that were missing
+    assert sent == [2] * (2 + 2)  # to warm both streams, and for the two shards that were missing
     assert found["batches"] == 4
     np.testing.assert_allclose(np.load(uninferred.file("logits")), np.load(run.file("logits")), atol=1e-4)
 

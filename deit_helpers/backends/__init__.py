@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 import numpy as np
 
 from ..errors import BackendError
+from ..streaming import mapped
 from ..timing import time_ms
 
 if TYPE_CHECKING:
@@ -130,17 +131,23 @@ class Backend(ABC):
         return self.check_logits(logits, len(batch))
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
-        """The answer to every batch, in order. A backend that can work on one while another is prepared overrides this.
+        """The answer to every batch, in order. `streams` are worked on at once, each by a thread, and one more waits for them.
 
         Raises:
             BackendError: as `infer`, naming the batch.
         """
-        for batch in batches:
-            self.check_batch(batch.tensor)
-            called = time.perf_counter_ns()
-            with self.failing(f"the batch from image {batch.start}"):
-                logits = self._infer(batch.tensor)
-            yield self._answer(batch, logits, called, time.perf_counter_ns())
+        several = self.streams > 1
+        done = mapped(self._timed, batches, self.streams, self.streams + 1) if several else map(self._timed, batches)
+        for found in done:
+            yield self._answer(*found)
+
+    def _timed(self, batch: Batch) -> tuple[Batch, np.ndarray, int, int]:
+        """A batch, its logits, and when it was sent and done, in ns."""
+        self.check_batch(batch.tensor)
+        called = time.perf_counter_ns()
+        with self.failing(f"the batch from image {batch.start}"):
+            logits = self._infer(batch.tensor)
+        return batch, logits, called, time.perf_counter_ns()
 
     def warm_up(self, batch: Batch) -> list[float]:
         """ms of calls one at a time, until the runtime is warm: the second may still record what the first compiled."""

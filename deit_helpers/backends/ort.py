@@ -13,7 +13,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from ..errors import BackendError
-from ..machine import machine
+from ..machine import machine, physical_cores
 from ..profile import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
 from ..timing import rounds, time_ms
 from . import PEAK_SIDE, Backend, peak_rate
@@ -29,7 +29,7 @@ _ERRORS_ONLY = 3  # onnxruntime's log severity; warnings are about its own optim
 class OnnxRuntime(Backend):
     """A session of ONNX Runtime; `providers` of the spec come before the CPU."""
 
-    runtime_keys: ClassVar[dict[str, type]] = {"threads": int}
+    runtime_keys: ClassVar[dict[str, type]] = {"threads": int, "streams": int}
     errors = _ERRORS
 
     def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
@@ -37,7 +37,8 @@ class OnnxRuntime(Backend):
         if precision != "fp32":
             raise BackendError(f"onnxruntime runs this graph in fp32 only, the spec asks for {precision}: set precision: fp32")
         self._providers = self._wanted()
-        self._session = self._open(onnxruntime.SessionOptions())
+        self.streams = self.in_flight = self.runtime.get("streams", 1)
+        self._session = self._open(onnxruntime.SessionOptions(), streams=self.streams)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._input, self._output = inputs[0].name, outputs[0].name
         if len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
@@ -63,9 +64,12 @@ class OnnxRuntime(Backend):
         cpu = "CPUExecutionProvider"
         return [*((name, options) for name, options in wanted.items() if name != cpu), (cpu, wanted.get(cpu, {}))]
 
-    def _open(self, options: onnxruntime.SessionOptions, model: Path | bytes | None = None) -> onnxruntime.InferenceSession:
+    def _open(
+        self, options: onnxruntime.SessionOptions, model: Path | bytes | None = None, streams: int = 1
+    ) -> onnxruntime.InferenceSession:
         options.log_severity_level = _ERRORS_ONLY
-        options.intra_op_num_threads = self.runtime.get("threads", 0)  # 0: one per core
+        threads = self.runtime.get("threads", 0)  # 0: one per physical core
+        options.intra_op_num_threads = max((threads or physical_cores()) // streams, 1) if streams > 1 else threads
         try:
             return onnxruntime.InferenceSession(model or self.model, options, providers=self._providers)
         except _ERRORS as err:
@@ -84,24 +88,26 @@ class OnnxRuntime(Backend):
             "hardware": machine()["cpu"] if device == "CPU" else device,  # it does not say which GPU
             "providers": self._session.get_providers(),
             "precision": self.precision,
+            "streams": self.streams,
         }
 
     def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile:
-        """Run with ONNX Runtime's profiler on and off in turn, after a warm-up.
+        """Run with ONNX Runtime's profiler on and off in turn, one batch at a time, after a warm-up.
 
-        A separate session is used, so that the profiler never slows a timed run.
+        Sessions of their own are used, so that the profiler never slows a timed run.
         """
         plain_ms, profiled_ms = [], []
         with tempfile.TemporaryDirectory() as folder:
             options = onnxruntime.SessionOptions()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "trace")
-            session = self._open(options)
-            session.run([self._output], {self._input: batch})
+            plain, profiled = self._open(onnxruntime.SessionOptions()), self._open(options)
+            for session in (plain, profiled):
+                session.run([self._output], {self._input: batch})
             for _ in rounds(at_most):
-                plain_ms.append(time_ms(lambda: self._infer(batch)))
-                profiled_ms.append(time_ms(lambda: session.run([self._output], {self._input: batch})))
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+                plain_ms.append(time_ms(lambda: plain.run([self._output], {self._input: batch})))
+                profiled_ms.append(time_ms(lambda: profiled.run([self._output], {self._input: batch})))
+            events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
         # Session start-up and the warm-up run come before the second `model_run`.
         runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
         counted = [event for event in events if event["ts"] >= runs[1]]

@@ -1,16 +1,10 @@
-"""OpenVINO on the CPU, from the same static ONNX graph: fp32, and bf16 or fp16 where the processor computes in it.
-
-As many batches as there are inference streams are worked on at once, and one more is queued; how many streams pay is measured
-when the model is loaded, unless `runtime: {streams: N}` says it.
-"""
+"""OpenVINO on the CPU, from the same static ONNX graph: fp32, and bf16 or fp16 where the processor computes in it."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from queue import SimpleQueue
+from typing import Any, ClassVar
 
 import numpy as np
 import openvino as ov
@@ -18,28 +12,12 @@ import pandas as pd
 from openvino import opset13, properties
 
 from ..errors import BackendError
-from ..images import Batch
 from ..machine import machine
 from ..profile import COLUMNS, OperatorProfile, family_of, with_shares
 from ..timing import rounds, time_ms
-from . import PEAK_SIDE, Answer, Backend, peak_rate
+from . import PEAK_SIDE, Backend, peak_rate
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
-_STREAMS = (1, 2)  # tried; on few cores more of them share the caches and lose
-_TRIALS, _TRIAL_S = 3, 0.5  # a stream count is tried so often, for so long,
-_SLOW_MS = 1500.0  # unless a batch takes longer than this
-
-
-class _Running(NamedTuple):
-    """A batch under way, and when it was sent."""
-
-    request: ov.InferRequest
-    batch: Batch
-    sent_ns: int
-
-
-def _logits(request: ov.InferRequest) -> np.ndarray:
-    return request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request is used again
 
 
 class OpenVino(Backend):
@@ -67,71 +45,21 @@ class OpenVino(Backend):
         self.dtype = np.dtype(self._graph.input(0).element_type.to_dtype())
         self.batch_size = takes[0].get_length() if takes[0].is_static else None
         self.image_px, self.classes = takes[2].get_length(), gives[1].get_length()
-        streams = self.runtime.get("streams", 1)
-        self._use(self._compile(streams), streams)
-        if "streams" not in self.runtime and self.batch_size is not None:
-            begun = time.perf_counter()
-            self._find_streams(self.noise(self.batch_size))
-            self.tuning_s = time.perf_counter() - begun
-
-    def _compile(self, streams: int) -> ov.CompiledModel:
+        self.streams = self.in_flight = self.runtime.get("streams", 1)
         with self.failing("loading"):
-            return self._core.compile_model(self._graph, "CPU", {**self._config, properties.num_streams: streams})
-
-    def _use(self, compiled: ov.CompiledModel, streams: int) -> None:
-        self._compiled, self.streams = compiled, streams
-        self.in_flight = streams + 1  # the next batch waits inside the runtime, and no stream waits for Python
-        self._requests = [compiled.create_infer_request() for _ in range(self.in_flight)]
-
-    def _find_streams(self, batch: Batch) -> None:
-        """Use as many streams as give the highest rate on this machine at this batch size; they are tried in turn."""
-        *_, last = self.stream([batch] * self.in_flight)
-        if last.interface_ms > _SLOW_MS:  # large batches keep all cores busy, and trials of them would take minutes
-            return
-        compiled = {streams: self._compiled if streams == self.streams else self._compile(streams) for streams in _STREAMS}
-        rates: dict[int, list[float]] = {streams: [] for streams in _STREAMS}
-        for streams in _STREAMS * _TRIALS:
-            self._use(compiled[streams], streams)
-            for _ in self.stream([batch] * self.in_flight):  # warms up
-                pass
-            start = time.perf_counter()
-            done = sum(1 for _ in self.stream(self._endless(batch, start + _TRIAL_S)))
-            rates[streams].append(done / (time.perf_counter() - start))
-        best = max(rates, key=lambda streams: float(np.median(rates[streams])))
-        self._use(compiled[best], best)
-
-    @staticmethod
-    def _endless(batch: Batch, until: float) -> Iterator[Batch]:
-        yield batch
-        while time.perf_counter() < until:
-            yield batch
+            streams = {properties.num_streams: self.streams}
+            self._compiled = self._core.compile_model(self._graph, "CPU", {**self._config, **streams})
+        self._free = SimpleQueue[ov.InferRequest]()
+        for _ in range(self.streams):
+            self._free.put(self._compiled.create_infer_request())
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
-        request = self._requests[0]
-        request.infer({0: batch}, share_inputs=True)
-        return _logits(request)
-
-    def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
-        """As many batches at once as there are streams, and one more queued."""
-        free, running = deque(self._requests), deque[_Running]()
-        for batch in batches:
-            self.check_batch(batch.tensor)
-            if not free:
-                yield self._finished(running, free)
-            running.append(_Running(free.popleft(), batch, time.perf_counter_ns()))
-            with self.failing(f"the batch from image {batch.start}"):
-                running[-1].request.start_async({0: batch.tensor}, share_inputs=True)
-        while running:
-            yield self._finished(running, free)
-
-    def _finished(self, running: deque[_Running], free: deque[ov.InferRequest]) -> Answer:
-        request, batch, sent_ns = running.popleft()
-        with self.failing(f"the batch from image {batch.start}"):
-            request.wait()
-            logits = _logits(request)
-        free.append(request)
-        # By the runtime's clock: the answer may be taken much later than it came.
-        return self._answer(batch, logits, sent_ns, sent_ns + round(1e6 * request.latency))
+        request = self._free.get()
+        try:
+            request.infer({0: batch}, share_inputs=True)
+            return request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request is used again
+        finally:
+            self._free.put(request)
 
     def describe(self) -> dict[str, Any]:
         used = self._compiled.get_property(properties.hint.inference_precision)

@@ -18,8 +18,9 @@ from pipeline import SIZES, copy_of, finished
 
 from deit_helpers import accuracy, freshness, images, infer, perf, profile
 from deit_helpers.artifacts import Run
-from deit_helpers.backends import Profiler, open_backend
+from deit_helpers.backends import Profiler, open_backend, tuning
 from deit_helpers.backends.ov import OpenVino
+from deit_helpers.backends.tuning import fastest
 from deit_helpers.errors import BackendError
 from deit_helpers.images import Batch
 from deit_helpers.spec import RunSpec
@@ -45,11 +46,15 @@ def on(run: Run, folder: Path, **keys: object) -> Run:
         {"backend": "openvino", "runtime": {"streams": 1}},
         {"backend": "openvino", "runtime": {"streams": 2}},
         {"backend": "openvino"},
+        {"backend": "onnxruntime", "runtime": {"streams": 2}},
         {"backend": "torch", "runtime": {"device": "cpu"}},
     ],
-    ids=["openvino-1-stream", "openvino-2-streams", "openvino-measured", "torch"],
+    ids=["openvino-1-stream", "openvino-2-streams", "openvino-measured", "onnxruntime-2-streams", "torch"],
 )
-def test_the_logits_are_those_of_onnx_runtime(run: Run, tmp_path: Path, keys: dict[str, object], size: int) -> None:
+def test_the_logits_are_those_of_onnx_runtime(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, object], size: int
+) -> None:
+    monkeypatch.setattr(tuning, "fastest", fastest)
     copy = on(run, tmp_path, **keys).at(size)
     found = infer.infer(copy)
     logits, expected = np.load(copy.file("logits")), np.load(run.at(size).file("logits"))
@@ -91,7 +96,7 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("backend", "runtime", "message"),
     [
-        ("onnxruntime", {"streams": 2}, r"OnnxRuntime does not take streams: 2; it takes threads: int"),
+        ("onnxruntime", {"speed": 2}, r"OnnxRuntime does not take speed: 2; it takes threads: int, streams: int"),
         ("openvino", {"threads": "2"}, r"OpenVino does not take threads: '2'; it takes threads: int, streams: int"),
         ("torch", {"device": "npu"}, r"device: 'npu', expected cpu or cuda"),
         ("torch", {"threads": 0}, r"threads: 0, expected 1 or more"),
@@ -131,10 +136,10 @@ def test_waiting_for_images_is_not_time_of_the_model(run: Run, tmp_path: Path) -
 def test_a_model_that_is_dropped_frees_its_memory(run: Run, tmp_path: Path) -> None:
     backend = infer.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 1}))
     backend.infer(backend.noise(run.size).tensor)
-    kept = [weakref.ref(request) for request in backend._requests]
+    kept = weakref.ref(backend._compiled)
     del backend
     gc.collect()
-    assert [ref() for ref in kept] == [None, None]
+    assert kept() is None
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

@@ -1,0 +1,49 @@
+"""How many batches a runtime works on at once: measured when a model is opened, unless `runtime: {streams: N}` says it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ..images import Batch
+from ..timing import time_ms
+from . import Backend
+
+STREAMS = (1, 2)  # tried; on few cores more of them share the caches and lose
+TRIALS, TRIAL_S = 3, 0.3  # each is tried so often, every stream for so long,
+SLOW_MS = 1500.0  # unless a batch takes longer than this: large batches keep all cores busy
+
+
+def fastest(first: Backend, load: Callable[[int], Backend]) -> Backend:
+    """The model with as many streams as give the highest rate on this machine at its batch size; they are tried in turn.
+
+    Args:
+        first: the model with the first of STREAMS.
+        load: loads the model with so many.
+    """
+    begun = time.perf_counter()
+    batch = first.noise(first.batch_size or 1)
+    batch_ms = min(time_ms(lambda: first.infer(batch.tensor)) for _ in range(2))
+    best = first
+    if batch_ms < SLOW_MS:
+        tried = {STREAMS[0]: first, **{streams: load(streams) for streams in STREAMS[1:]}}
+        times = max(1, round(1000 * TRIAL_S / batch_ms))
+        for streams, backend in tried.items():
+            _images_per_s(backend, [batch] * streams)  # warms up
+        rates: dict[int, list[float]] = {streams: [] for streams in tried}
+        for _ in range(TRIALS):
+            for streams, backend in tried.items():
+                rates[streams].append(_images_per_s(backend, [batch] * (streams * times)))
+        best = tried.pop(max(tried, key=lambda streams: float(np.median(rates[streams]))))
+        for backend in tried.values():
+            backend.__exit__(None, None, None)
+    best.tuning_s = time.perf_counter() - begun
+    return best
+
+
+def _images_per_s(backend: Backend, batches: list[Batch]) -> float:
+    start = time.perf_counter()
+    images = sum(len(answer.logits) for answer in backend.stream(batches))
+    return images / (time.perf_counter() - start)
