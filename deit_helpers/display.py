@@ -184,7 +184,8 @@ class Links:
 
 def runtime_text(runtime: dict[str, Any]) -> str:
     """Which runtime and device a figure was measured on, as a backend describes itself."""
-    return f"{runtime['backend']} {runtime['version']} ({runtime['device']}, {runtime['precision']})"
+    streams = f", {runtime['streams']} batches at once" if runtime.get("streams", 1) > 1 else ""
+    return f"{runtime['backend']} {runtime['version']} ({runtime['device']}, {runtime['precision']}{streams})"
 
 
 def in_flight_text(*records: dict[str, Any]) -> str:

@@ -54,10 +54,11 @@ def fastest(run: Run) -> list[Finding]:
                 batch = model.noise(run.size)
                 model.warm_up(batch)
                 samples[what] = perf.time_alone(model, batch, _BOX_S).samples_ms
+                at_once = f", {model.streams} batches at once" if model.streams > 1 else ""
         except DeitError as err:
             rows.append(Finding(what, False, str(err)))
             continue
-        rows.append(Finding(what, True, f"{_rate_text(samples[what], run.size)}, the model alone"))
+        rows.append(Finding(what, True, f"{_rate_text(samples[what], run.size)}, the model alone{at_once}"))
     if samples:
         faithful = next(iter(samples))
         best, *others = sorted(samples, key=lambda what: float(np.median(samples[what])))

@@ -103,11 +103,11 @@ def families(run: Run) -> Chart | Banner:
         axes.set_xlim(0, 1.25 * max(max(values.values()) for values in shares.values()))
         for label in axes.get_yticklabels()[: len(NAMED_FIRST)]:
             label.set_fontweight("bold")
-    first = next(iter(rows.values()))
+    one_by_one = {**next(iter(rows.values()))["runtime"], "streams": 1}
     text = "; ".join(f"bs{n}: " + ", ".join(f"{f} {v[f]:.1f} %" for f in FAMILIES) for n, v in shares.items())
     batches = ", ".join(f"bs{size}: {row['profiled_batches']}" for size, row in rows.items())
     caption = (
-        f"Operator time measured on {runtime_text(first['runtime'])}, profiled batches {batches}; the names are Ascend's for "
+        f"Operator time measured on {runtime_text(one_by_one)}, profiled batches {batches}; the names are Ascend's for "
         "the counterpart work"
     )
     return Chart(figure, caption, text)

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import accuracy, artifacts, freshness, images, labels, model, shards, streaming, timing
+from . import accuracy, artifacts, freshness, images, labels, model, shards, streaming, timing, tuning
 from .artifacts import Run
 from .ascend import benchmark, driver, dumps
-from .backends import Backend, open_backend, tuning
+from .backends import Backend, open_backend
 from .errors import ArtifactError, BackendError
 from .machine import machine
 from .spec import ASCEND_TOOLS
@@ -64,7 +64,8 @@ def open_model(run: Run) -> Backend:
         return open_backend(spec.backend, path, spec.precision_text, spec.device, {**options, "runtime": runtime})
 
     first = load(spec.runtime)
-    if "streams" not in first.runtime_keys or "streams" in spec.runtime or first.batch_size is None:
+    given = "streams" not in first.runtime_keys or "streams" in spec.runtime
+    if given or first.batch_size is None or first.describe()["device"] != "CPU":
         return first
     return tuning.fastest(first, lambda streams: load({**spec.runtime, "streams": streams}))
 

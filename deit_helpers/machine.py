@@ -18,7 +18,7 @@ def cores() -> int:
 
 
 def physical_cores() -> int:
-    """Cores that compute independently: fewer than `cores` where each of them poses as two."""
+    """Cores this process may use, but no more than the machine has that are not two in one."""
     return min(cores(), psutil.cpu_count(logical=False) or cores())
 
 

@@ -54,6 +54,8 @@ def accounting(run: Run) -> Facts:
         return form.format(perf[key]) if perf.get(key) is not None else "not measured"
 
     overhead, known = text("profiler_overhead_percent", "{:.1f} %"), perf["profiler_overhead_ci95_percent"]
+    if perf["profiler_overhead_percent"] is not None and known is None:
+        overhead = "not known: too few batches"
     outside = text("residual_ms", "{:.2f}")
     if (perf["residual_ms"] or 0) < 0:
         outside = "none: by the profiler's clock operators last longer than the batch"
@@ -105,9 +107,10 @@ def top_operators(run: Run, count: int = 12) -> Table | Banner:
     )
     rows = grouped.sort_values("total_us", ascending=False).head(count).assign(total_ms=lambda t: t["total_us"] / 1000)
     whole = f" of {perf['profiled_ms']:.1f}" if perf["profiled_ms"] else ""
+    one_by_one = {**perf["runtime"], "streams": 1}
     return from_records(
         f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on "
-        f"{runtime_text(perf['runtime'])}; families are Ascend's names for the same work. {perf['operators_ms']:.1f}{whole} "
+        f"{runtime_text(one_by_one)}; families are Ascend's names for the same work. {perf['operators_ms']:.1f}{whole} "
         "ms per batch lie in operators",
         rows.to_dict("records"),
         {"family": "family", "op_type": "operator", "nodes": "nodes", "total_ms": "total ms", "share_percent": "share %"},

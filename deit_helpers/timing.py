@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from .artifacts import Run
 _QUANTILES = {"p50": 50, "p90": 90, "p99": 99}
 SETTLED_PERCENT = 2.0  # a measurement ends when the interval of its median is narrower than this, but
 MIN_S = 1.0  # not before: clocks go up and down
-ROUNDS_S = 6.0  # calls are compared in turn for so long
+LEAST = 6  # samples: the median of fewer has no 95 % interval
 P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
 # Timed per batch. read and preprocess happen in another thread, and wait is what was left of them; interface lies in inference.
 # latency is that of the call, and longer than interface where batches overlap.
@@ -63,9 +63,9 @@ class Measurement(NamedTuple):
 
 
 def measure(samples_ms: Iterator[float], box_s: float) -> Measurement:
-    """Take samples until the median is known to SETTLED_PERCENT, or the time box ends; two at least.
+    """Take samples until the median is known to SETTLED_PERCENT, or the time box ends; LEAST in any case.
 
-    Where P99_SAMPLES fit into the box, that many are taken.
+    There are enough for all percentiles when the box does not end it.
 
     Args:
         samples_ms: does the work and yields how long it took.
@@ -75,32 +75,15 @@ def measure(samples_ms: Iterator[float], box_s: float) -> Measurement:
     for ms in samples_ms:
         every.append(ms)
         wall_s = time.perf_counter() - start
-        if wall_s > box_s and len(every) > 1:
+        if wall_s > box_s and len(every) >= LEAST:
             break
         if wall_s > MIN_S and len(every) % 10 == 0:
             so_far = Measurement(np.array(every), warm_up(every), None)
-            more = P99_SAMPLES - len(so_far.samples_ms)
-            if so_far.settled and (more <= 0 or wall_s + more * wall_s / len(every) > box_s):
+            if len(so_far.samples_ms) >= P99_SAMPLES and so_far.settled:
                 break
     wall_s = time.perf_counter() - start
     stolen = None if steal is None else 100 * ((_steal_s() or 0.0) - steal) / (wall_s * (os.cpu_count() or 1))
     return Measurement(np.array(every), warm_up(every), stolen)
-
-
-def time_ms(call: Callable[[], object]) -> float:
-    """How long a call takes."""
-    start = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - start) / 1e6
-
-
-def rounds(at_most: int) -> Iterator[None]:
-    """So many rounds of calls that are timed in turn, fewer where they take longer than ROUNDS_S, two at least."""
-    start = time.perf_counter()
-    for done in range(at_most):
-        if done > 1 and time.perf_counter() - start > ROUNDS_S:
-            return
-        yield
 
 
 def warm_up(samples: Sequence[float]) -> int:

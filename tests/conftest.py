@@ -13,9 +13,8 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-from deit_helpers import artifacts
+from deit_helpers import artifacts, tuning
 from deit_helpers.artifacts import Run
-from deit_helpers.backends import tuning
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 2, "embed_dim": 48, "num_heads": 3}}
@@ -31,7 +30,7 @@ def draw(path: Path, size: tuple[int, int] = (90, 70), seed: int = 0, mode: str 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_stream() -> Iterator[None]:
-    """Batches go one by one unless a test says otherwise: what happens must not depend on how fast this machine is."""
+    """In this process batches go one by one unless a test says otherwise, however fast this machine is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "fastest", lambda first, load: first)
         yield
@@ -96,8 +95,12 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -
     base = tmp_path_factory.getbasetemp()
     project = (base if worker_id == "master" else base.parent) / "mini" / "project"  # one for all processes
     project.parent.mkdir(exist_ok=True)
+    done = project.with_suffix(".done")
     with FileLock(project.with_suffix(".lock")):
-        return project if project.exists() else mini.finish(project)
+        if not done.exists():
+            mini.finish(project)
+            done.touch()
+    return project
 
 
 with warnings.catch_warnings():  # torch and timm warn at import; `filterwarnings = error` is about our own code

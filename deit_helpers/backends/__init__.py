@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 
 import numpy as np
 
+from ..clock import time_ms
 from ..errors import BackendError
 from ..streaming import mapped
-from ..timing import time_ms
 
 if TYPE_CHECKING:
     from ..images import Batch
@@ -79,7 +79,7 @@ class Backend(ABC):
         runtime_keys: what `runtime` of the spec may say, with the type of each value.
         streams: how many batches `stream` works on at once.
         tuning_s: what finding the best settings took when it was loaded.
-        in_flight: how many it has sent at once; latencies include waiting behind the others.
+        in_flight: how many it has sent at once; they share the device, or wait for each other, and latencies show it.
     """
 
     runtime_keys: ClassVar[dict[str, type]] = {}
@@ -137,9 +137,10 @@ class Backend(ABC):
             BackendError: as `infer`, naming the batch.
         """
         several = self.streams > 1
-        done = mapped(self._timed, batches, self.streams, self.streams + 1) if several else map(self._timed, batches)
-        for found in done:
-            yield self._answer(*found)
+        done = mapped(self._timed, batches, self.streams, self.streams + 1) if several else (self._timed(b) for b in batches)
+        with contextlib.closing(done):  # also after an error, whose traceback would keep the threads
+            for found in done:
+                yield self._answer(*found)
 
     def _timed(self, batch: Batch) -> tuple[Batch, np.ndarray, int, int]:
         """A batch, its logits, and when it was sent and done, in ns."""
@@ -154,7 +155,7 @@ class Backend(ABC):
         found: list[float] = []
         while len(found) < WARMUP_BATCHES and (len(found) < 2 or sum(found) < 1000 * WARMUP_S):
             found.append(time_ms(lambda: self.infer(batch.tensor)))
-        if self.in_flight > 1:  # the other buffers too
+        if self.in_flight > 1:  # what the others use, too
             for _ in self.stream([batch] * self.in_flight):
                 pass
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -129,16 +130,16 @@ def test_description_names_runtime_version_and_device(tmp_path: Path) -> None:
     assert found["providers"] == ["CPUExecutionProvider"]
 
 
-@pytest.mark.parametrize("iterations", [1, 3])
-def test_the_profile_holds_the_counted_runs_and_not_the_warm_up(tmp_path: Path, iterations: int) -> None:
+@pytest.mark.parametrize("batches", [1, 3])
+def test_the_profile_holds_the_counted_runs_and_not_the_warm_up(tmp_path: Path, batches: int) -> None:
     with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as backend:
         assert isinstance(backend, Profiler)
-        found = backend.profile(images(2), iterations)
-    assert found.batches == iterations
-    assert len(found.profiled_ms) == iterations
+        found = backend.profile(images(2), batches)
+    assert found.batches == batches
+    assert len(found.profiled_ms) == batches
     assert min(found.profiled_ms) > 0
     calls = found.table.set_index("op_type")["calls"].to_dict()
-    assert calls == {"ReduceMean": iterations, "MatMul": iterations}
+    assert calls == {"ReduceMean": batches, "MatMul": batches}
 
 
 def test_a_provider_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -168,3 +169,36 @@ def test_a_backend_without_a_profiler_is_no_profiler() -> None:
             return {}
 
     assert not isinstance(Plain(Path("m")), Profiler)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "each"), [({"streams": 2, "threads": 8}, [4, 4]), ({"streams": 2, "threads": 1}, [1, 1]), ({"threads": 3}, [3])]
+)
+def test_every_stream_has_its_share_of_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: dict[str, int], each: list[int]
+) -> None:
+    opened: list[int] = []
+    session = onnxruntime.InferenceSession
+
+    def noting(model: Path, options: onnxruntime.SessionOptions, **how: object) -> onnxruntime.InferenceSession:
+        opened.append(options.intra_op_num_threads)
+        return session(model, options, **how)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noting)
+    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx"), options={"runtime": runtime}):
+        assert opened == each
+
+
+def test_an_error_in_one_of_two_streams_is_raised_after_the_answers_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pool_and_classify(tmp_path / "m.onnx")
+    with open_backend("onnxruntime", path, options={"runtime": {"streams": 2}}) as backend:
+        batch = backend.noise(2)
+        wrong = batch._replace(start=4, tensor=batch.tensor[:1])
+        monkeypatch.setattr(backend, "check_batch", lambda tensor: None)
+        answers = backend.stream([batch, batch._replace(start=2), wrong, batch._replace(start=6)])
+        assert [next(answers).batch.start for _ in range(2)] == [0, 2]
+        with pytest.raises(BackendError, match=r"OnnxRuntime failed on the batch from image 4 \("):
+            next(answers)
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("mapped")]

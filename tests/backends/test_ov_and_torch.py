@@ -16,14 +16,14 @@ import pytest
 import torch
 from pipeline import SIZES, copy_of, finished
 
-from deit_helpers import accuracy, freshness, images, infer, perf, profile
+from deit_helpers import accuracy, freshness, images, infer, perf, profile, tuning
 from deit_helpers.artifacts import Run
-from deit_helpers.backends import Profiler, open_backend, tuning
+from deit_helpers.backends import Profiler, open_backend
 from deit_helpers.backends.ov import OpenVino
-from deit_helpers.backends.tuning import fastest
 from deit_helpers.errors import BackendError
 from deit_helpers.images import Batch
 from deit_helpers.spec import RunSpec
+from deit_helpers.tuning import fastest
 
 CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 

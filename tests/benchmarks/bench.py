@@ -117,6 +117,7 @@ def ours(base: Run, opened: ExitStack, peaks: dict[str, list[float]]) -> Contend
     for name, keys in BACKENDS.items():
         run = base.having(**keys)
         backend = opened.enter_context(infer.open_model(run))
+        click.echo(f"{name}: {backend.streams} batches at once")
         noise, found = backend.noise(base.size), peaks.setdefault(name, [])
         contenders[f"{name}, from JPEG"] = lambda backend=backend, run=run: through(backend, run.having(stream=True))
         contenders[f"{name}, from the store"] = lambda backend=backend, run=run: through(backend, run)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deit_helpers.backends import Backend, tuning
-from deit_helpers.backends.tuning import fastest
+from deit_helpers import tuning
+from deit_helpers.backends import Backend
+from deit_helpers.tuning import fastest
 
 
 class Paced(Backend):

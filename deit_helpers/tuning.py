@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..images import Batch
-from ..timing import time_ms
-from . import Backend
+from .backends import Backend
+from .clock import time_ms
+from .images import Batch
 
 STREAMS = (1, 2)  # tried; on few cores more of them share the caches and lose
-TRIALS, TRIAL_S = 3, 0.3  # each is tried so often, every stream for so long,
-SLOW_MS = 1500.0  # unless a batch takes longer than this: large batches keep all cores busy
+TRIALS, TRIAL_S = 3, 0.3  # each is tried so often, every stream for so long or for one batch,
+SLOW_MS = 500.0  # unless a batch takes longer than this: large batches keep all cores busy
 
 
 def fastest(first: Backend, load: Callable[[int], Backend]) -> Backend:
