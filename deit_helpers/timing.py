@@ -63,7 +63,7 @@ class Measurement(NamedTuple):
 
 
 def measure(samples_ms: Iterator[float], box_s: float) -> Measurement:
-    """Take samples until the median is known to SETTLED_PERCENT, or the time box ends; LEAST in any case.
+    """Take samples until the median is known to SETTLED_PERCENT, or the time box ends; LEAST after the warm-up in any case.
 
     There are enough for all percentiles when the box does not end it.
 
@@ -75,7 +75,7 @@ def measure(samples_ms: Iterator[float], box_s: float) -> Measurement:
     for ms in samples_ms:
         every.append(ms)
         wall_s = time.perf_counter() - start
-        if wall_s > box_s and len(every) >= LEAST:
+        if wall_s > box_s and len(every) - warm_up(every) >= LEAST:
             break
         if wall_s > MIN_S and len(every) % 10 == 0:
             so_far = Measurement(np.array(every), warm_up(every), None)

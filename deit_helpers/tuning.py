@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from .backends import Backend
 from .clock import time_ms
 from .images import Batch
@@ -17,7 +15,9 @@ SLOW_MS = 500.0  # unless a batch takes longer than this: large batches keep all
 
 
 def fastest(first: Backend, load: Callable[[int], Backend]) -> Backend:
-    """The model with as many streams as give the highest rate on this machine at its batch size; they are tried in turn.
+    """The model with as many streams as are fastest on this machine at its batch size; they are tried in turn.
+
+    The slowest trial decides: threads that work on one batch wait for each other, and may do so longer at other times.
 
     Args:
         first: the model with the first of STREAMS.
@@ -25,7 +25,7 @@ def fastest(first: Backend, load: Callable[[int], Backend]) -> Backend:
     """
     begun = time.perf_counter()
     batch = first.noise(first.batch_size or 1)
-    batch_ms = min(time_ms(lambda: first.infer(batch.tensor)) for _ in range(2))
+    batch_ms = time_ms(lambda: first.infer(batch.tensor))
     best = first
     if batch_ms < SLOW_MS:
         tried = {STREAMS[0]: first, **{streams: load(streams) for streams in STREAMS[1:]}}
@@ -36,7 +36,7 @@ def fastest(first: Backend, load: Callable[[int], Backend]) -> Backend:
         for _ in range(TRIALS):
             for streams, backend in tried.items():
                 rates[streams].append(_images_per_s(backend, [batch] * (streams * times)))
-        best = tried.pop(max(tried, key=lambda streams: float(np.median(rates[streams]))))
+        best = tried.pop(max(tried, key=lambda streams: min(rates[streams])))
         for backend in tried.values():
             backend.__exit__(None, None, None)
     best.tuning_s = time.perf_counter() - begun
