@@ -188,6 +188,11 @@ def runtime_text(runtime: dict[str, Any]) -> str:
     return f"{runtime['backend']} {runtime['version']} ({runtime['device']}, {runtime['precision']}{streams})"
 
 
+def profiled_text(runtime: dict[str, Any]) -> str:
+    """The same for a profile, which is of one batch after the other."""
+    return runtime_text({**runtime, "streams": 1})
+
+
 def in_flight_text(*records: dict[str, Any]) -> str:
     """What a latency includes besides the work on one batch, where several are sent at once."""
     several = sorted({number for record in records for number in record.get("in_flight") or [1]})

@@ -60,14 +60,11 @@ def open_model(run: Run) -> Backend:
         "recipe": spec.recipe,
     }
 
-    def load(runtime: dict[str, Any]) -> Backend:
+    def load(**keys: int) -> Backend:
+        runtime = {**spec.runtime, **keys}
         return open_backend(spec.backend, path, spec.precision_text, spec.device, {**options, "runtime": runtime})
 
-    first = load(spec.runtime)
-    given = "streams" not in first.runtime_keys or "streams" in spec.runtime
-    if given or first.batch_size is None or first.describe()["device"] != "CPU":
-        return first
-    return tuning.fastest(first, lambda streams: load({**spec.runtime, "streams": streams}))
+    return tuning.fastest(load)
 
 
 def _infer(run: Run) -> None:

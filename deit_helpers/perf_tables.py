@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .artifacts import Run
-from .display import Banner, Cell, Facts, Table, from_records, in_flight_text, runtime_text
+from .display import Banner, Cell, Facts, Table, from_records, in_flight_text, profiled_text, runtime_text
 
 
 def latency(run: Run) -> Table:
@@ -53,9 +53,10 @@ def accounting(run: Run) -> Facts:
     def text(key: str, form: str) -> str:
         return form.format(perf[key]) if perf.get(key) is not None else "not measured"
 
-    overhead, known = text("profiler_overhead_percent", "{:.1f} %"), perf["profiler_overhead_ci95_percent"]
-    if perf["profiler_overhead_percent"] is not None and known is None:
-        overhead = "not known: too few batches"
+    overhead = text("profiler_overhead_percent", "{:.1f} %")
+    if perf["profiler_overhead_percent"] is not None:
+        known = perf["profiler_overhead_ci95_percent"]
+        overhead = f"{overhead} ({known[0]:.1f} to {known[1]:.1f})" if known else "not known: too few batches"
     outside = text("residual_ms", "{:.2f}")
     if (perf["residual_ms"] or 0) < 0:
         outside = "none: by the profiler's clock operators last longer than the batch"
@@ -63,8 +64,7 @@ def accounting(run: Run) -> Facts:
         f"What was lost, bs{perf['batch_size']}",
         {
             "end to end, once in 05, as a share of the model alone": text("e2e_of_pure", "{:.3f}"),
-            f"profiler's overhead on {perf['profiled_batches']} batches": overhead
-            + (f" ({known[0]:.1f} to {known[1]:.1f})" if known else ""),
+            f"profiler's overhead on {perf['profiled_batches']} batches": overhead,
             "ms per profiled batch outside operators": outside,
             "s to load the model": text("load_s", "{:.2f}"),
             "most memory of the process in 05, MiB": text("peak_memory_mib", "{:.0f}"),
@@ -107,10 +107,9 @@ def top_operators(run: Run, count: int = 12) -> Table | Banner:
     )
     rows = grouped.sort_values("total_us", ascending=False).head(count).assign(total_ms=lambda t: t["total_us"] / 1000)
     whole = f" of {perf['profiled_ms']:.1f}" if perf["profiled_ms"] else ""
-    one_by_one = {**perf["runtime"], "streams": 1}
     return from_records(
         f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on "
-        f"{runtime_text(one_by_one)}; families are Ascend's names for the same work. {perf['operators_ms']:.1f}{whole} "
+        f"{profiled_text(perf['runtime'])}; families are Ascend's names for the same work. {perf['operators_ms']:.1f}{whole} "
         "ms per batch lie in operators",
         rows.to_dict("records"),
         {"family": "family", "op_type": "operator", "nodes": "nodes", "total_ms": "total ms", "share_percent": "share %"},

@@ -14,21 +14,24 @@ TRIALS, TRIAL_S = 3, 0.3  # each is tried so often, every stream for so long or 
 SLOW_MS = 500.0  # unless a batch takes longer than this: large batches keep all cores busy
 
 
-def fastest(first: Backend, load: Callable[[int], Backend]) -> Backend:
+def fastest(load: Callable[..., Backend]) -> Backend:
     """The model with as many streams as are fastest on this machine at its batch size; they are tried in turn.
 
     The slowest trial decides: threads that work on one batch wait for each other, and may do so longer at other times.
 
     Args:
-        first: the model with the first of STREAMS.
-        load: loads the model with so many.
+        load: loads the model, with `streams=` as many, or without as the spec says.
     """
+    first = load()
+    given = "streams" not in first.runtime_keys or "streams" in first.runtime
+    if given or first.batch_size is None or first.describe()["device"] != "CPU":
+        return first
     begun = time.perf_counter()
-    batch = first.noise(first.batch_size or 1)
+    batch = first.noise(first.batch_size)
     batch_ms = time_ms(lambda: first.infer(batch.tensor))
     best = first
     if batch_ms < SLOW_MS:
-        tried = {STREAMS[0]: first, **{streams: load(streams) for streams in STREAMS[1:]}}
+        tried = {STREAMS[0]: first, **{streams: load(streams=streams) for streams in STREAMS[1:]}}
         times = max(1, round(1000 * TRIAL_S / batch_ms))
         for streams, backend in tried.items():
             _images_per_s(backend, [batch] * streams)  # warms up

@@ -32,7 +32,7 @@ def draw(path: Path, size: tuple[int, int] = (90, 70), seed: int = 0, mode: str 
 def one_stream() -> Iterator[None]:
     """In this process batches go one by one unless a test says otherwise, however fast this machine is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "fastest", lambda first, load: first)
+        patch.setattr(tuning, "fastest", lambda load: load())
         yield
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from deit_helpers.tuning import fastest
 
 class Paced(Backend):
     """Takes `alone_ms` for a batch, or `side_by_side_ms` where two are worked on at once."""
+
+    runtime_keys: ClassVar[dict[str, type]] = {"streams": int}
 
     def __init__(self, streams: int, alone_ms: float, side_by_side_ms: float):
         super().__init__(Path("m.onnx"))
@@ -29,7 +31,7 @@ class Paced(Backend):
         return np.zeros((len(batch), self.classes), np.float32)
 
     def describe(self) -> dict[str, Any]:
-        return {}
+        return {"device": "CPU"}
 
     def __exit__(self, *exc_info: object) -> None:
         self.closed = True
@@ -38,7 +40,7 @@ class Paced(Backend):
 @pytest.mark.parametrize(("side_by_side_ms", "best"), [(5.0, 2), (50.0, 1)])
 def test_the_number_of_streams_with_the_highest_rate_is_used(side_by_side_ms: float, best: int) -> None:
     loaded = {1: Paced(1, 10.0, side_by_side_ms), 2: Paced(2, 10.0, side_by_side_ms)}
-    assert fastest(loaded[1], lambda streams: loaded[streams]) is loaded[best]
+    assert fastest(lambda streams=1: loaded[streams]) is loaded[best]
     assert {streams: backend.closed for streams, backend in loaded.items()} == {best: False, 3 - best: True}
     assert loaded[best].tuning_s > 0
     assert min(backend.run for backend in loaded.values()) > tuning.TRIALS
@@ -48,8 +50,9 @@ def test_where_a_batch_takes_long_nothing_is_tried(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tuning, "SLOW_MS", 5.0)
     slow = Paced(1, 10.0, 10.0)
 
-    def load(streams: int) -> Backend:
-        raise AssertionError(f"{streams} streams were loaded")
+    def load(**keys: int) -> Backend:
+        assert keys == {}
+        return slow
 
-    assert fastest(slow, load) is slow
+    assert fastest(load) is slow
     assert not slow.closed

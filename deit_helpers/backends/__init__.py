@@ -9,8 +9,9 @@ import contextlib
 import importlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,7 +35,6 @@ REGISTRY = {
 
 WARMUP_BATCHES, WARMUP_S = 3, 3.0  # warm up with so many batches, or two where they take longer than this
 PEAK_SIDE = 1536  # such matrices fit no cache of a core
-_PEAK_S = 2.0  # long enough to outlast what others take of a shared machine
 
 
 @runtime_checkable
@@ -44,16 +44,6 @@ class Profiler(Protocol):
     def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile: ...
 
     def peak_flops_per_s(self) -> float: ...
-
-
-def peak_rate(multiply: Callable[[], object], side: int) -> float:
-    """Best rate in FLOP/s of a product of two square matrices, a first, uncounted one warming up."""
-    multiply()
-    begun = time.perf_counter()
-    best_ms = time_ms(multiply)
-    while time.perf_counter() - begun < _PEAK_S:
-        best_ms = min(best_ms, time_ms(multiply))
-    return 2 * side**3 / (best_ms / 1000)
 
 
 class Answer(NamedTuple):
@@ -79,13 +69,13 @@ class Backend(ABC):
         runtime_keys: what `runtime` of the spec may say, with the type of each value.
         streams: how many batches `stream` works on at once.
         tuning_s: what finding the best settings took when it was loaded.
+        free: what a stream runs with, such as a session of its own, of those that do not run; see `one_free`.
         in_flight: how many it has sent at once; they share the device, or wait for each other, and latencies show it.
     """
 
     runtime_keys: ClassVar[dict[str, type]] = {}
     errors: ClassVar[tuple[type[Exception], ...]] = (RuntimeError,)  # of the runtime; most raise this one
     hint = ""  # what may help
-    streams, in_flight = 1, 1
     tuning_s = 0.0
     # ms of the last execution alone, for a backend that can tell it from its copies
     execution_ms: float | None = None
@@ -106,6 +96,8 @@ class Backend(ABC):
                 raise BackendError(f"runtime: {name} does not take {key}: {value!r}; it takes {known}")
             if type(value) is int and value < 1:
                 raise BackendError(f"runtime: {key}: {value}, expected 1 or more")
+        self.streams = self.in_flight = self.runtime.get("streams", 1)
+        self.free = SimpleQueue[Any]()
 
     def __enter__(self) -> Backend:
         return self
@@ -159,6 +151,15 @@ class Backend(ABC):
             for _ in self.stream([batch] * self.in_flight):
                 pass
         return found
+
+    @contextlib.contextmanager
+    def one_free(self) -> Iterator[Any]:
+        """One of what the streams run with, for as long as the block lasts."""
+        taken = self.free.get()
+        try:
+            yield taken
+        finally:
+            self.free.put(taken)
 
     @contextlib.contextmanager
     def failing(self, what: str) -> Iterator[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +12,11 @@ import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from ..clock import rounds, time_ms
+from ..clock import peak_rate, rounds, time_ms
 from ..errors import BackendError
 from ..machine import machine, physical_cores
 from ..profile import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
-from . import PEAK_SIDE, Backend, peak_rate
+from . import PEAK_SIDE, Backend
 
 # onnxruntime's own exceptions share no base class but Exception.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -38,14 +37,12 @@ class OnnxRuntime(Backend):
         if precision != "fp32":
             raise BackendError(f"onnxruntime runs this graph in fp32 only, the spec asks for {precision}: set precision: fp32")
         self._providers = self._wanted()
-        self.streams = self.in_flight = self.runtime.get("streams", 1)
         # one for each: the callers of a session share its threads
         sessions = [self._open(onnxruntime.SessionOptions(), streams=self.streams) for _ in range(self.streams)]
         inputs, outputs = sessions[0].get_inputs(), sessions[0].get_outputs()
         self._used = sessions[0].get_providers()
-        self._free = SimpleQueue[onnxruntime.InferenceSession]()
         for session in sessions:
-            self._free.put(session)
+            self.free.put(session)
         self._input, self._output = inputs[0].name, outputs[0].name
         if len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
             shapes = f"{inputs[0].shape} to {outputs[0].shape}"
@@ -83,11 +80,8 @@ class OnnxRuntime(Backend):
             raise BackendError(f"{what}: ONNX Runtime cannot load it ({str(err).splitlines()[0]})") from err
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
-        session = self._free.get()
-        try:
+        with self.one_free() as session:
             return session.run([self._output], {self._input: batch})[0]
-        finally:
-            self._free.put(session)
 
     def describe(self) -> dict[str, Any]:
         device = self._used[0].removesuffix("ExecutionProvider")

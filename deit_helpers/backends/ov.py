@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,11 +10,11 @@ import openvino as ov
 import pandas as pd
 from openvino import opset13, properties
 
-from ..clock import rounds, time_ms
+from ..clock import peak_rate, rounds, time_ms
 from ..errors import BackendError
 from ..machine import machine
 from ..profile import COLUMNS, OperatorProfile, family_of, with_shares
-from . import PEAK_SIDE, Backend, peak_rate
+from . import PEAK_SIDE, Backend
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
 
@@ -45,21 +44,16 @@ class OpenVino(Backend):
         self.dtype = np.dtype(self._graph.input(0).element_type.to_dtype())
         self.batch_size = takes[0].get_length() if takes[0].is_static else None
         self.image_px, self.classes = takes[2].get_length(), gives[1].get_length()
-        self.streams = self.in_flight = self.runtime.get("streams", 1)
         with self.failing("loading"):
             streams = {properties.num_streams: self.streams}
             self._compiled = self._core.compile_model(self._graph, "CPU", {**self._config, **streams})
-        self._free = SimpleQueue[ov.InferRequest]()
         for _ in range(self.streams):
-            self._free.put(self._compiled.create_infer_request())
+            self.free.put(self._compiled.create_infer_request())
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
-        request = self._free.get()
-        try:
+        with self.one_free() as request:
             request.infer({0: batch}, share_inputs=True)
             return request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request is used again
-        finally:
-            self._free.put(request)
 
     def describe(self) -> dict[str, Any]:
         used = self._compiled.get_property(properties.hint.inference_precision)

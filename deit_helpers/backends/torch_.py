@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..clock import rounds, time_ms
+from ..clock import peak_rate, rounds, time_ms
 from ..errors import BackendError
 from ..images import Batch
 from ..machine import machine
 from ..profile import COLUMNS, OperatorProfile, family_of_torch, with_shares
-from . import PEAK_SIDE, Answer, Backend, peak_rate
+from . import PEAK_SIDE, Answer, Backend
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PEAK_SIDES = {"cpu": PEAK_SIDE, "cuda": 8192}
