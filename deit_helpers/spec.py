@@ -29,6 +29,7 @@ EXACT_EDITS = (
     "pad_tokens",
     "pad_outside_attention",
     "uint8_input",
+    "class_token_only",
 )
 INEXACT_EDITS = ("pad_tokens_unmasked",)  # need allow_inexact
 ASCEND_TOOLS = ("ais_bench", "benchmark")  # the vendor's programs that can run an OM where pyACL is not to be had
@@ -125,8 +126,8 @@ class RunSpec(Frozen):
         for name in value:
             if name not in known:
                 raise ValueError(f"edits of {', '.join(known)}{nearest(name, known)}")
-        if len(set(value)) != len(value):
-            raise ValueError("every edit at most once")
+        if len(set(value)) != len(value) or "class_token_only" in value[:-1]:
+            raise ValueError("every edit at most once, and 'class_token_only' last: the others look for whole blocks")
         return value
 
     @model_validator(mode="after")

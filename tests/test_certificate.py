@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from graphs import RECIPE, edited, static
 from pipeline import finished
 
 from deit_helpers import images
-from deit_helpers.surgery import certificate, edits, padding
+from deit_helpers.surgery import certificate, edits, token_edits
 from deit_helpers.surgery.certificate import IDENTICAL, ROUNDING, UNEQUAL, Probe
 from deit_helpers.surgery.graph import Graph, axis_of, rank
 
@@ -91,7 +92,7 @@ def test_offsets_between_classes_do_not_hide_an_error(certify: Callable, monkeyp
     lowered[:3] = -1e4  # as where unused classes are switched off
     bias.CopyFrom(onnx.numpy_helper.from_array(lowered, bias.name))
     assert certify(before, edited(before, "pad_tokens"))["verdict"] == IDENTICAL
-    monkeypatch.setattr(padding, "add_mask", mask_one_short)
+    monkeypatch.setattr(token_edits, "add_mask", mask_one_short)
     assert certify(before, edited(before, "pad_tokens"))["verdict"] == UNEQUAL
 
 
@@ -102,7 +103,7 @@ def test_what_neither_graph_can_take_is_not_called_probed(certify: Callable) -> 
     assert row["images"] == 18
 
 
-def mask_one_short(graph: Graph, found: list, tokens: int, padded: int, _real: Callable = padding.add_mask) -> None:
+def mask_one_short(graph: Graph, found: list, tokens: int, padded: int, _real: Callable = token_edits.add_mask) -> None:
     _real(graph, found, tokens + 1, padded)
 
 
@@ -110,7 +111,7 @@ def mask_on_queries(graph: Graph, found: list, tokens: int, padded: int) -> None
     for attention in found:
         axes = [1] * rank(attention.softmax.inputs[0])
         axes[axis_of(attention.softmax) - 1] = padded
-        row = np.where(np.arange(padded) < tokens, 0, padding.MASKED).astype(np.float32).reshape(axes)
+        row = np.where(np.arange(padded) < tokens, 0, token_edits.MASKED).astype(np.float32).reshape(axes)
         scores = graph.add("Add", [attention.softmax.inputs[0], graph.constant("mask", row)], f"{attention.name}/mask")
         attention.softmax.replace_input_with(0, scores)
 
@@ -124,12 +125,19 @@ def keys_and_values_swapped(attention: object, _real: Callable = edits.qkv_exits
     return [queries, (values[0], *keys[1:]), (keys[0], *values[1:])]
 
 
+def from_the_second(graph: Graph, value: ir.Value, stop: int, axis: int, name: str, _real: Callable = Graph.slice) -> ir.Value:
+    cut = _real(graph, value, stop + 1, axis, name)
+    cut.producer().replace_input_with(1, graph.constant("one", np.array([1])))
+    return cut
+
+
 @pytest.mark.parametrize(
     ("name", "module", "function", "mutant"),
     [
-        ("pad_tokens", padding, "add_mask", mask_one_short),
-        ("pad_tokens", padding, "add_mask", mask_on_queries),
-        ("pad_tokens", padding, "add_mask", lambda *_: None),
+        ("pad_tokens", token_edits, "add_mask", mask_one_short),
+        ("pad_tokens", token_edits, "add_mask", mask_on_queries),
+        ("pad_tokens", token_edits, "add_mask", lambda *_: None),
+        ("class_token_only", Graph, "slice", from_the_second),
         ("fold_scale", edits, "_scale_columns", scaled_twice),
         ("fold_scale", edits, "_scale_columns", lambda *_: None),
         ("split_qkv", edits, "qkv_exits", keys_and_values_swapped),

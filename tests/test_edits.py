@@ -13,12 +13,13 @@ from graphs import RECIPE, crops, edited, infer, static
 from deit_helpers import images
 from deit_helpers.errors import GraphError
 from deit_helpers.spec import EXACT_EDITS, INEXACT_EDITS
+from deit_helpers.surgery import alignment
 from deit_helpers.surgery.edits import EDITS
-from deit_helpers.surgery.graph import Graph, with_shapes
+from deit_helpers.surgery.graph import Graph, shape, with_shapes
 from deit_helpers.surgery.pattern import attentions, layer_norms, trace
 
 ALL = ("uint8_input", "fold_scale", "split_qkv", "merge_transpose", "softmax_axis")
-CHAINS = [(*ALL, "pad_tokens"), ("pad_outside_attention", *ALL)]
+CHAINS = [(*ALL, "pad_tokens", "class_token_only"), ("pad_outside_attention", *ALL)]
 
 
 def kinds(graph: onnx.ModelProto) -> Counter[str]:
@@ -114,6 +115,8 @@ def test_a_network_without_attention_is_refused_in_words(name: str) -> None:
         (("pad_tokens", "pad_outside_attention"), "pad_outside_attention: the graph has 208 tokens, a multiple of 16"),
         (("pad_tokens", "pad_tokens_unmasked"), "pad_tokens_unmasked: the graph has 208 tokens"),
         (("uint8_input", "uint8_input"), "uint8_input: the input is UINT8"),
+        (("pad_outside_attention", "class_token_only"), "class_token_only: nothing passes the last attention"),
+        (("class_token_only", "class_token_only"), "class_token_only: no LayerNorm right before"),
     ],
 )
 def test_an_edit_that_finds_nothing_raises(chain: tuple[str, ...], message: str) -> None:
@@ -156,6 +159,42 @@ def test_pad_outside_attention_keeps_attention_at_the_real_tokens() -> None:
     after = edited(static(1), "pad_outside_attention")
     assert {attention.tokens for attention in attentions(Graph(after))} == {197}
     assert changed(static(1), after) == {"Concat": 2, "Slice": 2}  # one of each per block
+
+
+@pytest.mark.parametrize(("before", "rows"), [((), 1), (("split_qkv",), 1), (("softmax_axis",), 1), (("pad_tokens",), 16)])
+def test_class_token_only_computes_one_token_or_one_block_of_the_last_block(before: tuple[str, ...], rows: int) -> None:
+    whole = edited(static(2, opset=13), *before)
+    proto = edited(whole, "class_token_only")
+    assert difference(whole, proto) <= 1e-5
+    after = Graph(proto)
+    first, last = attentions(after)
+    tokens = 208 if "pad_tokens" in before else 197
+    assert (first.tokens, last.tokens) == (tokens, tokens)  # keys and values stay whole
+    assert shape(last.context.outputs[0])[3 if last.transposed else 2] == rows
+    assert [shape(norm.input)[1] for norm in layer_norms(after)] == [tokens] * 3 + [rows] * 2
+    if "pad_tokens" in before:
+        assert alignment.broken_runs(after) == 0
+    if "split_qkv" in before:  # the queries have a layer of their own
+        _, linear = trace(last.queries)
+        assert linear is not None
+        assert shape(linear.node.inputs[0])[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("vit_tiny_patch16_224", {"global_pool": "avg", "fc_norm": False}, "the head reads every token"),
+        (
+            "beit_base_patch16_224",
+            {"use_rel_pos_bias": True, "use_abs_pos_emb": True, "global_pool": "token"},
+            "a bias per position",
+        ),
+    ],
+)
+def test_class_token_only_refuses_a_model_it_would_change(model: str, arguments: dict[str, object], message: str) -> None:
+    graph = static(1, model, 13, depth=1, embed_dim=48, num_heads=3, **arguments)
+    with pytest.raises(GraphError, match=f"class_token_only: .*{message}"):
+        edited(graph, "class_token_only")
 
 
 @pytest.mark.parametrize("arguments", [{"global_pool": "avg", "fc_norm": False}, {"class_token": False, "global_pool": "avg"}])
@@ -215,7 +254,9 @@ def test_what_padding_does_not_know_is_named(model: str, arguments: dict[str, ob
         edited(graph, "pad_tokens")
 
 
-@pytest.mark.parametrize("name", ["fold_scale", "split_qkv", "merge_transpose", "pad_tokens", "pad_outside_attention"])
+@pytest.mark.parametrize(
+    "name", ["fold_scale", "split_qkv", "merge_transpose", "pad_tokens", "pad_outside_attention", "class_token_only"]
+)
 def test_half_precision_graphs_can_be_edited(name: str) -> None:
     before = Graph(static(2))
     for value in [*before.graph.initializers.values(), *(v for node in before.nodes() for v in node.outputs)]:

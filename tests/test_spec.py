@@ -72,6 +72,7 @@ def test_a_spec_cannot_be_changed_after_it_was_read(project: Path) -> None:
         ("edits", "fold", ["'edits'", "list", "'fold'"]),
         ("edits", ["pad_token"], ["'edits'", "fold_scale, split_qkv", "did you mean 'pad_tokens'", "got ['pad_token']"]),
         ("edits", ["fold_scale", "fold_scale"], ["'edits'", "every edit at most once"]),
+        ("edits", ["class_token_only", "split_qkv"], ["'edits'", "'class_token_only' last"]),
         ("edits", ["pad_tokens_unmasked"], ["'pad_tokens_unmasked'", "changes what the model computes", "allow_inexact: true"]),
         ("edits", ["softmax_axis"], ["'softmax_axis' at opset 11", "opset: 13 or newer"]),
         ("batch_sizes", 8, ["'batch_sizes'", "list", "got 8"]),

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from ..errors import GraphError
 from .graph import Graph, activations, is_static, shape
-from .padding import BLOCK
 from .pattern import LAYOUT, attentions, layer_norms, norm_before
+from .token_edits import BLOCK
 
 
 def table(graph: Graph) -> list[dict[str, Any]]:

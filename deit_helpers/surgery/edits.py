@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ..errors import GraphError
 from ..spec import PreprocessSpec
-from . import padding
+from . import token_edits
 from .graph import Graph, array, axis_of, is_constant, perm_of, rank, scale_factor, shape
 from .pattern import Linear, attentions, between, qkv_exits, trace
 
@@ -180,9 +180,10 @@ EDITS = {
     "split_qkv": Edit(split_qkv, "three MatMuls instead of a 5-D tensor"),
     "merge_transpose": Edit(merge_transpose, "the keys transposed once, not twice"),
     "softmax_axis": Edit(softmax_axis, "softmax over the last but one axis"),
-    "pad_tokens": Edit(padding.pad_tokens, "tokens to a multiple of 16, padded keys masked"),
-    "pad_outside_attention": Edit(padding.pad_outside_attention, "residual stream, projection and MLP padded, attention not"),
-    "pad_tokens_unmasked": Edit(padding.pad_tokens_unmasked, "the old recipe: padded keys take part in attention"),
+    "pad_tokens": Edit(token_edits.pad_tokens, "tokens to a multiple of 16, padded keys masked"),
+    "pad_outside_attention": Edit(token_edits.pad_outside_attention, "all but attention padded, so no mask"),
+    "pad_tokens_unmasked": Edit(token_edits.pad_tokens_unmasked, "the old recipe: padded keys take part in attention"),
+    "class_token_only": Edit(token_edits.class_token_only, "the last block for the class token only"),
     "uint8_input": Edit(uint8_input, "uint8 crops in, normalisation inside the graph"),
 }
 

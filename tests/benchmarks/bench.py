@@ -39,16 +39,17 @@ MODEL = "deit_small_patch16_224"
 SMALL = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1}, "batch_sizes": [32]}  # so that the pipeline counts
 GPU_SIZES = [2**i for i in range(11)]
 GPU_S, GPU_ROUNDS = 3.0, 7  # a batch size is timed for at most so long on a GPU, and so often from the store
+EDITS = ["fold_scale", "split_qkv", "merge_transpose", "class_token_only"]
 BACKENDS = {
     "onnxruntime fp32": {"backend": "onnxruntime"},
+    "onnxruntime fp32, edited": {"backend": "onnxruntime", "edits": EDITS},
     "openvino bf16": {"backend": "openvino", "precision": "bf16"},
+    "openvino bf16, edited": {"backend": "openvino", "precision": "bf16", "edits": EDITS},
     "torch fp32": {"backend": "torch", "runtime": {"device": "cpu"}},
 }
 COMPARED = (
-    ("openvino bf16, from JPEG", "timm bf16"),
-    ("openvino bf16, from JPEG", "timm fp32"),
-    ("onnxruntime fp32, from JPEG", "timm fp32"),
-    ("onnxruntime fp32, from JPEG", "plain loop"),
+    *((f"{name}, from JPEG", other) for name in BACKENDS for other in ("timm fp32", "timm bf16", "plain loop")),
+    *((f"{name}, edited, from JPEG", f"{name}, from JPEG") for name in BACKENDS if f"{name}, edited" in BACKENDS),
     *((f"{name}, from the store", f"{name}, model alone") for name in BACKENDS),
     ("preprocessing, ours", "preprocessing, torchvision"),
     ("preprocessing, ours", "preprocessing, timm"),
@@ -101,27 +102,26 @@ def make_run(folder: Path, pictures: Path, optimized: list[int] | None = None, *
     return run
 
 
-def ours(base: Run, opened: ExitStack, peaks: dict[str, list[float]]) -> Contenders:
+def ours(runs: dict[str, Run], opened: ExitStack, peaks: dict[str, list[float]]) -> Contenders:
     """Every backend from the files, from the store and alone, and its matrix product, whose FLOP/s go into `peaks`."""
     contenders: Contenders = {}
-    count = base.read("preprocess")["images"]
 
     def through(backend: Backend, run: Run) -> None:
         for _ in backend.stream(images.batches(run, run.size, backend.dtype)):
             pass
 
-    def alone(backend: Backend, batch: images.Batch) -> None:
-        for _ in backend.stream(itertools.repeat(batch, -(-count // base.size))):
+    def alone(backend: Backend, batch: images.Batch, times: int) -> None:
+        for _ in backend.stream(itertools.repeat(batch, times)):
             pass
 
-    for name, keys in BACKENDS.items():
-        run = base.having(**keys)
+    for name, run in runs.items():
         backend = opened.enter_context(infer.open_model(run))
         click.echo(f"{name}: {backend.streams} batches at once")
-        noise, found = backend.noise(base.size), peaks.setdefault(name, [])
+        noise, found = backend.noise(run.size), peaks.setdefault(name, [])
+        times = -(-run.read("preprocess")["images"] // run.size)
         contenders[f"{name}, from JPEG"] = lambda backend=backend, run=run: through(backend, run.having(stream=True))
         contenders[f"{name}, from the store"] = lambda backend=backend, run=run: through(backend, run)
-        contenders[f"{name}, model alone"] = lambda backend=backend, noise=noise: alone(backend, noise)
+        contenders[f"{name}, model alone"] = lambda backend=backend, noise=noise, times=times: alone(backend, noise, times)
         contenders[f"{name}, matrix product"] = lambda backend=backend, found=found: found.append(backend.peak_flops_per_s())
     return contenders
 
@@ -212,9 +212,9 @@ def interleaved(contenders: Contenders, rounds: int) -> dict[str, np.ndarray]:
     return {name: np.array(each) for name, each in seconds.items()}
 
 
-def report(rows: Rows, run: Run, found: dict[str, np.ndarray], peaks: dict[str, np.ndarray]) -> None:
+def report(rows: Rows, runs: dict[str, Run], found: dict[str, np.ndarray], peaks: dict[str, np.ndarray]) -> None:
     """Rates, ratios, and how near the pipeline comes to what bounds it."""
-    count, cores = run.read("preprocess")["images"], machine.cores()
+    count, cores = next(iter(runs.values())).read("preprocess")["images"], machine.cores()
     for name, seconds in found.items():
         if name.endswith("matrix product"):
             continue
@@ -223,8 +223,8 @@ def report(rows: Rows, run: Run, found: dict[str, np.ndarray], peaks: dict[str, 
         rows.median(f"{new} / {old}", found[old] / found[new], "x")
     one_core = found["preprocessing, ours"]
     rows.median(f"{STORE_ALL} / (cores x one core)", found[STORE_ONE] / cores / found[STORE_ALL], "x")
-    flops = count * perf.flops_per_batch(onnx.load(run.file("static_onnx"))) / run.size
     for name, peak in peaks.items():
+        flops = count * perf.flops_per_batch(onnx.load(runs[name].file("static_onnx"))) / runs[name].size
         end_to_end = found[f"{name}, from JPEG"]
         rows.median(f"{name}, matrix product", peak / 1e9, "GFLOP/s")
         bound = found[f"{name}, model alone"] + one_core / cores
@@ -307,14 +307,19 @@ def main(pictures: Path | None, folder: Path, rounds: int, batch_size: int, coun
         raise click.UsageError("--images: name a folder of JPEG photographs, such as make bench IMAGES=photos")
     folder, pictures, rows = folder.resolve(), pictures.resolve(), Rows()
     machine.machine()  # remembered from here on, with all cores
-    run = make_run(folder, pictures, batch_sizes=[batch_size]).at(batch_size)
-    store.preprocess(run)
+    run, edited = (
+        make_run(folder, pictures, run=name, batch_sizes=[batch_size], edits=edits).at(batch_size)
+        for name, edits in {"bench": [], "edited": EDITS}.items()
+    )
+    for each in (run, edited):
+        store.preprocess(each)
+    runs = {name: (edited if "edits" in keys else run).having(**keys) for name, keys in BACKENDS.items()}
     peaks: dict[str, list[float]] = {}
     with ExitStack() as opened:
-        contenders = ours(run, opened, peaks)
+        contenders = ours(runs, opened, peaks)
         contenders |= {"timm fp32": timm_loop(run, False), "timm bf16": timm_loop(run, True), "plain loop": plain_loop(run)}
         found = interleaved(contenders | preprocessing(run) | to_the_store(folder, pictures), rounds)
-    report(rows, run, found, {name: np.array(each[1:]) for name, each in peaks.items()})  # the first warmed up
+    report(rows, runs, found, {name: np.array(each[1:]) for name, each in peaks.items()})  # the first warmed up
     if torch.cuda.is_available():
         on_a_gpu(rows, folder, pictures)
     against_n(rows, folder, pictures, [int(count) for count in counts.split(",") if count])

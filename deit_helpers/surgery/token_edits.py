@@ -1,4 +1,4 @@
-"""The edits that pad the tokens of a vision transformer to a multiple of 16, the block of Ascend's FRACTAL_NZ layout."""
+"""The edits that change how many tokens are computed: padding to the blocks of Ascend's FRACTAL_NZ layout, and leaving out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..errors import GraphError
 from ..spec import PreprocessSpec
 from .graph import Graph, activations, array, axis_of, is_constant, rank, shape
-from .pattern import Attention, LayerNorm, attentions, between, layer_norms, norm_before
+from .pattern import Attention, LayerNorm, attentions, between, layer_norms, norm_before, trace
 
 BLOCK = 16  # k0 and n0 of FRACTAL_NZ in fp16
 MASKED = -1e4  # exp of it is 0 in fp32 and fp16 beside real scores, which are tens or hundreds; and fp16 can hold it
@@ -23,14 +23,14 @@ def pad_tokens(graph: Graph, recipe: PreprocessSpec) -> None:
         GraphError: no attention, or the tokens are a multiple of 16 already.
     """
     found, tokens, padded = _plan(graph, "pad_tokens")
-    _widen(graph, _pad_stream(graph, found, tokens, padded), tokens, padded)
+    _resize(graph, _pad_stream(graph, found, tokens, padded), tokens, padded)
     add_mask(graph, found, tokens, padded)
 
 
 def pad_tokens_unmasked(graph: Graph, recipe: PreprocessSpec) -> None:
     """Pad the tokens everywhere and forget the mask, as the old recipe does. Not an identity: kept to measure its damage."""
     found, tokens, padded = _plan(graph, "pad_tokens_unmasked")
-    _widen(graph, _pad_stream(graph, found, tokens, padded), tokens, padded)
+    _resize(graph, _pad_stream(graph, found, tokens, padded), tokens, padded)
 
 
 def pad_outside_attention(graph: Graph, recipe: PreprocessSpec) -> None:
@@ -52,10 +52,57 @@ def pad_outside_attention(graph: Graph, recipe: PreprocessSpec) -> None:
         for reader in norm.readers:
             reader.replace_input_with(0, cut)
         cuts.add(cut)
-    _widen(graph, stream, tokens, padded, cuts)
+    _resize(graph, stream, tokens, padded, cuts)
     for node, value in projections:
         zeros = _zeros(graph, value, padded - tokens)
         node.replace_input_with(0, graph.add("Concat", [value, zeros], f"{value.name}_padded", axis=1))
+
+
+def class_token_only(graph: Graph, recipe: PreprocessSpec) -> None:
+    """Compute queries, projection and MLP of the last block for the class token only: nobody reads the other tokens.
+
+    Keys and values stay whole. Where the tokens are padded, one block of them is kept, so that nothing falls out of line.
+
+    Raises:
+        GraphError: the head reads every token, or the last block is none that this edit knows.
+    """
+    last = attentions(graph)[-1]
+    norm = _norm("class_token_only", last, layer_norms(graph))
+    stream, tokens = norm.input, last.tokens
+    residual = [(user, index) for user, index in stream.uses() if user not in norm.readers]
+    if not residual:  # the Slice of pad_outside_attention lies in between
+        raise GraphError("class_token_only: nothing passes the last attention: leave this edit or pad_outside_attention out")
+    if any(len(shape(v)) > 1 and min(shape(v)[-2:]) > 1 for node in between(last) for v in node.inputs if is_constant(v)):
+        raise GraphError(f"class_token_only: {last.name} adds a bias per position, which this edit does not cut: leave it out")
+    read = _tokens_read(graph, last, tokens)
+    kept = -(-read // BLOCK) * BLOCK if tokens % BLOCK == 0 else read
+    if kept >= tokens:
+        raise GraphError("class_token_only: the head reads every token: leave the edit out")
+    path, linear = trace(last.queries)
+    if linear is not None and not any(node.op_type in ("Split", "Gather") for node in path):  # a layer of the queries' own
+        cut = graph.slice(norm.output, kept, 1, f"{norm.output.name}_class_token")
+        linear.node.replace_input_with(0, cut)
+    else:
+        cut = graph.slice(last.queries, kept, rank(last.queries) - (1 if last.transposed else 2), f"{last.name}/class_token")
+        last.scores.replace_input_with(1 if last.transposed else 0, cut)
+    past = graph.slice(stream, kept, 1, f"{stream.name}_class_token")
+    for user, index in residual:
+        user.replace_input_with(index, past)
+    _resize(graph, cut, tokens, kept)
+
+
+def _tokens_read(graph: Graph, last: Attention, tokens: int) -> int:
+    """How many tokens, the first ones, are read of what the last attention makes; all of them unless picked by index."""
+    below, most = {last.context.outputs[0]}, 0
+    for node in graph.nodes():
+        if not any(value in below for value in node.inputs):
+            continue
+        below.update(node.outputs)
+        if _picks_tokens(node, tokens):
+            return tokens
+        if node.op_type == "Gather" and rank(node.inputs[0]) == 3 and axis_of(node, 0) == 1:
+            most = max(most, int(np.max(array(node.inputs[1]))) + 1)
+    return most or tokens
 
 
 def add_mask(graph: Graph, found: list[Attention], tokens: int, padded: int) -> None:
@@ -135,8 +182,8 @@ def _pad_stream(graph: Graph, found: list[Attention], tokens: int, padded: int) 
     return joined
 
 
-def _widen(graph: Graph, stream: ir.Value, tokens: int, padded: int, cuts: Collection[ir.Value] = ()) -> None:
-    """Let the Reshapes behind the padded stream, up to `cuts`, and what picks tokens at its end, deal with the padding."""
+def _resize(graph: Graph, stream: ir.Value, tokens: int, now: int, cuts: Collection[ir.Value] = ()) -> None:
+    """Let the Reshapes behind `stream`, up to `cuts`, deal with so many tokens, and what picks tokens see the real ones."""
     graph.graph.sort()
     below = {stream}
     for node in graph.nodes():
@@ -146,8 +193,8 @@ def _widen(graph: Graph, stream: ir.Value, tokens: int, padded: int, cuts: Colle
         if node.op_type == "Reshape":
             to = array(node.inputs[1])
             if len(to) >= 3 and to[1] == tokens:
-                wider = graph.constant("padded_shape", np.concatenate([to[:1], [padded], to[2:]]))
-                node.replace_input_with(1, wider)
+                resized = graph.constant("resized_shape", np.concatenate([to[:1], [now], to[2:]]))
+                node.replace_input_with(1, resized)
         elif _picks_tokens(node, tokens):
             cut = graph.slice(node.inputs[0], tokens, 1, f"{node.name}_tokens")
             node.replace_input_with(0, cut)
