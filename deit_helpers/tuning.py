@@ -10,7 +10,7 @@ from .clock import time_ms
 from .images import Batch
 
 STREAMS = (1, 2)  # tried; on few cores more of them share the caches and lose
-TRIALS, TRIAL_S = 3, 0.3  # each is tried so often, every stream for so long or for one batch,
+TRIALS, TRIAL_S = 2, 0.3  # each is tried so often, every stream for so long or for one batch,
 SLOW_MS = 500.0  # unless a batch takes longer than this: large batches keep all cores busy
 
 
@@ -33,12 +33,10 @@ def fastest(load: Callable[..., Backend]) -> Backend:
     if batch_ms < SLOW_MS:
         tried = {STREAMS[0]: first, **{streams: load(streams=streams) for streams in STREAMS[1:]}}
         times = max(1, round(1000 * TRIAL_S / batch_ms))
-        for streams, backend in tried.items():
-            _images_per_s(backend, [batch] * streams)  # warms up
         rates: dict[int, list[float]] = {streams: [] for streams in tried}
         for _ in range(TRIALS):
             for streams, backend in tried.items():
-                rates[streams].append(_images_per_s(backend, [batch] * (streams * times)))
+                rates[streams].append(_images_per_s(backend, batch, times))
         best = tried.pop(max(tried, key=lambda streams: min(rates[streams])))
         for backend in tried.values():
             backend.__exit__(None, None, None)
@@ -46,7 +44,8 @@ def fastest(load: Callable[..., Backend]) -> Backend:
     return best
 
 
-def _images_per_s(backend: Backend, batches: list[Batch]) -> float:
-    start = time.perf_counter()
-    images = sum(len(answer.logits) for answer in backend.stream(batches))
-    return images / (time.perf_counter() - start)
+def _images_per_s(backend: Backend, batch: Batch, times: int) -> float:
+    """The rate with every stream at work: from when each has answered once, which warms it up, over `times` answers of each."""
+    streams = backend.streams
+    answered = [time.perf_counter() for _ in backend.stream([batch] * (streams * (times + 1)))]
+    return streams * times * len(batch.tensor) / (answered[-1] - answered[streams - 1])
