@@ -70,7 +70,8 @@ def throughput(run: Run) -> Chart | Banner:
         axes = figure.subplots()
         for name, (rates, colour, line, marker) in series.items():
             axes.plot(range(len(rows)), rates, color=colour, linestyle=line, marker=marker, label=name)
-        axes.set(xlabel="batch size", ylabel="images/s", xticks=range(len(rows)), xticklabels=list(rows), ylim=(0, None))
+        axes.set(xlabel="batch size", ylabel="images/s", xticks=range(len(rows)), xticklabels=list(rows))
+        axes.set_ylim(0, 1.1 * axes.dataLim.ymax)  # markers whole
         axes.legend(frameon=False, loc="lower left")
     alone, whole = (rates for rates, *_ in series.values())
     ends = ["" if np.isnan(rate) else f", {rate:.1f} end to end" for rate in whole]
