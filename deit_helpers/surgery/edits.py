@@ -181,7 +181,7 @@ EDITS = {
     "merge_transpose": Edit(merge_transpose, "the keys transposed once, not twice"),
     "softmax_axis": Edit(softmax_axis, "softmax over the last but one axis"),
     "pad_tokens": Edit(token_edits.pad_tokens, "tokens to a multiple of 16, padded keys masked"),
-    "pad_outside_attention": Edit(token_edits.pad_outside_attention, "all but attention padded, so no mask"),
+    "pad_outside_attention": Edit(token_edits.pad_outside_attention, "residual stream, projection, MLP padded, not attention"),
     "pad_tokens_unmasked": Edit(token_edits.pad_tokens_unmasked, "the old recipe: padded keys take part in attention"),
     "class_token_only": Edit(token_edits.class_token_only, "the last block for the class token only"),
     "uint8_input": Edit(uint8_input, "uint8 crops in, normalisation inside the graph"),
