@@ -39,7 +39,7 @@ MODEL = "deit_small_patch16_224"
 SMALL = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1}, "batch_sizes": [32]}  # so that the pipeline counts
 GPU_SIZES = [2**i for i in range(11)]
 GPU_S, GPU_ROUNDS = 3.0, 7  # a batch size is timed for at most so long on a GPU, and so often from the store
-EDITS = ["fold_scale", "split_qkv", "merge_transpose", "class_token_only"]
+EDITS = ["uint8_input", "fold_scale", "split_qkv", "class_token_only"]
 BACKENDS = {
     "onnxruntime fp32": {"backend": "onnxruntime"},
     "onnxruntime fp32, edited": {"backend": "onnxruntime", "edits": EDITS},
