@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,13 +20,19 @@ from . import PEAK_SIDE, Backend
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
 
 
+@functools.cache
+def _core() -> ov.Core:
+    """One for the process. Each sets up a stack for signal handlers and puts back the one before when it ends: of two that
+    end in the order they began, the second puts back one that is freed, and the next signal, such as Ctrl-C, is a crash."""
+    return ov.Core()
+
+
 class OpenVino(Backend):
     runtime_keys: ClassVar[dict[str, type]] = {"threads": int, "streams": int}
 
     def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
         super().__init__(model, precision, device, options)
-        self._core = ov.Core()
-        able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision.upper() not in able:
             has = ", ".join(name.lower() for name in able if name.lower() in _TYPES)
             raise BackendError(f"precision: this CPU does not compute in {precision} with OpenVINO; it has {has}")
@@ -35,7 +42,7 @@ class OpenVino(Backend):
         if "cache" in self.options:
             self._config[properties.cache_dir] = str(self.options["cache"])
         try:
-            self._graph = self._core.read_model(model)
+            self._graph = _core().read_model(model)
         except RuntimeError as err:
             raise BackendError(f"{model}: OpenVINO cannot read it ({str(err).strip().splitlines()[-1]})") from err
         takes, gives = self._graph.input(0).partial_shape, self._graph.output(0).partial_shape
@@ -46,7 +53,7 @@ class OpenVino(Backend):
         self.image_px, self.classes = takes[2].get_length(), gives[1].get_length()
         with self.failing("loading"):
             streams = {properties.num_streams: self.streams}
-            self._compiled = self._core.compile_model(self._graph, "CPU", {**self._config, **streams})
+            self._compiled = _core().compile_model(self._graph, "CPU", {**self._config, **streams})
         for _ in range(self.streams):
             self.free.put(self._compiled.create_infer_request())
 
@@ -73,7 +80,7 @@ class OpenVino(Backend):
 
         def request_of(counters: bool) -> Any:
             config = {**self._config, properties.enable_profiling: counters, properties.num_streams: 1}
-            request = self._core.compile_model(self._graph, "CPU", config).create_infer_request()
+            request = _core().compile_model(self._graph, "CPU", config).create_infer_request()
             request.infer({0: batch}, share_inputs=True)
             return request
 
@@ -97,6 +104,6 @@ class OpenVino(Backend):
         left = opset13.parameter(shape, np.float32)
         product = opset13.matmul(left, opset13.constant(np.ones(shape, np.float32)), False, False)
         config = {name: value for name, value in self._config.items() if name != properties.cache_dir}
-        request = self._core.compile_model(ov.Model([product], [left]), "CPU", config).create_infer_request()
+        request = _core().compile_model(ov.Model([product], [left]), "CPU", config).create_infer_request()
         a = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         return peak_rate(lambda: request.infer({0: a}, share_inputs=True), PEAK_SIDE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -140,6 +142,19 @@ def test_a_model_that_is_dropped_frees_its_memory(run: Run, tmp_path: Path) -> N
     del backend
     gc.collect()
     assert kept() is None
+
+
+def test_a_signal_after_models_were_dropped_in_any_order_does_no_harm(run: Run) -> None:
+    code = (
+        "import gc, os, signal, sys; from pathlib import Path; from deit_helpers.backends import open_backend\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'))\n"
+        "first, second = (open_backend('openvino', Path(sys.argv[1])) for _ in range(2))\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    command = [sys.executable, "-c", code, run.file("static_onnx")]
+    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout == "handled\n"
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

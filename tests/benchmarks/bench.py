@@ -320,7 +320,6 @@ def main(pictures: Path | None, folder: Path, rounds: int, batch_size: int, coun
         contenders |= {"timm fp32": timm_loop(run, False), "timm bf16": timm_loop(run, True), "plain loop": plain_loop(run)}
         contenders |= preprocessing(run) | to_the_store(folder, pictures)
         found = interleaved(contenders, rounds)
-        del contenders  # timm's workers end here: after OpenVINO is closed their end is a segmentation fault of this process
     report(rows, runs, found, {name: np.array(each[1:]) for name, each in peaks.items()})  # the first warmed up
     if torch.cuda.is_available():
         on_a_gpu(rows, folder, pictures)
