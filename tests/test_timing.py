@@ -40,6 +40,7 @@ def test_warm_up_is_found(warm: int) -> None:
 
 def test_a_steady_series_loses_little_and_at_most_half_is_ever_cut() -> None:
     assert timing.warm_up([5.0, 5.0, 5.0]) == 0
+    assert timing.warm_up([9.0, *[5.0] * 10]) == 0  # too few to tell
     rising = np.linspace(1, 100, 50)
     assert timing.warm_up(rising) <= 25
 
