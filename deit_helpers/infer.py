@@ -130,8 +130,8 @@ def _stream(
     failed: list[Exception] = []
     done = right = 0
     start = before = time.perf_counter_ns()
-    with contextlib.closing(images.batches(run, run.size, backend.dtype, group[0].first, group[-1].stop)) as source:
-        answers = backend.stream(streaming.timed(source, waits_ms, failed))
+    source = images.batches(run, run.size, backend.dtype, group[0].first, group[-1].stop)
+    with contextlib.closing(source), contextlib.closing(backend.stream(streaming.timed(source, waits_ms, failed))) as answers:
         for shard in group:
             logits, rows = np.empty((shard.stop - shard.first, backend.classes), np.float32), []
             for batch, found, interface_ms, latency_ms in answers:

@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -122,7 +122,7 @@ class Backend(ABC):
             logits = self._infer(batch)
         return self.check_logits(logits, len(batch))
 
-    def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
+    def stream(self, batches: Iterable[Batch]) -> Generator[Answer, None, None]:
         """The answer to every batch, in order. `streams` are worked on at once, each by a thread, and one more waits for them.
 
         Raises:

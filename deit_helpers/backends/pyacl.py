@@ -13,7 +13,7 @@ import operator
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,7 @@ class PyAcl(Backend):
         self.execution_ms = (time.perf_counter_ns() - start_ns) / 1e6
         return self._copy_out(target)
 
-    def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
+    def stream(self, batches: Iterable[Batch]) -> Generator[Answer, None, None]:
         """With `execution: async`, the next batch is copied in and the one before copied out while the device works.
 
         When a batch was done shows only when the next one is started, so the execution alone is that of the warm-up, where

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -105,7 +105,7 @@ class Torch(Backend):
         x = torch.from_numpy(batch)
         return x.pin_memory().to(self._device, non_blocking=True) if self.on_gpu else x
 
-    def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
+    def stream(self, batches: Iterable[Batch]) -> Generator[Answer, None, None]:
         """On a GPU the next batch is copied and queued while it works."""
         if not self.on_gpu:
             yield from super().stream(batches)
