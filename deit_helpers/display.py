@@ -188,8 +188,8 @@ def runtime_text(runtime: dict[str, Any]) -> str:
     return f"{runtime['backend']} {runtime['version']} ({runtime['device']}, {runtime['precision']}{streams})"
 
 
-def profiled_text(runtime: dict[str, Any]) -> str:
-    """The same for a profile, which is of one batch after the other."""
+def device_text(runtime: dict[str, Any]) -> str:
+    """The same without how many batches it works on at once: batch sizes differ in it, and a profile is of one."""
     return runtime_text({**runtime, "streams": 1})
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from . import accuracy, labels, overview, tables
 from .artifacts import Run
-from .display import Banner, Chart, Table, in_flight_text, profiled_text
+from .display import Banner, Chart, Table, device_text, in_flight_text
 from .profile import FAMILIES, NAMED_FIRST
 
 # Okabe and Ito's palette: told apart by colour-blind readers; every bar also carries its name and value.
@@ -108,7 +108,7 @@ def families(run: Run) -> Chart | Banner:
     text = "; ".join(f"bs{n}: " + ", ".join(f"{f} {v[f]:.1f} %" for f in FAMILIES) for n, v in shares.items())
     batches = ", ".join(f"bs{size}: {row['profiled_batches']}" for size, row in rows.items())
     caption = (
-        f"Operator time measured on {profiled_text(first['runtime'])}, profiled batches {batches}; the names are Ascend's for "
+        f"Operator time measured on {device_text(first['runtime'])}, profiled batches {batches}; the names are Ascend's for "
         "the counterpart work"
     )
     return Chart(figure, caption, text)

@@ -9,7 +9,7 @@ from . import accuracy as accuracy_checks
 from . import freshness, graph_tables, publish
 from .accuracy import TOP
 from .artifacts import Run, read_json
-from .display import Banner, Cell, Facts, Links, Table, from_records, in_flight_text, runtime_text
+from .display import Banner, Cell, Facts, Links, Table, device_text, from_records, in_flight_text
 
 
 def per_batch(run: Run, stage: str, name: str) -> dict[int, dict[str, Any] | str]:
@@ -95,6 +95,7 @@ def throughput(run: Run) -> Table:
         "efficiency": "efficiency %",
         "p50": "p50 ms",
         "p90": "p90 ms",
+        "at_once": "in flight",
         "n": "batches",
         "images": "images",
     }
@@ -104,10 +105,12 @@ def throughput(run: Run) -> Table:
         if isinstance(infer, str):
             rows.append({"size": size, "images": infer})
             continue
-        where = f" on {runtime_text(infer['runtime'])}"
+        where = f" on {device_text(infer['runtime'])}"
         measured.append(infer)
         share = infer["e2e_efficiency"]
-        rows.append({**infer, **infer["latency_ms"], "size": size, "efficiency": None if share is None else 100 * share})
+        at_once = " or ".join(map(str, infer.get("in_flight", []))) or None
+        own = {"size": size, "efficiency": None if share is None else 100 * share, "at_once": at_once}
+        rows.append({**infer, **infer["latency_ms"], **own})
     caption = (
         f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the {run.spec.source} "
         "to the logits over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .artifacts import Run
-from .display import Banner, Cell, Facts, Table, from_records, in_flight_text, profiled_text, runtime_text
+from .display import Banner, Cell, Facts, Table, device_text, from_records, in_flight_text, runtime_text
 
 
 def latency(run: Run) -> Table:
@@ -109,7 +109,7 @@ def top_operators(run: Run, count: int = 12) -> Table | Banner:
     whole = f" of {perf['profiled_ms']:.1f}" if perf["profiled_ms"] else ""
     return from_records(
         f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on "
-        f"{profiled_text(perf['runtime'])}; families are Ascend's names for the same work. {perf['operators_ms']:.1f}{whole} "
+        f"{device_text(perf['runtime'])}; families are Ascend's names for the same work. {perf['operators_ms']:.1f}{whole} "
         "ms per batch lie in operators",
         rows.to_dict("records"),
         {"family": "family", "op_type": "operator", "nodes": "nodes", "total_ms": "total ms", "share_percent": "share %"},
