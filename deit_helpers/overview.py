@@ -108,7 +108,8 @@ def throughput(run: Run) -> Table:
         where = f" on {device_text(infer['runtime'])}"
         measured.append(infer)
         share = infer["e2e_efficiency"]
-        at_once = " or ".join(map(str, infer.get("in_flight", []))) or None
+        numbers = infer.get("in_flight") or [None]  # a vendor's file does not say it
+        at_once = numbers[0] if len(numbers) == 1 else " or ".join(map(str, numbers))
         own = {"size": size, "efficiency": None if share is None else 100 * share, "at_once": at_once}
         rows.append({**infer, **infer["latency_ms"], **own})
     caption = (
