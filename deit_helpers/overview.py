@@ -50,7 +50,7 @@ def accuracy(run: Run) -> Table:
     for where, top1, top5 in {tuple(row): None for facts in infers.values() for row in facts.get("quoted_accuracy", [])}:
         quoted.add(len(rows))
         rows.append({"model": f"imported: {where}", "top1_percent": top1, "top5_percent": top5, "verdict": "quoted"})
-    limit = f", at most {done[0]['max_drop_points']:g} points of drop allowed" if done else ""
+    limit = f", of which {done[0]['max_drop_points']:g} is allowed" if done else ""
     caption = f"Accuracy in percent, drop in points below the expected row (in italics){limit}"
     formats = dict.fromkeys((*shares, "agreement", "drop_points"), ".2f")
     return from_records(caption, rows, columns, formats, quoted=frozenset(quoted))
