@@ -93,7 +93,7 @@ def warm_up(samples: Sequence[float]) -> int:
     """
     values = np.asarray(samples, float)
     count = len(values)
-    if count < 2 * LEAST:  # slow batches: it would cut by chance, and the call or two before them were the warm-up
+    if count < 2 * LEAST:  # slow batches: it would cut by chance, and the calls before them were the warm-up
         return 0
     left = count - np.arange(count // 2 + 1)
     # Sums of the last `left` values, and of their squares, for every cut at once; centred against cancellation.
