@@ -9,9 +9,10 @@ from typing import Any
 import click
 import yaml
 
-from . import __version__, artifacts
+from . import __version__
 from .errors import DeitError, SpecError
-from .spec import RunSpec
+from .run.folder import Run, project_root, run_folder, save_spec
+from .run.spec import RunSpec
 
 PATH = click.Path(path_type=Path)
 
@@ -54,27 +55,28 @@ def run(
     plan_only: bool,
 ) -> None:
     """Run the notebooks of SPEC that are not current and publish the report."""
-    from . import accuracy, runner
+    from . import pipeline
+    from .stages.accuracy import require_pass
 
     overrides = dict(_setting(text) for text in settings)
     if batch_sizes:
         overrides["batch_sizes"] = list(batch_sizes)
     run_spec = RunSpec.load(spec, overrides)
-    folder = artifacts.run_folder(Path(spec), run_spec)
-    opened = artifacts.Run(run_spec, folder, artifacts.project_root())
-    steps = runner.plan(opened, first, last, force)
+    folder = run_folder(Path(spec), run_spec)
+    opened = Run(run_spec, folder, project_root())
+    steps = pipeline.plan(opened, first, last, force)
     if plan_only:
         for step in steps:
             click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {step.why}".rstrip())
         return
-    artifacts.save_spec(run_spec, folder)
+    save_spec(run_spec, folder)
     page = folder / "index.html"
     if any(step.why for step in steps):
-        runner.execute(steps, force, lambda line: click.echo(line, err=True))
+        pipeline.execute(steps, force, lambda line: click.echo(line, err=True))
         click.echo(str(page))
     else:
         click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")
-    accuracy.require_pass(opened)
+    require_pass(opened)
 
 
 @main.command()
@@ -82,9 +84,9 @@ def run(
 @click.option("--code", is_flag=True, help="Show the code of the cells.")
 def render(run_dir: Path, code: bool) -> None:
     """Rebuild the pages and index.html of RUN_DIR from what is there."""
-    from . import runner
+    from . import pipeline
 
-    click.echo(str(runner.render(artifacts.open_run(_spec_of(run_dir)), code)))
+    click.echo(str(pipeline.render(Run.open(_spec_of(run_dir)), code)))
 
 
 @main.command("import")
@@ -99,20 +101,22 @@ def import_(
     run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, devices: int, device: str
 ) -> None:
     """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
-    from . import accuracy, importer, runner
+    from . import pipeline
+    from .stages import imported
+    from .stages.accuracy import require_pass
 
     path = run_dir if run_dir.is_file() else _spec_of(run_dir)
     sizes = RunSpec.load(path).batch_sizes
     if batch_size not in sizes:
         raise SpecError(f"-b {batch_size}: the run has batch sizes {list(sizes)}: name one of them")
-    opened = artifacts.open_run(path, batch_size)
-    importer.bring_in(opened, perf, dumps, prof, devices, device)
-    steps = runner.plan(opened, "05" if dumps else "07", "07")
+    opened = Run.open(path, batch_size)
+    imported.bring_in(opened, perf, dumps, prof, devices, device)
+    steps = pipeline.plan(opened, "05" if dumps else "07", "07")
     mine = [step for step in steps if step.run.batch_size in (None, batch_size)]
-    runner.execute(mine, False, lambda line: click.echo(line, err=True))
+    pipeline.execute(mine, False, lambda line: click.echo(line, err=True))
     click.echo(str(opened.folder / "index.html"))
     if dumps:
-        accuracy.require_pass(opened)
+        require_pass(opened)
 
 
 @main.command()
@@ -120,7 +124,7 @@ def import_(
 @click.option("-o", "--output", type=PATH, help="The file to write; <run>.tar.gz without.")
 def pack(run_dir: Path, output: Path | None) -> None:
     """Put RUN_DIR into one file to carry to a device host: everything 03 to 07 need, without the demo's images."""
-    from .packing import pack as write
+    from .audit.bundle import pack as write
 
     click.echo(str(write(_spec_of(run_dir).parent, output or Path(f"{run_dir.resolve().name}.tar.gz"))))
 
@@ -139,7 +143,7 @@ def doctor(run_dir: Path | None) -> None:
 
     rows = examine()
     if run_dir:
-        opened = artifacts.open_run(_spec_of(run_dir))
+        opened = Run.open(_spec_of(run_dir))
         rows += fastest(opened.at(8 if 8 in opened.spec.batch_sizes else opened.spec.batch_sizes[-1]))
     for row in rows:
         click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:52} {row.found}")

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import infer, perf, timing
-from .artifacts import Run
 from .ascend import cann, npu_smi
-from .backends import REGISTRY
+from .backends import bench
 from .errors import DeitError, ToolError
-from .hashing import version_of
-from .machine import machine
+from .metrics import latency
+from .run.backends import BACKENDS
+from .run.folder import Run
+from .run.host import machine, version_of
 
 
 class Finding(NamedTuple):
@@ -50,10 +50,10 @@ def fastest(run: Run) -> list[Finding]:
         keys = {"backend": backend, "precision": precision, "runtime": {}, "providers": {}, "edits": ()}
         what = f"{backend} {precision}, batches of {run.size}"
         try:
-            with infer.open_model(run.having(**keys)) as model:
+            with bench.open_model(run.replace(**keys)) as model:
                 batch = model.noise(run.size)
                 model.warm_up(batch)
-                samples[what] = perf.time_alone(model, batch, _BOX_S).samples_ms
+                samples[what] = bench.time_alone(model, batch, _BOX_S).samples_ms
                 at_once = f", {model.streams} batches at once" if model.streams > 1 else ""
         except DeitError as err:
             rows.append(Finding(what, False, str(err)))
@@ -65,7 +65,7 @@ def fastest(run: Run) -> list[Finding]:
         found = f"{best}: {_rate_text(samples[best], run.size)}"
         if best != faithful:
             found += f", {_times(samples[faithful], samples[best])} the rate of {faithful.partition(',')[0]}"
-        alike = [what for what in others if (ratio := timing.ratio(samples[what], samples[best])) is None or ratio[1] <= 1]
+        alike = [what for what in others if (ratio := latency.ratio(samples[what], samples[best])) is None or ratio[1] <= 1]
         if alike:
             found += f"; not told apart from {', '.join(what.partition(',')[0] for what in alike)}"
         rows.append(Finding("fastest here", True, found))
@@ -73,13 +73,13 @@ def fastest(run: Run) -> list[Finding]:
 
 
 def _rate_text(samples_ms: np.ndarray, images: int) -> str:
-    rate, known = timing.rate(samples_ms, images)
+    rate, known = latency.rate(samples_ms, images)
     range_text = f"{known[0]:.1f} to {known[1]:.1f}" if known else "too few for an interval"
     return f"{rate:.1f} images/s ({range_text}, {len(samples_ms)} timings)"
 
 
 def _times(slow_ms: np.ndarray, fast_ms: np.ndarray) -> str:
-    ratio = timing.ratio(slow_ms, fast_ms)
+    ratio = latency.ratio(slow_ms, fast_ms)
     return f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f}) times" if ratio else "perhaps more than"
 
 
@@ -87,11 +87,13 @@ def examine() -> list[Finding]:
     """Look at machine, packages, backends and tools."""
     host = machine()
     rows = [Finding("machine", True, f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB")]
-    for name, (target, hint) in REGISTRY.items():
+    for name, row in BACKENDS.items():
+        if row.target is None:
+            continue
         try:
-            importlib.import_module(target.partition(":")[0])
+            importlib.import_module(row.target.partition(":")[0])
         except (Exception, SystemExit) as err:  # a broken installation is a row, whatever it raises
-            rows.append(Finding(f"backend {name}", False, f"{err}: {hint}"))
+            rows.append(Finding(f"backend {name}", False, f"{err}: {row.install}"))
         else:
             rows.append(Finding(f"backend {name}", True, "EMULATED" if cann.is_emulated(name) else version_of(name) or "ready"))
     for name, (purpose, hint) in _OPTIONAL.items():

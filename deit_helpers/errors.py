@@ -1,5 +1,7 @@
 """The errors a user can meet, each one line: what happened, what was expected, what to do."""
 
+from __future__ import annotations
+
 
 class DeitError(Exception):
     """Base of every error this package raises on purpose; the command line prints it without a traceback."""

@@ -13,8 +13,9 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-from deit_helpers import artifacts, tuning
-from deit_helpers.artifacts import Run
+from deit_helpers import open_run
+from deit_helpers.backends import bench
+from deit_helpers.run.folder import Run
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 2, "embed_dim": 48, "num_heads": 3}}
@@ -32,7 +33,7 @@ def draw(path: Path, size: tuple[int, int] = (90, 70), seed: int = 0, mode: str 
 def one_stream() -> Iterator[None]:
     """In this process batches go one by one unless a test says otherwise, however fast this machine is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "fastest", lambda load: load())
+        patch.setattr(bench, "fastest", lambda load: load())
         yield
 
 
@@ -84,7 +85,7 @@ def write_spec(project: Path, **keys: Any) -> Path:
 def tiny_run(class_folders: Path, tiny_checkpoint: Path) -> Run:
     """An opened run at batch size 4: tiny model, 13 images in 3 classes, nothing made yet."""
     project = class_folders.parent
-    return artifacts.open_run(write_spec(project, checkpoint=str(tiny_checkpoint)), 4)
+    return open_run(write_spec(project, checkpoint=str(tiny_checkpoint)), 4)
 
 
 @pytest.fixture(scope="session")

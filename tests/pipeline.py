@@ -10,9 +10,9 @@ import pytest
 import torch
 from conftest import draw, make_checkpoint, write_spec
 
-from deit_helpers import accuracy, artifacts, export, infer, perf, store, surgery
-from deit_helpers.artifacts import Run
-from deit_helpers.ascend import atc
+from deit_helpers import open_run
+from deit_helpers.run.folder import Run
+from deit_helpers.stages import accuracy, convert, export, infer, optimize, perf, preprocess, reference
 
 IMAGES = 13  # no multiple of 4 or 8
 SIZES = (1, 4, 8)
@@ -27,7 +27,7 @@ def new_run(folder: Path, batch_size: int = 4, **keys: object) -> Run:
     spec = write_spec(folder, **{**paths, "batch_sizes": list(SIZES), **keys})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return artifacts.open_run(spec, batch_size)
+        return open_run(spec, batch_size)
 
 
 def give_biases(checkpoint: Path) -> None:
@@ -43,10 +43,10 @@ def give_biases(checkpoint: Path) -> None:
 def run_through_05(run: Run) -> Run:
     """Stages 01, 02, 04 and 05 of one batch size."""
     export.export(run)
-    surgery.optimize(run)
-    store.preprocess(run)
+    optimize.optimize(run)
+    preprocess.preprocess(run)
     infer.infer(run)
-    infer.reference(run)
+    reference.reference(run)
     return run
 
 
@@ -60,7 +60,7 @@ def _finished(folder: Path) -> Run:
     run = new_run(folder / "finished")
     for size in SIZES:
         run_through_05(run.at(size))
-        atc.convert(run.at(size))
+        convert.convert(run.at(size))
     for size in SIZES:
         accuracy.score(run.at(size))
         perf.measure(run.at(size))
@@ -70,4 +70,4 @@ def _finished(folder: Path) -> Run:
 def copy_of(run: Run, folder: Path) -> Run:
     """A copy of a run's folder, opened at the same batch size."""
     shutil.copytree(run.folder, folder / "copy")
-    return artifacts.open_run(folder / "copy" / "spec.yaml", run.batch_size)
+    return open_run(folder / "copy" / "spec.yaml", run.batch_size)

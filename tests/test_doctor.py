@@ -12,9 +12,11 @@ import onnxruntime
 import pytest
 from pipeline import finished
 
-from deit_helpers import backends, doctor, perf
+from deit_helpers import doctor
 from deit_helpers.ascend import npu_smi
+from deit_helpers.backends import bench
 from deit_helpers.backends.ort import OnnxRuntime
+from deit_helpers.run.backends import BACKENDS
 
 
 def rows() -> dict[str, doctor.Finding]:
@@ -65,9 +67,9 @@ def test_what_a_runtime_compiles_first_is_not_timed(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    warm_up, time_alone = OnnxRuntime.warm_up, perf.time_alone
+    warm_up, time_alone = OnnxRuntime.warm_up, bench.time_alone
     monkeypatch.setattr(OnnxRuntime, "warm_up", lambda *given: done.append("warm up") or warm_up(*given))
-    monkeypatch.setattr(perf, "time_alone", lambda *given: done.append("time") or time_alone(*given))
+    monkeypatch.setattr(bench, "time_alone", lambda *given: done.append("time") or time_alone(*given))
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(doctor, "_PRECISIONS", {"onnxruntime": ("fp32",)})
     doctor.fastest(finished(tmp_path_factory))
@@ -75,7 +77,9 @@ def test_what_a_runtime_compiles_first_is_not_timed(
 
 
 def test_a_new_backend_gets_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(backends.REGISTRY, "no-such-runtime", ("nowhere:Nothing", "ask its vendor"))
+    monkeypatch.setitem(
+        BACKENDS, "no-such-runtime", BACKENDS["torch"]._replace(target="nowhere:Nothing", install="ask its vendor")
+    )
     found = rows()["backend no-such-runtime"]
     assert (found.ok, found.found) == (False, "No module named 'nowhere': ask its vendor")
 

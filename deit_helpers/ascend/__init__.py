@@ -1,1 +1,0 @@
-"""The Ascend toolchain's programs and file formats."""

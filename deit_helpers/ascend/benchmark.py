@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import artifacts
+from .. import files
 from ..errors import ArtifactError
 from .dumps import stem_of
 
@@ -38,11 +38,11 @@ def write_info(folder: Path, names: list[str], tensors: Iterable[np.ndarray]) ->
     lines = []
     for i, (stem, tensor) in enumerate(zip(stems, tensors, strict=True)):
         path = folder / "bins" / f"{stem}.bin"
-        with artifacts.atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             tensor.astype("<f4").tofile(temporary)
         lines.append(f"{i} {path.relative_to(folder.parent).as_posix()} {tensor.shape[2]} {tensor.shape[1]}\n")
     info = folder / "deit_prep_bin.info"
-    artifacts.write_text(info, "".join(lines))
+    files.write_text(info, "".join(lines))
     return info
 
 

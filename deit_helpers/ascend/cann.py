@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import artifacts
+from .. import files
 from ..errors import ToolError
 
 BENCHMARK = f"benchmark.{platform.machine()}"
@@ -112,7 +112,7 @@ def logged(arguments: list[str], log: Path, cwd: Path, variables: dict[str, str]
     Returns:
         Exit code and the whole log, whose first line is the command.
     """
-    with artifacts.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with files.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(shlex.join(arguments) + "\n")
         how: dict[str, Any] = {"cwd": cwd, "env": {**environment(), **(variables or {})}, "text": True, "errors": "replace"}
         with _started(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:

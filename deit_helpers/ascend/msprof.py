@@ -2,8 +2,6 @@
 
 `op_summary` has a row per task, `op_statistic` one per operator type. Columns are found by name: their order, and what
 stands beside them, changes with every release and with the counters that were switched on.
-
-`python -m deit_helpers.ascend.msprof SPEC BATCH_SIZE BATCHES` is the program that msprof watches.
 """
 
 from __future__ import annotations
@@ -11,25 +9,21 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .. import images, infer
-from ..artifacts import Run, open_run
 from ..errors import ToolError
-from ..profile import COLUMNS, OperatorProfile, listed, with_shares
-from ..spec import ASCEND_TOOLS
-from . import cann, driver
+from ..metrics.operators import COLUMNS, listed, with_shares
+from . import cann
 
 TIMEOUT_S = 1800
 
 
-def profile(run: Run, batches: int) -> OperatorProfile | str:
-    """Run so many batches of the store under msprof and read its tables; or the reason why not, in a sentence.
+def profile(program: list[str], cwd: Path) -> pd.DataFrame | str:
+    """Run a program under msprof and read its tables as `read` does; or the reason why not, in a sentence.
 
     Raises:
         ToolError: msprof ran and failed, or wrote nothing that can be read.
@@ -38,15 +32,11 @@ def profile(run: Run, batches: int) -> OperatorProfile | str:
     if path is None:
         return "msprof is not on this host: source set_env.sh of CANN, or `deit-report import` what it wrote elsewhere"
     with tempfile.TemporaryDirectory(prefix="deit-report-msprof-") as folder:
-        if run.spec.backend in ASCEND_TOOLS:
-            program = driver.pure_inference(run, batches)
-        else:
-            program = [sys.executable, "-m", __name__, str(run.folder / "spec.yaml"), str(run.size), str(batches)]
         command = [path, f"--output={folder}", f"--application={shlex.join(program)}", "--model-execution=on", "--task-time=on"]
         try:
             # msprof changes its working directory: only absolute paths may be handed to it, and the root is set here.
             done = subprocess.run(
-                command, cwd=run.root, env=cann.environment(), capture_output=True, text=True, errors="replace",
+                command, cwd=cwd, env=cann.environment(), capture_output=True, text=True, errors="replace",
                 timeout=TIMEOUT_S, check=False,
             )  # fmt: skip
         except OSError as err:
@@ -56,7 +46,7 @@ def profile(run: Run, batches: int) -> OperatorProfile | str:
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
             raise ToolError(f"msprof failed ({done.returncode}): {said[-1]}: try what it watches alone: {shlex.join(program)}")
-        return OperatorProfile(read(Path(folder)), batches)
+        return read(Path(folder))
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -132,16 +122,3 @@ def _read(path: Path, wanted: dict[str, type]) -> pd.DataFrame:
                 row, text = wrong.index[0] + 2, wrong.iloc[0]
                 raise ToolError(f"{path}: line {row}, {name.title()!r}: {text!r} is no duration or count: export it again")
     return table[list(wanted)]
-
-
-def main(spec: str, batch_size: int, batches: int) -> None:
-    """Run the first images of the store through the device model, as many batches as asked for."""
-    run = open_run(spec, batch_size)
-    with infer.open_model(run) as backend:
-        batch = next(images.batches(run, batch_size, backend.dtype)).tensor
-        for _ in range(batches):
-            backend.infer(batch)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,6 +1,6 @@
 """Runtimes behind one small contract. Listing them imports none of them.
 
-A new runtime is one file with a `Backend` subclass and one line in REGISTRY.
+A new runtime is one file with a `Backend` subclass and one row in `run/backends.py`.
 """
 
 from __future__ import annotations
@@ -12,26 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..clock import time_ms
+from ..data.batches import Batch
+from ..data.prefetch import mapped
 from ..errors import BackendError
-from ..streaming import mapped
-
-if TYPE_CHECKING:
-    from ..images import Batch
-    from ..profile import OperatorProfile
-
-# name -> (class, how to get it)
-REGISTRY = {
-    "onnxruntime": ("deit_helpers.backends.ort:OnnxRuntime", "pip install onnxruntime"),
-    "openvino": ("deit_helpers.backends.ov:OpenVino", "pip install 'deit-report[openvino]'"),
-    "torch": ("deit_helpers.backends.torch_:Torch", "pip install 'deit-report[export]'"),
-    "pyacl": ("deit_helpers.backends.pyacl:PyAcl", "on an Ascend host: source set_env.sh of the CANN toolkit"),
-}
-
+from ..metrics.latency import time_ms
+from ..metrics.operators import OperatorProfile
+from ..run.backends import BACKENDS
 
 WARMUP_BATCHES, WARMUP_S = 3, 3.0  # warm up with so many batches, or two where they take longer than this
 PEAK_SIDE = 1536  # such matrices fit no cache of a core
@@ -198,8 +188,6 @@ class Backend(ABC):
 
     def noise(self, images: int) -> Batch:
         """A batch for timing. Not of one colour: a chip that is held to a power limit is faster on that."""
-        from ..images import Batch
-
         rng, shape = np.random.default_rng(0), (images, *self.image_shape)
         eight_bit = self.dtype == np.uint8
         tensor = rng.integers(0, 256, shape, np.uint8) if eight_bit else rng.standard_normal(shape, np.float32)
@@ -239,12 +227,13 @@ def open_backend(
     Raises:
         BackendError: unknown here, not installed (with the command that installs it), or the model cannot be loaded.
     """
-    if name not in REGISTRY:
-        raise BackendError(f"backend {name!r}: expected one of {', '.join(REGISTRY)}")
-    target, hint = REGISTRY[name]
-    module, _, class_name = target.partition(":")
+    row = BACKENDS.get(name)
+    if row is None or row.target is None:
+        known = ", ".join(known for known, row in BACKENDS.items() if row.target)
+        raise BackendError(f"backend {name!r}: expected one of {known}")
+    module, _, class_name = row.target.partition(":")
     try:
         backend_class = getattr(importlib.import_module(module), class_name)
     except (ImportError, OSError, SyntaxError) as err:  # the last two: a broken installation
-        raise BackendError(f"backend {name!r} cannot be loaded ({err}); get it with: {hint}") from err
+        raise BackendError(f"backend {name!r} cannot be loaded ({err}); get it with: {row.install}") from err
     return backend_class(model, precision, device, options)

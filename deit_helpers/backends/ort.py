@@ -12,10 +12,10 @@ import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from ..clock import peak_rate, rounds, time_ms
 from ..errors import BackendError
-from ..machine import machine, physical_cores
-from ..profile import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
+from ..metrics.latency import peak_rate, rounds, time_ms
+from ..metrics.operators import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
+from ..run.host import machine, physical_cores
 from . import PEAK_SIDE, Backend
 
 # onnxruntime's own exceptions share no base class but Exception.

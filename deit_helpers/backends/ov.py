@@ -11,10 +11,10 @@ import openvino as ov
 import pandas as pd
 from openvino import opset13, properties
 
-from ..clock import peak_rate, rounds, time_ms
 from ..errors import BackendError
-from ..machine import machine
-from ..profile import COLUMNS, OperatorProfile, family_of, with_shares
+from ..metrics.latency import peak_rate, rounds, time_ms
+from ..metrics.operators import COLUMNS, OperatorProfile, family_of, with_shares
+from ..run.host import machine
 from . import PEAK_SIDE, Backend
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}

@@ -22,12 +22,13 @@ import numpy as np
 
 from ..ascend import cann
 from ..ascend.codes import acl_text
+from ..data.batches import Batch
 from ..errors import BackendError
-from ..images import Batch
 from . import Answer, Backend
 
 if not hasattr(acl, "init"):
     raise ImportError(f"{acl.__file__} is another module of that name")
+
 
 _HUGE_FIRST = 0  # ACL_MEM_MALLOC_HUGE_FIRST
 _TO_DEVICE, _TO_HOST = 1, 2  # ACL_MEMCPY_HOST_TO_DEVICE, ACL_MEMCPY_DEVICE_TO_HOST

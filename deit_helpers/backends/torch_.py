@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..clock import peak_rate, rounds, time_ms
+from ..data.batches import Batch
 from ..errors import BackendError
-from ..images import Batch
-from ..machine import machine
-from ..profile import COLUMNS, OperatorProfile, family_of_torch, with_shares
+from ..metrics.latency import peak_rate, rounds, time_ms
+from ..metrics.operators import COLUMNS, OperatorProfile, family_of_torch, with_shares
+from ..run.host import machine
 from . import PEAK_SIDE, Answer, Backend
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

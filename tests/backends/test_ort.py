@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deit_helpers import backends
 from deit_helpers.backends import Backend, Profiler, open_backend
 from deit_helpers.errors import BackendError
+from deit_helpers.run.backends import BACKENDS
 
 PX = 4
 
@@ -98,12 +98,13 @@ def test_logits_of_another_shape_than_promised_are_refused(tmp_path: Path, monke
 
 
 def test_an_unknown_backend_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match=r"backend 'tpu': expected one of onnxruntime, openvino, torch, pyacl"):
+    with pytest.raises(BackendError, match=r"backend 'tpu': expected one of onnxruntime, openvino, pyacl, torch"):
         open_backend("tpu", tmp_path / "m.onnx")
 
 
 def test_a_backend_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(backends.REGISTRY, "absent", ("deit_helpers.backends.absent:Absent", "pip install absent"))
+    row = BACKENDS["torch"]._replace(target="deit_helpers.backends.absent:Absent", install="pip install absent")
+    monkeypatch.setitem(BACKENDS, "absent", row)
     with pytest.raises(BackendError, match=r"'absent' cannot be loaded .*; get it with: pip install absent"):
         open_backend("absent", tmp_path / "m.onnx")
 

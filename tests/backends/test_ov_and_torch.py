@@ -18,14 +18,17 @@ import pytest
 import torch
 from pipeline import SIZES, copy_of, finished
 
-from deit_helpers import accuracy, freshness, images, infer, perf, profile, tuning
-from deit_helpers.artifacts import Run
-from deit_helpers.backends import Profiler, open_backend
+from deit_helpers.backends import Profiler, bench, open_backend
+from deit_helpers.backends.bench import fastest
 from deit_helpers.backends.ov import OpenVino
+from deit_helpers.data import batches
+from deit_helpers.data.batches import Batch
 from deit_helpers.errors import BackendError
-from deit_helpers.images import Batch
-from deit_helpers.spec import RunSpec
-from deit_helpers.tuning import fastest
+from deit_helpers.metrics import operators
+from deit_helpers.run import records
+from deit_helpers.run.folder import Run
+from deit_helpers.run.spec import RunSpec
+from deit_helpers.stages import accuracy, infer, perf
 
 CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
@@ -56,7 +59,7 @@ def on(run: Run, folder: Path, **keys: object) -> Run:
 def test_the_logits_are_those_of_onnx_runtime(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, object], size: int
 ) -> None:
-    monkeypatch.setattr(tuning, "fastest", fastest)
+    monkeypatch.setattr(bench, "fastest", fastest)
     copy = on(run, tmp_path, **keys).at(size)
     found = infer.infer(copy)
     logits, expected = np.load(copy.file("logits")), np.load(run.at(size).file("logits"))
@@ -109,19 +112,19 @@ def test_what_runtime_may_say_is_checked(
     run: Run, tmp_path: Path, backend: str, runtime: dict[str, object], message: str
 ) -> None:
     with pytest.raises(BackendError, match=message):
-        infer.open_model(on(run, tmp_path, backend=backend, runtime=runtime))
+        bench.open_model(on(run, tmp_path, backend=backend, runtime=runtime))
 
 
 def test_a_compiled_graph_is_cached_in_the_run_folder(run: Run, tmp_path: Path) -> None:
     copy = on(run, tmp_path, backend="openvino", runtime={"streams": 1})
-    with infer.open_model(copy):
+    with bench.open_model(copy):
         pass
     assert list((copy.folder / "cache").iterdir())
 
 
 def test_waiting_for_images_is_not_time_of_the_model(run: Run, tmp_path: Path) -> None:
     """An answer is taken when the next batch comes: when it was done counts, not when it was taken."""
-    with infer.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 2})) as backend:
+    with bench.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 2})) as backend:
         batch = backend.noise(run.size)
         quick = [answer.latency_ms for answer in backend.stream([batch] * 9)]
 
@@ -136,7 +139,7 @@ def test_waiting_for_images_is_not_time_of_the_model(run: Run, tmp_path: Path) -
 
 
 def test_a_model_that_is_dropped_frees_its_memory(run: Run, tmp_path: Path) -> None:
-    backend = infer.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 1}))
+    backend = bench.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 1}))
     backend.infer(backend.noise(run.size).tensor)
     kept = weakref.ref(backend._compiled)
     del backend
@@ -159,7 +162,7 @@ def test_a_signal_after_models_were_dropped_in_any_order_does_no_harm(run: Run) 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_runtime_that_fails_is_one_line_with_the_batch(run: Run, tmp_path: Path, backend: str) -> None:
-    with infer.open_model(on(run, tmp_path, backend=backend)) as model:
+    with bench.open_model(on(run, tmp_path, backend=backend)) as model:
         batch = model.noise(run.size)
         model.dtype = np.dtype(np.float64)  # what no graph here takes
         wrong = batch._replace(start=40, tensor=batch.tensor.astype(np.float64)[..., :7])
@@ -175,7 +178,7 @@ def test_torch_that_fails_is_one_line_with_a_hint_where_it_compiles(
     def no_compiler(x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("Failed to find\nC compiler")
 
-    with infer.open_model(on(run, tmp_path, backend="torch", runtime={"compile": True, "device": "cpu"})) as model:
+    with bench.open_model(on(run, tmp_path, backend="torch", runtime={"compile": True, "device": "cpu"})) as model:
         monkeypatch.setattr(model, "forward", no_compiler)
         with pytest.raises(BackendError, match=r"failed on a batch \(Failed to find C compiler\).*runtime: \{compile: false"):
             model.infer(model.noise(run.size).tensor)
@@ -221,8 +224,8 @@ def test_batches_in_flight_on_a_gpu_come_back_in_order(run: Run, tmp_path: Path,
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
-    with infer.open_model(on(run, tmp_path, backend="torch", runtime={"device": "cpu"})) as backend:
-        crops = list(images.batches(run, run.size, backend.dtype))
+    with bench.open_model(on(run, tmp_path, backend="torch", runtime={"device": "cpu"})) as backend:
+        crops = list(batches.batches(run, run.size, backend.dtype))
         expected = [backend.infer(batch.tensor) for batch in crops]
         forward = backend.forward
         monkeypatch.setattr(backend, "upload", lambda batch: asked.append("upload") or torch.from_numpy(batch))
@@ -242,7 +245,7 @@ def test_operators_find_their_families(run: Run, tmp_path: Path, keys: dict[str,
     copy = on(run, tmp_path, **keys)
     infer.infer(copy)
     found = perf.measure(copy)
-    with infer.open_model(copy) as backend:
+    with bench.open_model(copy) as backend:
         assert isinstance(backend, Profiler)
     shares = {name: row["share_percent"] for name, row in found["families"].items()}
     assert shares["MatMulV2"] > 0
@@ -254,7 +257,7 @@ def test_operators_find_their_families(run: Run, tmp_path: Path, keys: dict[str,
     assert found["profiled_batches"] >= perf.PROFILED_BATCHES
     low, high = found["profiler_overhead_ci95_percent"]
     assert low <= found["profiler_overhead_percent"] <= high
-    assert freshness.problem(copy, "perf") is None
+    assert records.problem(copy, "perf") is None
 
 
 @pytest.mark.parametrize(
@@ -268,15 +271,15 @@ def test_operators_find_their_families(run: Run, tmp_path: Path, keys: dict[str,
     ],
 )  # fmt: skip
 def test_operators_of_torch_by_name(name: str, family: str) -> None:
-    assert profile.family_of_torch(name) == family
+    assert operators.family_of_torch(name) == family
 
 
 def test_uint8_crops_are_normalised_by_the_graph_in_openvino_too(run: Run, tmp_path: Path) -> None:
-    from deit_helpers import surgery
+    from deit_helpers.stages import optimize
 
     copy = on(run, tmp_path, backend="openvino", edits=["uint8_input"], runtime={"streams": 1})
-    surgery.optimize(copy)
-    with infer.open_model(copy) as backend:
+    optimize.optimize(copy)
+    with bench.open_model(copy) as backend:
         assert backend.dtype == np.uint8
-        (batch,) = images.batches(copy, copy.size, backend.dtype, 0, copy.size)
+        (batch,) = batches.batches(copy, copy.size, backend.dtype, 0, copy.size)
         np.testing.assert_allclose(backend.infer(batch.tensor), np.load(run.file("logits"))[: copy.size], atol=1e-4)

@@ -16,11 +16,11 @@ import pytest
 from ascend_host import assert_clean, faults
 from graphs import RECIPE, crops, edited, infer, static
 
-from deit_helpers import images
 from deit_helpers.ascend import aipp
 from deit_helpers.ascend.cann import is_emulated
 from deit_helpers.ascend.codes import acl_text
 from deit_helpers.backends import open_backend
+from deit_helpers.data import batches, transforms
 from deit_helpers.errors import BackendError
 
 BATCH = 2
@@ -48,7 +48,7 @@ def om(acl: ModuleType, tmp_path: Path) -> Path:
 
 
 def batch(seed: int = 0) -> np.ndarray:
-    return images.tensors(crops(static(BATCH), seed), RECIPE)
+    return transforms.tensors(crops(static(BATCH), seed), RECIPE)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -63,7 +63,7 @@ def test_the_logits_are_those_of_the_graph(acl: ModuleType, om: Path, mode: str)
 
 def test_a_stream_gives_every_answer_in_order(acl: ModuleType, om: Path) -> None:
     with open_backend("pyacl", om, "fp16", 0, {"execution": "async"}) as backend:
-        given = [images.Batch(BATCH * seed, batch(seed), np.ones(BATCH, bool)) for seed in range(5)]
+        given = [batches.Batch(BATCH * seed, batch(seed), np.ones(BATCH, bool)) for seed in range(5)]
         stream = backend.stream(given)
         answers = [next(stream)]
         with pytest.raises(BackendError, match="infer in the middle of a stream"):
@@ -90,7 +90,7 @@ def test_buffers_are_allocated_once(acl: ModuleType, om: Path, mode: str) -> Non
 
 @pytest.mark.parametrize("mode", MODES)
 def test_static_aipp_takes_crops_and_normalises_on_the_device(acl: ModuleType, tmp_path: Path, mode: str) -> None:
-    (tmp_path / "aipp.cfg").write_text(aipp.config(RECIPE))
+    (tmp_path / "aipp.cfg").write_text(aipp.config(RECIPE.crop_px, RECIPE.mean, RECIPE.std))
     om = make_om(tmp_path, static(BATCH), insert_op_conf="aipp.cfg")
     pixels = crops(static(BATCH))
     with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
@@ -98,7 +98,7 @@ def test_static_aipp_takes_crops_and_normalises_on_the_device(acl: ModuleType, t
         found = backend.infer(pixels)
         with pytest.raises(BackendError, match=r"takes uint8: convert it with images\.prepare"):
             backend.infer(batch())
-    expected = infer(static(BATCH), images.tensors(pixels, RECIPE))
+    expected = infer(static(BATCH), transforms.tensors(pixels, RECIPE))
     np.testing.assert_allclose(found, expected, atol=0.02)  # the chip's constants are fp16
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
     assert_clean(acl)
@@ -109,7 +109,7 @@ def test_a_graph_that_normalises_itself_takes_crops_too(acl: ModuleType, tmp_pat
     pixels = crops(static(BATCH))
     with open_backend("pyacl", om) as backend:
         found = backend.infer(pixels)
-    np.testing.assert_array_equal(found, infer(static(BATCH), images.tensors(pixels, RECIPE)))
+    np.testing.assert_array_equal(found, infer(static(BATCH), transforms.tensors(pixels, RECIPE)))
     assert_clean(acl)
 
 
@@ -259,7 +259,7 @@ def test_the_interface_is_the_execution_without_the_copies(acl: ModuleType, om: 
         return original(*arguments)
 
     monkeypatch.setattr(acl.rt, "memcpy", slow)
-    given = [images.Batch(0, batch(), np.ones(BATCH, bool))] * 3
+    given = [batches.Batch(0, batch(), np.ones(BATCH, bool))] * 3
     for mode in MODES:
         with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
             backend.infer(batch())

@@ -29,11 +29,17 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 from timm.data import ImageDataset, create_loader, create_transform
-from torchvision import transforms
+from torchvision import transforms as tv
 
-from deit_helpers import artifacts, export, hashing, images, infer, machine, model, perf, store, surgery, timing
-from deit_helpers.artifacts import Run
-from deit_helpers.backends import Backend
+from deit_helpers import open_run
+from deit_helpers.backends import Backend, bench
+from deit_helpers.data import batches, transforms
+from deit_helpers.metrics import latency
+from deit_helpers.model import checkpoint
+from deit_helpers.model.flops import flops_per_batch
+from deit_helpers.run import hashing, host
+from deit_helpers.run.folder import Run
+from deit_helpers.stages import export, optimize, preprocess
 
 MODEL = "deit_small_patch16_224"
 SMALL = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1}, "batch_sizes": [32]}  # so that the pipeline counts
@@ -71,10 +77,10 @@ class Rows:
         click.echo(f"{what:68} {value:10.3f} {unit}" + (f"  ({low:.3f} to {high:.3f})" if interval else ""))
 
     def median(self, what: str, values: np.ndarray, unit: str) -> None:
-        self.add(what, float(np.median(values)), unit, timing.interval(values, 0.5))
+        self.add(what, float(np.median(values)), unit, latency.interval(values, 0.5))
 
     def write(self, path: Path) -> None:
-        facts = machine.machine()
+        facts = host.machine()
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["what", "value", "unit", "low", "high"])
             writer.writeheader()
@@ -95,10 +101,10 @@ def make_run(folder: Path, pictures: Path, optimized: list[int] | None = None, *
     path = folder / "params" / f"{spec['run']}.yaml"
     path.write_text(yaml.safe_dump({**spec, "checkpoint": str(checkpoint), "labels": str(labels)}))
     os.chdir(folder)
-    run = artifacts.open_run(path)
+    run = open_run(path)
     export.export(run)
     for size in optimized or run.spec.batch_sizes:
-        surgery.optimize(run.at(size))
+        optimize.optimize(run.at(size))
     return run
 
 
@@ -107,19 +113,19 @@ def ours(runs: dict[str, Run], opened: ExitStack, peaks: dict[str, list[float]])
     contenders: Contenders = {}
 
     def through(backend: Backend, run: Run) -> None:
-        for _ in backend.stream(images.batches(run, run.size, backend.dtype)):
+        for _ in backend.stream(batches.batches(run, run.size, backend.dtype)):
             pass
 
-    def alone(backend: Backend, batch: images.Batch, times: int) -> None:
+    def alone(backend: Backend, batch: batches.Batch, times: int) -> None:
         for _ in backend.stream(itertools.repeat(batch, times)):
             pass
 
     for name, run in runs.items():
-        backend = opened.enter_context(infer.open_model(run))
+        backend = opened.enter_context(bench.open_model(run))
         click.echo(f"{name}: {backend.streams} batches at once")
         noise, found = backend.noise(run.size), peaks.setdefault(name, [])
         times = -(-run.read("preprocess")["images"] // run.size)
-        contenders[f"{name}, from JPEG"] = lambda backend=backend, run=run: through(backend, run.having(stream=True))
+        contenders[f"{name}, from JPEG"] = lambda backend=backend, run=run: through(backend, run.replace(stream=True))
         contenders[f"{name}, from the store"] = lambda backend=backend, run=run: through(backend, run)
         contenders[f"{name}, model alone"] = lambda backend=backend, noise=noise, times=times: alone(backend, noise, times)
         contenders[f"{name}, matrix product"] = lambda backend=backend, found=found: found.append(backend.peak_flops_per_s())
@@ -128,7 +134,7 @@ def ours(runs: dict[str, Run], opened: ExitStack, peaks: dict[str, list[float]])
 
 def timm_loop(run: Run, bf16: bool) -> Callable[[], object]:
     """timm's evaluation loop as `validate.py` runs it: its loader with a worker per core, its model, autocast."""
-    net = model.build(run, fused_attention=True)
+    net = checkpoint.build(run, fused_attention=True)
     loader = create_loader(
         ImageDataset(str(run.image_folder), reader="", class_map=""),
         input_size=(3, 224, 224),
@@ -136,7 +142,7 @@ def timm_loop(run: Run, bf16: bool) -> Callable[[], object]:
         use_prefetcher=False,
         interpolation="bicubic",
         crop_pct=224 / 256,
-        num_workers=machine.cores(),
+        num_workers=host.cores(),
         device=torch.device("cpu"),
     )
 
@@ -155,8 +161,8 @@ def plain_loop(run: Run) -> Callable[[], object]:
 
     def once() -> None:
         for i in range(0, len(paths), run.size):
-            crops = np.stack([images.crop(images.decode(path), run.spec.recipe) for path in paths[i : i + run.size]])
-            session.run(None, {"image": images.pad(i, images.tensors(crops, run.spec.recipe), run.size).tensor})
+            crops = np.stack([transforms.crop(transforms.decode(path), run.spec.recipe) for path in paths[i : i + run.size]])
+            session.run(None, {"image": batches.pad(i, transforms.tensors(crops, run.spec.recipe), run.size).tensor})
 
     return once
 
@@ -164,10 +170,10 @@ def plain_loop(run: Run) -> Callable[[], object]:
 def preprocessing(run: Run) -> Contenders:
     """Decode, resize and crop on one core: ours, torchvision, timm; decode alone."""
     paths = sorted(run.image_folder.iterdir())
-    steps = [transforms.Resize(256, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(224)]
+    steps = [tv.Resize(256, tv.InterpolationMode.BICUBIC), tv.CenterCrop(224)]
     on_one_core: dict[str, Callable[[Any], object]] = {
-        "preprocessing, ours": lambda image: images.crop(image, run.spec.recipe),
-        "preprocessing, torchvision": transforms.Compose([*steps, transforms.PILToTensor()]),
+        "preprocessing, ours": lambda image: transforms.crop(image, run.spec.recipe),
+        "preprocessing, torchvision": tv.Compose([*steps, tv.PILToTensor()]),
         "preprocessing, timm": create_transform(
             (3, 224, 224), interpolation="bicubic", crop_pct=224 / 256, use_prefetcher=True
         ),
@@ -176,7 +182,7 @@ def preprocessing(run: Run) -> Contenders:
 
     def all_of(transform: Callable[[Any], object]) -> None:
         for path in paths:
-            transform(images.decode(path))
+            transform(transforms.decode(path))
 
     return {name: lambda one=one: all_of(one) for name, one in on_one_core.items()}
 
@@ -190,7 +196,7 @@ def to_the_store(folder: Path, pictures: Path) -> Contenders:
         run.file("images").unlink(missing_ok=True)
         os.sched_setaffinity(0, cores)
         try:
-            store.preprocess(run)
+            preprocess.preprocess(run)
         finally:
             os.sched_setaffinity(0, every_core)
 
@@ -214,7 +220,7 @@ def interleaved(contenders: Contenders, rounds: int) -> dict[str, np.ndarray]:
 
 def report(rows: Rows, runs: dict[str, Run], found: dict[str, np.ndarray], peaks: dict[str, np.ndarray]) -> None:
     """Rates, ratios, and how near the pipeline comes to what bounds it."""
-    count, cores = next(iter(runs.values())).read("preprocess")["images"], machine.cores()
+    count, cores = next(iter(runs.values())).read("preprocess")["images"], host.cores()
     for name, seconds in found.items():
         if name.endswith("matrix product"):
             continue
@@ -224,7 +230,7 @@ def report(rows: Rows, runs: dict[str, Run], found: dict[str, np.ndarray], peaks
     one_core = found["preprocessing, ours"]
     rows.median(f"{STORE_ALL} / (cores x one core)", found[STORE_ONE] / cores / found[STORE_ALL], "x")
     for name, peak in peaks.items():
-        flops = count * perf.flops_per_batch(onnx.load(runs[name].file("static_onnx"))) / runs[name].size
+        flops = count * flops_per_batch(onnx.load(runs[name].file("static_onnx"))) / runs[name].size
         end_to_end = found[f"{name}, from JPEG"]
         rows.median(f"{name}, matrix product", peak / 1e9, "GFLOP/s")
         bound = found[f"{name}, model alone"] + one_core / cores
@@ -237,15 +243,15 @@ def on_a_gpu(rows: Rows, folder: Path, pictures: Path) -> None:
     """PyTorch bf16, compiled, on a CUDA GPU: images/s with the input there, from the store, and the utilisation."""
     many = repeated(folder, pictures, 20 * GPU_SIZES[-1])
     run = make_run(folder, many, [1], run="gpu", batch_sizes=GPU_SIZES, backend="torch", precision="bf16")
-    store.preprocess(run)
-    flops = perf.flops_per_batch(onnx.load(run.at(1).file("static_onnx")))
+    preprocess.preprocess(run)
+    flops = flops_per_batch(onnx.load(run.at(1).file("static_onnx")))
     peak = None
     for size in GPU_SIZES:
-        with infer.open_model(run.at(size)) as backend:
+        with bench.open_model(run.at(size)) as backend:
             peak = peak or backend.peak_flops_per_s()  # type: ignore[attr-defined]
             noise = backend.noise(size)
             backend.warm_up(noise)
-            rates = 1000 * size / perf.time_alone(backend, noise, GPU_S).samples_ms
+            rates = 1000 * size / bench.time_alone(backend, noise, GPU_S).samples_ms
             name = f"torch bf16 on the GPU, batches of {size}"
             rows.median(f"{name}, model alone", rates, "images/s")
             rows.add(f"{name}, utilisation", 100 * float(np.median(rates)) * flops / peak, "%")
@@ -253,7 +259,7 @@ def on_a_gpu(rows: Rows, folder: Path, pictures: Path) -> None:
             from_store = []
             for _ in range(GPU_ROUNDS):
                 start = time.perf_counter()
-                for _ in backend.stream(images.batches(run.at(size), size, backend.dtype, 0, count)):
+                for _ in backend.stream(batches.batches(run.at(size), size, backend.dtype, 0, count)):
                     pass
                 from_store.append(count / (time.perf_counter() - start))
             rows.median(f"{name}, from the store", np.array(from_store), "images/s")
@@ -288,7 +294,7 @@ def against_n(rows: Rows, folder: Path, pictures: Path, counts: list[int]) -> No
 
 def draw(found: dict[str, np.ndarray], run: Run, path: Path) -> None:
     names = [name for name in found if "from JPEG" in name or name.startswith(("timm", "plain"))]
-    facts, count = machine.machine(), run.read("preprocess")["images"]
+    facts, count = host.machine(), run.read("preprocess")["images"]
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     axes.barh(names[::-1], [count / float(np.median(found[name])) for name in names[::-1]], color="#0072B2")
@@ -306,14 +312,14 @@ def main(pictures: Path | None, folder: Path, rounds: int, batch_size: int, coun
     if pictures is None:
         raise click.UsageError("--images: name a folder of JPEG photographs, such as make bench IMAGES=photos")
     folder, pictures, rows = folder.resolve(), pictures.resolve(), Rows()
-    machine.machine()  # remembered from here on, with all cores
+    host.machine()  # remembered from here on, with all cores
     run, edited = (
         make_run(folder, pictures, run=name, batch_sizes=[batch_size], edits=edits).at(batch_size)
         for name, edits in {"bench": [], "edited": EDITS}.items()
     )
     for each in (run, edited):
-        store.preprocess(each)
-    runs = {name: (edited if "edits" in keys else run).having(**keys) for name, keys in BACKENDS.items()}
+        preprocess.preprocess(each)
+    runs = {name: (edited if "edits" in keys else run).replace(**keys) for name, keys in BACKENDS.items()}
     peaks: dict[str, list[float]] = {}
     with ExitStack() as opened:
         contenders = ours(runs, opened, peaks)

@@ -4,13 +4,15 @@ import sys
 import time
 from pathlib import Path
 
-from deit_helpers import artifacts, infer, store, timing
+from deit_helpers import open_run
+from deit_helpers.run import host
+from deit_helpers.stages import infer, preprocess
 
-opened = artifacts.open_run(Path(sys.argv[1]))
+opened = open_run(Path(sys.argv[1]))
 run = opened.at(opened.spec.batch_sizes[0])
 seconds = []
-for stage in (store.preprocess, infer.infer):
+for stage in (preprocess.preprocess, infer.infer):
     start = time.perf_counter()
     stage(run)
     seconds.append(time.perf_counter() - start)
-print(*seconds, timing.peak_memory_mib())
+print(*seconds, host.peak_memory_mib())

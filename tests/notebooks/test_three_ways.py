@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from mini import make_project, run_tool
 
-from deit_helpers import hashing
+from deit_helpers.run import hashing
 
 IN_ORDER = ["01_export", "02_optimize", "03_convert", "04_preprocess", "05_infer", "06_accuracy", "07_perf"]
 PROMISED = [

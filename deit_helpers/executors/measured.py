@@ -1,0 +1,126 @@
+"""What the vendor's tools wrote, here or elsewhere -> the files of 05: `logits.npy`, `latency.csv`, `infer.json`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import files
+from ..ascend import ais_bench, benchmark, dumps
+from ..data import sources
+from ..data.sources import read_index
+from ..errors import ArtifactError
+from ..metrics import latency
+from ..run.folder import Run
+
+_UNKNOWN: dict[str, Any] = {"images": None, "e2e_images_per_s": None, "e2e_efficiency": None}
+
+
+def write_logits(run: Run, folder: Path, stems: list[str] | None = None) -> None:
+    """Write `logits.npy` from one dump per image of the run.
+
+    Args:
+        stems: the names under which the tool got the images, where they are not the images' own.
+
+    Raises:
+        ArtifactError: the dumps do not fit the images or their labels.
+    """
+    names, targets = read_index(run)
+    logits = dumps.read(folder, stems or names)
+    classes = files.read_json(run.file("export")).get("classes", logits.shape[1])
+    if logits.shape[1] != classes:
+        hint = "let the tool write float32 or text, and name the folder of this model"
+        raise ArtifactError(f"{folder}: dumps of {logits.shape[1]} values, the model has {classes} classes: {hint}")
+    sources.check_labels(names, targets, logits.shape[1])
+    with files.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
+        np.save(file, logits)
+
+
+class Performance(NamedTuple):
+    """What a file says: the tool, images per second of the call alone, ms of its batches, and facts for `infer.json`."""
+
+    tool: str
+    images_per_s: float
+    batch_ms: list[float]
+    facts: dict[str, Any]
+    text: str | None = None  # of a performance file, which is kept
+
+
+def read_performance(run: Run, source: Path) -> Performance:
+    """Read a performance file, a pure-inference file, a recipe's text (.md) or a summary. Writes nothing.
+
+    Raises:
+        ArtifactError: the file cannot be read, lacks a line or key, or was measured at another batch size.
+    """
+    named = re.search(r"(?:batchsize_|bs)(\d+)", source.name)
+    if named and int(named[1]) != run.size:
+        raise ArtifactError(f"{source}: its name says batch size {named[1]}, imported as {run.size}: correct -b")
+    if source.suffix.lower() == ".json":
+        summary = ais_bench.read_summary(source)
+        if summary.batch_size != run.size:
+            raise ArtifactError(f"{source}: measured at batch size {summary.batch_size}, imported as {run.size}: correct -b")
+        return Performance("ais_bench", summary.images_per_s, summary.batch_ms, dict(_UNKNOWN))
+    text = _text(source)
+    recipe_text = source.suffix.lower() == ".md"
+    if "ave_throughputRate" in text and not recipe_text:
+        rate, image_ms = benchmark.read_pure(text, str(source))
+        mean = {**latency.latency_ms([]), "mean": image_ms * run.size}
+        return Performance("benchmark", rate, [], {**_UNKNOWN, "latency_ms": mean})
+    facts: dict[str, Any] = {}
+    if recipe_text:
+        recipe = benchmark.read_recipe(text, str(source))
+        if run.size not in recipe.performance:
+            sizes = ", ".join(map(str, recipe.performance)) or "none"
+            raise ArtifactError(f"{source}: prints performance of batch sizes {sizes}, not {run.size}: correct -b")
+        facts["quoted_accuracy"] = recipe.accuracies
+        found = recipe.performance[run.size]
+    else:
+        found = benchmark.read_perf(text, str(source))
+    per_image = {name: value * (run.size if name == "postprocess" else 1) for name, value in found.rates.items()}
+    facts["stages"] = [{"name": n, "images_per_s": r, "seconds": found.images / r} for n, r in per_image.items()]
+    facts |= {"images": found.images, "e2e_images_per_s": found.rates["e2e"], "e2e_efficiency": found.e2e_efficiency}
+    facts["latency_ms"] = {**latency.latency_ms([]), "mean": 1000 * run.size / found.interface_per_s}
+    return Performance("benchmark", found.interface_per_s, [], facts, None if recipe_text else text)
+
+
+def write_performance(run: Run, found: Performance, runtime: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Write `infer.json`, `latency.csv` and the performance file.
+
+    Args:
+        runtime: version, device and precision of what was measured; the tool's name is added.
+        more: further facts for `infer.json`.
+
+    Returns:
+        The content of `infer.json`.
+    """
+    rate, samples = found.images_per_s, found.batch_ms
+    if found.text is not None:
+        files.write_text(run.file("perf_vision"), found.text)
+    latency.write_latency(run.file("latency"), [run.size] * len(samples), {"interface": samples, "latency": samples})
+    facts = {
+        "batch_size": run.size,
+        "latency_ms": latency.latency_ms(samples),
+        "stages": [{"name": "inference", "images_per_s": rate, "seconds": sum(samples) / 1000 or None}],
+        "padded_rows": None,
+        "batches": len(samples),
+        "warmup_batches": None,
+        "warmup_ms": None,
+        "interface_images_per_s": rate,
+        "interface_batches": len(samples),
+        "runtime": {**runtime, "backend": found.tool},
+        "machine": None,
+        **found.facts,
+        **more,
+    }
+    files.write_json(run.file("infer"), facts)
+    return facts
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except (OSError, ValueError) as err:
+        raise ArtifactError(f"{path}: cannot be read ({err}): name a perf_vision_…txt or a *_summary.json") from err

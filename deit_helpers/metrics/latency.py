@@ -1,0 +1,187 @@
+"""How long calls take, without what statistics import."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import psutil
+import scipy.stats
+
+from .. import files
+
+ROUNDS_S = 6.0  # calls are compared in turn for so long
+_PEAK_S = 2.0  # long enough to outlast what others take of a shared machine
+
+
+def time_ms(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def rounds(at_most: int) -> Iterator[None]:
+    """So many rounds of calls that are timed in turn, fewer where they take longer than ROUNDS_S, two at least."""
+    start = time.perf_counter()
+    for done in range(at_most):
+        if done > 1 and time.perf_counter() - start > ROUNDS_S:
+            return
+        yield
+
+
+def peak_rate(multiply: Callable[[], object], side: int) -> float:
+    """Best rate in FLOP/s of a product of two square matrices, a first, uncounted one warming up."""
+    multiply()
+    begun = time.perf_counter()
+    best_ms = time_ms(multiply)
+    while time.perf_counter() - begun < _PEAK_S:
+        best_ms = min(best_ms, time_ms(multiply))
+    return 2 * side**3 / (best_ms / 1000)
+
+
+_QUANTILES = {"p50": 50, "p90": 90, "p99": 99}
+SETTLED_PERCENT = 2.0  # a measurement ends when the interval of its median is narrower than this, but
+MIN_S = 1.0  # not before: clocks go up and down
+LEAST = 6  # samples: the median of fewer has no 95 % interval
+P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
+# Timed per batch. read and preprocess happen in another thread, and wait is what was left of them; interface lies in inference.
+# latency is that of the call, and longer than interface where batches overlap.
+SPANS = ("read", "preprocess", "wait", "inference", "interface", "latency", "postprocess")
+
+
+class Measurement(NamedTuple):
+    """Samples in ms, every one kept; the first `warmup` are not counted. `steal_percent` is what other guests took."""
+
+    every_ms: np.ndarray
+    warmup: int
+    steal_percent: float | None
+
+    @property
+    def samples_ms(self) -> np.ndarray:
+        return self.every_ms[self.warmup :]
+
+    @property
+    def settled(self) -> bool:
+        """Whether the 95 % interval of the median is narrower than SETTLED_PERCENT of it, and the warm-up certainly over."""
+        found = interval(self.samples_ms, 0.5)
+        narrow = found is not None and found[1] - found[0] < SETTLED_PERCENT / 100 * float(np.median(self.samples_ms))
+        return narrow and self.warmup < len(self.every_ms) // 2  # no more than half is ever taken for warm-up
+
+    def summary(self) -> dict[str, Any]:
+        """Percentiles with their 95 % intervals in ms, n, the warm-up, and the spread: interquartile range over median."""
+        values = self.samples_ms
+        low, middle, high = np.percentile(values, (25, 50, 75))
+        found = latency_ms(values)
+        return {
+            "latency_ms": found,
+            "ci95_ms": {name: interval(values, q / 100) for name, q in _QUANTILES.items()},
+            "warmup_batches": self.warmup,
+            "warmup_ms": [round(float(ms), 3) for ms in self.every_ms[: self.warmup]],
+            "spread_percent": float(100 * (high - low) / middle),
+            "steal_percent": self.steal_percent,
+            "settled": self.settled,
+        }
+
+
+def measure(samples_ms: Iterator[float], box_s: float) -> Measurement:
+    """Take samples until the median is known to SETTLED_PERCENT, or the time box ends; LEAST after the warm-up in any case.
+
+    There are enough for all percentiles when the box does not end it.
+
+    Args:
+        samples_ms: does the work and yields how long it took.
+    """
+    every: list[float] = []
+    steal, start = _steal_s(), time.perf_counter()
+    for ms in samples_ms:
+        every.append(ms)
+        wall_s = time.perf_counter() - start
+        if wall_s > box_s and len(every) - warm_up(every) >= LEAST:
+            break
+        if wall_s > MIN_S and len(every) % 10 == 0:
+            so_far = Measurement(np.array(every), warm_up(every), None)
+            if len(so_far.samples_ms) >= P99_SAMPLES and so_far.settled:
+                break
+    wall_s = time.perf_counter() - start
+    stolen = None if steal is None else 100 * ((_steal_s() or 0.0) - steal) / (wall_s * (os.cpu_count() or 1))
+    return Measurement(np.array(every), warm_up(every), stolen)
+
+
+def warm_up(samples: Sequence[float]) -> int:
+    """How many samples at the start are warm-up, at most half of them.
+
+    Marginal standard error rule: the cut that leaves the mean of the rest with the smallest standard error (White 1997).
+    """
+    values = np.asarray(samples, float)
+    count = len(values)
+    if count < 2 * LEAST:  # slow batches: it would cut by chance, and the calls before them were the warm-up
+        return 0
+    left = count - np.arange(count // 2 + 1)
+    # Sums of the last `left` values, and of their squares, for every cut at once; centred against cancellation.
+    centred = values - values.mean()
+    sums, squares = (np.cumsum(x[::-1])[left - 1] for x in (centred, centred**2))
+    return int(np.argmin((squares - sums**2 / left) / left**2))
+
+
+def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None:
+    """The 95 % interval of a quantile by order statistics: no assumption on the distribution.
+
+    None where there are too few samples for one, such as five for a median.
+    """
+    found = scipy.stats.quantile_test(samples, p=quantile).confidence_interval(0.95)
+    return None if np.isnan([found.low, found.high]).any() else (float(found.low), float(found.high))
+
+
+def rate(samples_ms: np.ndarray, images: int) -> tuple[float, tuple[float, float] | None]:
+    """Images per second of timings of so many images: that of the median, and its 95 % interval where there is one."""
+    known = interval(samples_ms, 0.5)
+    per_ms = 1000 * images
+    return per_ms / float(np.median(samples_ms)), (per_ms / known[1], per_ms / known[0]) if known else None
+
+
+def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float] | None:
+    """Ratio of the medians of two timings and its 95 % interval by bootstrap: never compare two bare numbers.
+
+    None where either has too few samples for an interval.
+    """
+    if interval(new, 0.5) is None or interval(base, 0.5) is None:
+        return None
+
+    def of_medians(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.median(a, axis=axis) / np.median(b, axis=axis)
+
+    # in parts: 2000 resamples of a fast device's timings at once would not fit a small memory
+    how: dict[str, Any] = {"n_resamples": 2000, "batch": 100, "method": "percentile", "rng": np.random.default_rng(0)}
+    found = scipy.stats.bootstrap((new, base), of_medians, **how)
+    return float(of_medians(new, base)), float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def latency_ms(samples: Iterable[float]) -> dict[str, float | int | None]:
+    """Mean and percentiles (linear interpolation) of latencies in ms, with their number n; None where there are none.
+
+    p99 is None when there are fewer than P99_SAMPLES.
+    """
+    values = np.array(list(samples))
+    if not len(values):
+        return {"mean": None, **dict.fromkeys(_QUANTILES), "n": 0}
+    percentiles = dict(zip(_QUANTILES, map(float, np.percentile(values, list(_QUANTILES.values()))), strict=True))
+    enough = {"p99": percentiles["p99"] if len(values) >= P99_SAMPLES else None}
+    return {"mean": float(values.mean()), **percentiles, **enough, "n": len(values)}
+
+
+def write_latency(path: Path, sizes: Sequence[int] | np.ndarray, columns: dict[str, Sequence[float] | np.ndarray]) -> None:
+    """Write a `latency.csv`: a row per batch with its number, its images and the spans in ms; empty where not measured."""
+    table = pd.DataFrame({"images": sizes, **{f"{span}_ms": columns.get(span) for span in SPANS}})
+    with files.atomic(path) as temporary:
+        table.to_csv(temporary, index_label="batch", float_format="%.6f")
+
+
+def _steal_s() -> float | None:
+    """CPU seconds that the hypervisor gave to others; None where the system does not say."""
+    return getattr(psutil.cpu_times(), "steal", None)

@@ -1,0 +1,200 @@
+"""Plan the notebooks of a run, execute them with papermill, publish them with nbconvert, resume where it stopped."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import files
+from .errors import ArtifactError, DeitError, SpecError
+from .report import html, notes
+from .run import hashing, journal, records
+from .run.expected import expected_row
+from .run.folder import Run, html_path, project_root
+from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
+
+STEPS = tuple(name for name in NOTEBOOKS if name != "report")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook to run. `why` is empty when its page and files are current."""
+
+    notebook: str
+    run: Run
+    why: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.notebook} bs{self.run.batch_size}" if self.run.batch_size else self.notebook
+
+
+def plan(run: Run, first: str | None = None, last: str | None = None, force: bool = False) -> list[Step]:
+    """The notebooks of a run in order, each with the reason to run it. Reads files, changes nothing.
+
+    Args:
+        first: number of the first notebook, such as `05`; earlier ones are left out.
+        last: number of the last one. The report is always made.
+        force: run every notebook and make its files again.
+
+    Raises:
+        SpecError: `first` or `last` is no notebook's number.
+    """
+    chosen = _between(first, last)
+    expected_row(run)  # a wrong row would otherwise be found after hours of inference
+    steps: list[Step] = []
+    for notebook in (name for name in NOTEBOOKS if name in chosen):
+        for at in run.at_each(NOTEBOOKS[notebook].per_batch):
+            why = "forced" if force else _why(notebook, at)
+            earlier = [step for step in steps if step.why and step.run.batch_size in (None, at.batch_size, run.batch_size)]
+            if not why and (earlier or (notebook == "report" and any(step.why for step in steps))):
+                why = f"if {earlier[0].name} changes what it reads" if earlier else "a page changed"
+            steps.append(Step(notebook, at, why))
+    return steps
+
+
+def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
+    """Run the steps that are needed; each is judged again when its turn comes.
+
+    A verdict of `fail` is no error here: the pages show it, and `accuracy.require_pass` says it from the files.
+
+    Raises:
+        DeitError: a notebook failed; its page is published with the error in it, the rest is not run but the report.
+    """
+    if force:
+        for step in steps:
+            for stage in _own_stages(step.notebook):
+                records.forget(step.run, stage)
+            if step.notebook == "05_infer":
+                journal.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
+    done = itertools.count(1)
+
+    def in_turn(lane: list[Step]) -> None:
+        for step in lane:
+            number = next(done)
+            if force or _why(step.notebook, step.run):
+                say(f"[{number}/{len(steps)}] {step.name}")
+                _run_notebook(step)
+
+    for _, group in itertools.groupby(steps, key=lambda step: NOTEBOOKS[step.notebook].beside or step.notebook):
+        members = list(group)
+        lanes: dict[int | str, list[Step]] = {}
+        for step in members:
+            lanes.setdefault(step.run.batch_size or step.notebook, []).append(step)
+        try:
+            with ThreadPoolExecutor(1 if NOTEBOOKS[members[0].notebook].alone else os.cpu_count()) as pool:
+                list(pool.map(in_turn, lanes.values()))
+        except DeitError:
+            if members[0].notebook != "report":  # the report must not go on showing what held before
+                _run_notebook(steps[-1])
+            raise
+
+
+def render(run: Run, show_code: bool = False) -> Path:
+    """Publish every executed notebook again and rebuild `index.html` from what is there."""
+    for notebook in STEPS:
+        for at in run.at_each(NOTEBOOKS[notebook].per_batch):
+            if at.page(notebook).exists():
+                html.html(at.page(notebook), at.folder, show_code)
+    _run_notebook(Step("report", run, "asked for"), show_code)
+    return run.folder / "index.html"
+
+
+def notebook_source(notebook: str) -> Path:
+    """The notebook itself: in the working directory's project, or beside this package."""
+    for root in (project_root(), Path(__file__).parents[1]):
+        path = root / "notebooks" / f"{notebook}.ipynb"
+        if path.exists():
+            return path
+    raise ArtifactError(f"notebooks/{notebook}.ipynb: not found; run from the project's folder")
+
+
+def _between(first: str | None, last: str | None) -> list[str]:
+    numbers = sorted(STEPS)
+    for value in (first, last):
+        if value is not None and not any(name.startswith(f"{value}_") for name in numbers):
+            raise SpecError(f"no notebook {value!r}: give a number from {numbers[0][:2]} to {numbers[-1][:2]}")
+    if first and last and first > last:
+        raise SpecError(f"--from {first} --to {last}: nothing lies between; swap them")
+    return [name for name in numbers if (first or "") <= name[:2] and name[:2] <= (last or "99")] + ["report"]
+
+
+def _own_stages(notebook: str) -> list[str]:
+    return list(NOTEBOOKS[notebook].stages)
+
+
+def _why(notebook: str, run: Run) -> str:
+    """Why a page must be made, or an empty string."""
+    for stage in _own_stages(notebook):
+        if stage in ("demo", "demo_images") and "demo" not in (run.spec.checkpoint, run.spec.images):
+            continue
+        if why := records.problem(run, stage):
+            return f"{stage}: {why}"
+    page = run.page(notebook)
+    record = files.read_json(_page_record(notebook, run))
+    if not record or not page.exists() or not html_path(page).exists():
+        return "no page yet"
+    changed = [name for name, value in _page_key(notebook, run).items() if record.get(name) != value]
+    return f"changed: {', '.join(changed)}" if changed else ""
+
+
+def _page_record(notebook: str, run: Run) -> Path:
+    suffix = f"_bs{run.batch_size}" if run.batch_size else ""
+    return run.folder / "meta" / f"page_{notebook}{suffix}.json"
+
+
+def _page_key(notebook: str, run: Run) -> dict[str, Any]:
+    shown = [(stage, run) for stage in _own_stages(notebook)]
+    sizes = run.at_each()
+    shown += [(s, at) for s in NOTEBOOKS[notebook].shows for at in (sizes if STAGES[s].per_batch else sizes[:1])]
+    spec = run.spec.model_dump(mode="json") if notebook == "report" else {}  # the others show what their stages recorded
+    return {
+        "notebook": hashing.sha256(notebook_source(notebook)),
+        "helpers": hashing.code_sha256(PAGE_CODE),
+        "notes": hashing.fingerprint(notes.notes(run)._repr_html_()),
+        "spec": hashing.fingerprint(spec),
+        "files": hashing.fingerprint([_hashes(records.read_record(at, stage)) for stage, at in shown]),
+        "state": hashing.fingerprint([records.problem(at, stage, strict=False) for stage, at in shown]),
+    }
+
+
+def _hashes(record: dict[str, Any]) -> dict[str, str]:
+    return {path: facts["sha256"] for path, facts in record.get("outputs", {}).items()}
+
+
+def _run_notebook(step: Step, show_code: bool = False) -> None:
+    """Execute and publish one notebook; an error inside it becomes the DeitError it was."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    run = step.run
+    page = run.page(step.notebook)
+    files.write_dir(page.parent)
+    _page_record(step.notebook, run).unlink(missing_ok=True)
+    failure: DeitError | None = None
+    try:
+        papermill.execute_notebook(
+            notebook_source(step.notebook),
+            page,
+            {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size},
+            cwd=run.root,
+            progress_bar=False,
+            stdout_file=sys.stderr if NOTEBOOKS[step.notebook].alone and sys.stderr.isatty() else None,  # its progress bar
+            shutdown_kernel="immediate",  # everything is on disk; a graceful end interrupts the kernel, noisily
+        )
+    except PapermillExecutionError as err:
+        ours = {kind.__name__ for kind in DeitError.__subclasses__()}
+        if err.ename != "VerdictError":
+            failure = DeitError(f"{step.name}: {'' if err.ename in ours else err.ename + ': '}{err.evalue}")
+    except OSError as err:
+        raise files.unwritable(page, err) from err
+    html.html(page, run.folder, show_code)
+    if failure:
+        raise failure
+    files.write_json(_page_record(step.notebook, run), _page_key(step.notebook, run))

@@ -1,0 +1,72 @@
+"""Tables over all batch sizes of a run: what the report shows first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..run import records
+from ..run.folder import Run
+from .elements import Banner, Cell, Facts, Links, Table
+from .notes import notes as notes
+
+
+def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
+    """What `draw` makes of the run, or a note that says which notebook must run first."""
+    why = records.problem(run, stage, strict=False)
+    return Banner("note", "Not here yet.", f"{stage}: {why}; {records.how_to_make(run, stage)}") if why else draw(run)
+
+
+def summary(run: Run) -> Facts:
+    spec = run.spec
+    sizes = ", ".join(map(str, spec.batch_sizes))
+    return Facts(
+        f"Run {spec.run}",
+        {
+            "model": spec.model,
+            "checkpoint": spec.checkpoint,
+            "images": f"{spec.images}, recipe {spec.recipe.describe()}",
+            "backend": f"{spec.backend} {spec.precision}, batch sizes {sizes}",
+        },
+    )
+
+
+def pages(run: Run) -> Links:
+    """Links to every published page, by step."""
+    groups: dict[str, dict[str, str]] = {}
+    for notebook, at, path in run.pages():
+        text = f"batch size {at.batch_size}" if at.batch_size else "page"
+        groups.setdefault(notebook.replace("_", " "), {})[text] = run.relative(path)
+    return Links(groups)
+
+
+def provenance(manifest: dict[str, Any]) -> Facts:
+    machine = manifest["machine"]
+    measured = sorted({row["machine"] for path, row in manifest["artifacts"].items() if path.endswith("infer.json")})
+    return Facts(
+        "Where and with what this run was made",
+        {
+            "created": manifest["created"],
+            "git commit": manifest["git_commit"] or "unknown",
+            "measured on": ", ".join(measured) or "nothing measured yet",
+            "page made on": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
+            **_npu(manifest["npu"]),
+            "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
+        },
+    )
+
+
+def _npu(npu: dict[str, Any] | None) -> dict[str, Cell]:
+    if not npu:
+        return {}
+    chips = ", ".join(f"{chip['name']} ({chip['health']}, {chip['memory_total_mb']} MB)" for chip in npu["chips"])
+    return {"chips here": f"{chips}, driver {npu['driver']}"}
+
+
+def files(manifest: dict[str, Any]) -> Table:
+    rows: list[list[Cell]] = [
+        [path, row["bytes"], row["seconds"], row["sha256"][:16], ", ".join(row["inputs"]) or None]
+        for path, row in manifest["artifacts"].items()
+    ]
+    columns = ("file", "bytes", "made in s", "sha256, first 16", "made from")
+    return Table("Files of this run; manifest.json has the full hashes", columns, rows, {"bytes": ",", "made in s": ".1f"})

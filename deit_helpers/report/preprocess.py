@@ -1,0 +1,40 @@
+"""What 04 shows: the recipe, crops, what was left out."""
+
+from __future__ import annotations
+
+from ..data import batches, sources
+from ..run.folder import Run
+from .elements import Facts, Gallery, Table, from_records
+from .notes import notes as notes
+
+
+def recipe(run: Run) -> Facts:
+    prep = run.read("preprocess")
+    values = prep["recipe"]
+    return Facts(
+        f"Preprocessing of {prep['images']} images, recipe {values['name']}",
+        {
+            "resize short side": f"{values['resize_px']} px, {values['interpolation']}",
+            "centre crop": f"{values['crop_px']} px",
+            "mean": ", ".join(map(str, values["mean"])),
+            "std": ", ".join(map(str, values["std"])),
+            "images skipped": len(prep["skipped"]),
+            f"sha256 of the first {prep['fingerprint_images']} tensors": prep["fingerprint"],
+        },
+    )
+
+
+def skipped(run: Run) -> Table:
+    rows = run.read("preprocess")["skipped"]
+    return from_records(f"{len(rows)} images skipped, not counted anywhere", rows, {"name": "image", "reason": "why"})
+
+
+def crops(run: Run, count: int = 6) -> Gallery:
+    """Crops spread evenly over the data set, with name and label."""
+    names, targets = sources.read_index(run)
+    chosen = sorted({i * len(names) // count for i in range(count)})
+    words = sources.class_words(run)
+    texts = [f"{names[i].rpartition('/')[2]}: {words.get(int(targets[i]), targets[i])}" for i in chosen]
+    return Gallery(
+        batches.crops_at(run, chosen), texts, f"{len(chosen)} of {len(names)} crops as the model sees them, file: class"
+    )

@@ -1,0 +1,145 @@
+"""Where every file of a run lives, how it is opened by a notebook, and how its files are written and hashed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArtifactError
+from ..files import read_json, write_dir, write_text
+from .lineage import FILES, NOTEBOOKS
+from .spec import RunSpec, check_batch_size
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run: the validated spec, the folder of its files and the batch size (None for the cross-batch page)."""
+
+    spec: RunSpec
+    folder: Path
+    root: Path
+    batch_size: int | None = None
+
+    @classmethod
+    def open(cls, spec: str | Path, batch_size: int | None = None) -> Run:
+        """Open a run, from the repository root or from `notebooks/` alike, and note its spec in its folder.
+
+        Args:
+            spec: a spec file, or the `spec.yaml` inside a run folder, which then is the run folder.
+            batch_size: a positive integer, or None for the page across batch sizes.
+
+        Raises:
+            SpecError: a wrong spec or batch size.
+            ArtifactError: the run folder cannot be written.
+        """
+        if batch_size is not None:
+            check_batch_size(batch_size)
+        root = project_root()
+        path = root / spec if (root / spec).exists() else Path(spec)
+        run_spec = RunSpec.load(path)
+        folder = run_folder(path, run_spec)
+        save_spec(run_spec, folder)
+        return cls(run_spec, folder, root, batch_size)
+
+    def file(self, name: str) -> Path:
+        """Path of a file of this run, by its name in FILES."""
+        template = FILES[name]
+        return self.folder / template.format(
+            n=self.size if "{n}" in template else None, d=self.spec.device, backend=self.spec.backend
+        )
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of this run.
+
+        Raises:
+            ArtifactError: it does not exist or is damaged.
+        """
+        value = read_json(self.file(name))
+        if not value:
+            raise ArtifactError(f"{self.file(name)}: missing or damaged; make it again with `deit-report run`")
+        return value
+
+    def relative(self, path: Path) -> str:
+        """A path as it is written in records and reports: relative to the run folder, with forward slashes."""
+        return path.relative_to(self.folder).as_posix()
+
+    @property
+    def size(self) -> int:
+        """The batch size, where there must be one."""
+        return check_batch_size(self.batch_size)
+
+    def at(self, batch_size: int) -> Run:
+        """The run opened at a batch size."""
+        return dataclasses.replace(self, batch_size=check_batch_size(batch_size))
+
+    def replace(self, **keys: Any) -> Run:
+        """The run with other values of some keys of its spec, which are not validated again."""
+        return dataclasses.replace(self, spec=self.spec.model_copy(update=keys))
+
+    @property
+    def device_model(self) -> Path:
+        """The file that the backend loads: ATC's OM, torch's checkpoint, or the static graph itself."""
+        name = self.spec.backend_row.device_model
+        return self.checkpoint if name == "checkpoint" else self.file(name)
+
+    @property
+    def checkpoint(self) -> Path:
+        if self.spec.checkpoint == "demo":
+            return self.file("demo_checkpoint")
+        return self.root / self.spec.checkpoint
+
+    def atc_files(self) -> dict[str, Path]:
+        """Files that flags of ATC name, relative to the folder the command runs in."""
+        given = {name: self.root / value for name, value in self.spec.atc.items() if isinstance(value, str) and value}
+        return {name: path.resolve() for name, path in given.items() if path.is_file()}
+
+    @property
+    def image_folder(self) -> Path:
+        if self.spec.images == "demo":
+            return self.folder / "demo" / "images"
+        return self.root / self.spec.images
+
+    def at_each(self, per_batch: bool = True) -> list[Run]:
+        """The run at every batch size of its spec, or itself alone for what is made once."""
+        return [self.at(size) for size in self.spec.batch_sizes] if per_batch else [self]
+
+    def page(self, notebook: str) -> Path:
+        """Where a notebook lies when it was executed with papermill; its HTML page lies beside it (`html_path`)."""
+        row = NOTEBOOKS[notebook]
+        return self.folder / row.folder.format(n=self.size if row.per_batch else None) / f"{notebook}.ipynb"
+
+    def pages(self) -> Iterator[tuple[str, Run, Path]]:
+        """Every published page but the report: notebook, run at its batch size, HTML file."""
+        for notebook in sorted(NOTEBOOKS.keys() - {"report"}):
+            for at in self.at_each(NOTEBOOKS[notebook].per_batch):
+                if (path := html_path(at.page(notebook))).exists():
+                    yield notebook, at, path
+
+
+def html_path(executed: Path) -> Path:
+    """The page of an executed notebook; the report's is `index.html`."""
+    return executed.with_name("index.html") if executed.stem == "report" else executed.with_suffix(".html")
+
+
+def run_folder(spec_file: Path, spec: RunSpec) -> Path:
+    """Where a run lives: the folder of its own `spec.yaml`, also after it was copied, else `reports/<run>`."""
+    if spec_file.name == "spec.yaml" and (spec_file.parent / "meta").is_dir():
+        return spec_file.parent.resolve()
+    return (project_root() / "reports" / spec.run).resolve()
+
+
+def save_spec(spec: RunSpec, folder: Path) -> None:
+    """Write the resolved spec to the run folder's `spec.yaml`, unless it says the same already."""
+    path = folder / "spec.yaml"
+    write_dir(folder / "meta")  # also tells a run folder from a folder that merely holds a spec.yaml
+    if not path.is_file() or path.read_bytes() != spec.to_yaml().encode():
+        write_text(path, spec.to_yaml())
+
+
+def project_root() -> Path:
+    """The working directory, or its parent when that is a project's `notebooks` folder (as in Jupyter)."""
+    here = Path.cwd()
+    return here.parent if here.name == "notebooks" and (here.parent / "params").is_dir() else here

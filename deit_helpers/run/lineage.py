@@ -1,0 +1,147 @@
+"""The lineage of a run: which notebook makes which file from what. ONE table, in the order in which it runs.
+
+`records.py` judges by it whether a file may be used as it stands, `pipeline.py` plans by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one verb makes: once per run, or per batch size where the paths of its files hold {n}.
+
+    Attributes:
+        outputs: names of files -> where they lie in the run folder. {n} is the batch size, {d} the device, {backend} its name.
+        inputs: names of files of other stages, or `checkpoint`, `source` (images and labels), `expected`; `device_model`
+            stands for the file that the backend loads.
+        keys: keys of the spec that the files depend on.
+        code: files and folders of this package that they depend on; `backend` stands for those of the spec's backend. What
+            files are read and written with (`run/`, `files.py`), and the statistics and vendor's formats beside a result,
+            are left out where a change of them leaves the result as it is: nobody infers 50,000 images again for them.
+        packages: packages whose versions they depend on; `backend` stands for that of the spec's backend.
+    """
+
+    outputs: dict[str, str]
+    inputs: tuple[str, ...]
+    keys: tuple[str, ...]
+    code: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+
+    @property
+    def per_batch(self) -> bool:
+        return any("{n}" in path for path in self.outputs.values())
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook and its page.
+
+    Attributes:
+        folder: where its page lies in the run folder: once per run, or per batch size where it holds {n}.
+        stages: what it makes.
+        alone: it measures time, nothing runs beside it.
+        beside: the notebook at whose side it runs: that one needs nothing of it but at the same batch size.
+        shows: stages of other batch sizes that are on its page.
+    """
+
+    folder: str
+    stages: dict[str, Stage] = field(default_factory=dict)
+    alone: bool = False
+    beside: str | None = None
+    shows: tuple[str, ...] = ()
+
+    @property
+    def per_batch(self) -> bool:
+        return "{n}" in self.folder
+
+
+_DATA_KEYS = ("images", "labels", "limit", "on_bad_image", "preprocess")
+_RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "providers", "runtime")
+_DATA = ("data", "run/recipes.py")
+_REFERENCE = ("backends/__init__.py", "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
+_MODEL = ("backends/__init__.py", "backends/bench.py", "model/checkpoint.py", "backend")
+NOTEBOOKS = {
+    "01_export": Notebook("export", {
+        "demo_images": Stage(
+            {"demo_images": "demo/images.csv"}, (), (),
+            ("stages/demo.py", "data/sources.py"), ("scikit-learn", "numpy", "pillow"),
+        ),
+        "demo": Stage(
+            {"demo_checkpoint": "demo/checkpoint.pth", "demo": "demo/demo.json"},
+            ("source",), ("model", "model_args", "preprocess", "limit"),
+            ("stages/demo.py", "model/checkpoint.py", *_DATA), ("torch", "timm", "scikit-learn", "numpy", "pillow"),
+        ),
+        "export": Stage(
+            {"onnx": "export/deit.onnx", "export": "export/export.json"},
+            ("checkpoint", "source"), ("model", "model_args", "checkpoint", "opset", *_DATA_KEYS),
+            ("stages/export.py", "model/checkpoint.py", *_DATA, *_REFERENCE), ("torch", "timm", "onnx", "onnxruntime"),
+        ),
+    }),
+    "04_preprocess": Notebook("dataset", {
+        "preprocess": Stage(
+            {"images": "dataset/images.npy", "index": "dataset/index.csv", "preprocess": "dataset/preprocess.json"},
+            ("source",), (*_DATA_KEYS, "bins", "stream"), ("stages/preprocess.py", *_DATA), ("numpy", "pillow"),
+        ),
+    }, beside="02_optimize"),
+    "02_optimize": Notebook("bs{n}", {
+        "optimize": Stage(
+            {"static_onnx": "bs{n}/deit_bs{n}.onnx", "optimize": "bs{n}/optimize.json"},
+            ("onnx", "source"), ("edits", "allow_inexact", *_DATA_KEYS),
+            ("stages/optimize.py", "evidence/certificate.py", "model", *_DATA, *_REFERENCE),
+            ("onnx", "onnx-ir", "onnxsim", "onnxruntime"),
+        ),
+    }),
+    "03_convert": Notebook("bs{n}", {
+        "convert": Stage(
+            {
+                "convert": "bs{n}/convert.json", "om": "bs{n}/deit_bs{n}.om",
+                "atc_log": "bs{n}/atc.log", "aipp": "bs{n}/aipp.cfg",
+            },
+            ("static_onnx",), ("backend", "precision", "device", "soc_version", "aipp", "atc", "preprocess"),
+            ("stages/convert.py", "ascend/atc.py", "ascend/aipp.py", "run/recipes.py"),
+        ),
+    }, beside="02_optimize"),
+    "05_infer": Notebook("bs{n}", {
+        "reference": Stage(
+            {"reference": "reference/logits.npy"}, ("onnx", "images"), ("preprocess", "stream"),
+            ("stages/reference.py", *_DATA, *_REFERENCE), ("onnxruntime",),
+        ),
+        "infer": Stage(
+            {
+                "logits": "bs{n}/logits.npy", "latency": "bs{n}/latency.csv", "infer": "bs{n}/infer.json",
+                "perf_vision": "bs{n}/perf_vision_batchsize_{n}_device_{d}.txt", "tool_log": "bs{n}/{backend}.log",
+            },
+            ("device_model", "images"), (*_RUNTIME_KEYS, "bins", "stream"),
+            ("stages/infer.py", "executors/local.py", "run/journal.py", *_DATA, *_MODEL), ("backend",),
+        ),
+        "agreement": Stage(
+            {"agreement": "bs{n}/agreement.json"}, ("logits", "reference"), (),
+            ("stages/reference.py", "metrics/classification.py", *_DATA, *_REFERENCE),
+        ),
+    }, alone=True),
+    "06_accuracy": Notebook("bs{n}", {
+        "score": Stage(
+            {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json"},
+            ("logits", "reference", "index", "expected"), ("expected",),
+            ("stages/accuracy.py", "metrics/classification.py", "metrics/proportions.py", "metrics/verdict.py",
+             "data/sources.py", "run/expected.py"),
+        ),
+    }, shows=("score",)),
+    "07_perf": Notebook("bs{n}", {
+        "perf": Stage(
+            {"profile": "bs{n}/profile.csv", "perf": "bs{n}/perf.json"},
+            ("device_model", "static_onnx", "images", "latency", "infer"), (*_RUNTIME_KEYS, "peak_tflops", "time_box_s"),
+            ("stages/perf.py", "metrics/latency.py", "metrics/operators.py", "model/flops.py", "ascend/msprof.py",
+             "backends/watched.py", *_DATA, *_MODEL),
+            ("backend",),
+        ),
+    }, alone=True, shows=("infer",)),
+}  # fmt: skip
+STAGES = {name: stage for notebook in NOTEBOOKS.values() for name, stage in notebook.stages.items()}
+NOTEBOOKS["report"] = Notebook("", shows=tuple(STAGES))
+NOTEBOOK_OF = {stage: name for name, notebook in NOTEBOOKS.items() for stage in notebook.stages}
+FILES = {name: path for stage in STAGES.values() for name, path in stage.outputs.items()}
+MAKER = {name: stage for stage, row in STAGES.items() for name in row.outputs}
+PAGE_CODE = ("report", "run")  # what draws a page, besides its notebook

@@ -1,0 +1,72 @@
+"""`manifest.json`: what a run was made of, by whom (machine, packages, commit), and the hash of every file."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from ..ascend import npu_smi
+from ..errors import ToolError
+from ..files import write_json
+from . import records
+from .folder import Run
+from .host import git_commit, machine, version_of
+from .lineage import STAGES
+
+PACKAGES = (
+    "deit-report",
+    "numpy",
+    "pillow",
+    "onnx",
+    "onnxruntime",
+    "onnx-ir",
+    "onnxsim",
+    "torch",
+    "timm",
+    "torchvision",
+    "papermill",
+    "nbconvert",
+)
+
+
+def write_manifest(run: Run) -> dict[str, Any]:
+    """Collect the records of all stages into `manifest.json` and return it."""
+    files = {}
+    for stage, at in stages_of(run):
+        record = records.read_record(at, stage)
+        for path, facts in record.get("outputs", {}).items():
+            files[path] = {
+                "sha256": facts["sha256"],
+                "bytes": facts["bytes"],
+                "seconds": record["seconds"],
+                "inputs": record["inputs"],
+                "packages": record["packages"],
+                "machine": record["machine"]["cpu"],
+                "git_commit": record["git_commit"],
+            }
+    manifest = {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "git_commit": git_commit(),
+        "spec": run.spec.model_dump(mode="json"),
+        "machine": machine(),
+        "npu": _npu(),
+        "packages": {name: version for name in PACKAGES if (version := version_of(name))},
+        "artifacts": files,
+    }
+    write_json(run.folder / "manifest.json", manifest)
+    return manifest
+
+
+def _npu() -> dict[str, Any] | None:
+    """Driver and chips of this host as npu-smi says, None without the tool or where it fails."""
+    try:
+        report = npu_smi.info()
+    except ToolError:
+        return None
+    return {"driver": report.driver, "chips": [chip._asdict() for chip in report.chips]} if report else None
+
+
+def stages_of(run: Run) -> list[tuple[str, Run]]:
+    """Every stage of a run in order, with the run opened at the batch size it belongs to."""
+    once = run.at(run.spec.batch_sizes[0])
+    return [(stage, at) for stage, row in STAGES.items() for at in (run.at_each() if row.per_batch else [once])]

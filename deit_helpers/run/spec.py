@@ -1,0 +1,170 @@
+"""What a run is: one YAML file read into one validated, frozen `RunSpec`.
+
+Every key of a spec is listed here with its type and default; anything else is refused with the nearest right name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+if TYPE_CHECKING:
+    pass
+
+from ..errors import SpecError
+from .backends import BACKENDS, BackendRow
+from .recipes import RECIPES, PreprocessSpec
+from .validation import Frozen, nearest, read_yaml
+
+# What each does and how: model/edits.py. Known here, so that a wrong name is an error before anything runs.
+EXACT_EDITS = (
+    "fold_scale",
+    "split_qkv",
+    "merge_transpose",
+    "softmax_axis",
+    "pad_tokens",
+    "pad_outside_attention",
+    "uint8_input",
+    "class_token_only",
+)
+INEXACT_EDITS = ("pad_tokens_unmasked",)  # need allow_inexact
+
+
+class RunSpec(Frozen):
+    """One run. Paths are relative to the directory the command runs in; what the keys mean is in the README."""
+
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str
+    model_args: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    checkpoint: str
+    images: str
+    labels: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    preprocess: Literal["deit", "timm", "modelzoo"] = "deit"
+    bins: bool = False
+    opset: int = Field(default=11, ge=9, le=18)
+    edits: tuple[str, ...] = ()
+    allow_inexact: bool = False
+    backend: str = "onnxruntime"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    device: int = Field(default=0, ge=0)
+    soc_version: str | None = None
+    execution: Literal["sync", "async"] = "sync"
+    peak_tflops: float | None = Field(default=None, gt=0)
+    time_box_s: float = Field(default=10.0, gt=0)
+    aipp: Literal["static"] | None = None
+    atc: dict[str, str | int | None] = Field(default_factory=dict)
+    providers: dict[str, dict[str, str | int | float | bool]] = Field(default_factory=dict)
+    runtime: dict[str, int | str | bool] = Field(default_factory=dict)
+    stream: bool = False
+    shards: tuple[int, int] | None = None
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    expected: str | None = None
+
+    @field_validator("edits", "batch_sizes", "shards", mode="before")
+    @classmethod
+    def _tuple_from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("backend")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in BACKENDS:
+            raise ValueError(f"one of {', '.join(BACKENDS)}{nearest(value, list(BACKENDS))}")
+        return value
+
+    @field_validator("edits")
+    @classmethod
+    def _known_and_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = [*EXACT_EDITS, *INEXACT_EDITS]
+        for name in value:
+            if name not in known:
+                raise ValueError(f"edits of {', '.join(known)}{nearest(name, known)}")
+        if len(set(value)) != len(value) or "class_token_only" in value[:-1]:
+            raise ValueError("every edit at most once, and 'class_token_only' last: the others look for whole blocks")
+        return value
+
+    @model_validator(mode="after")
+    def _what_goes_together(self) -> RunSpec:
+        if self.images == "demo" and self.labels:
+            raise ValueError("labels: null with images: demo: the demo's images lie in class folders")
+        if self.checkpoint == "demo" and self.images != "demo":
+            raise ValueError("images: demo with checkpoint: demo: its head knows the demo's digits only")
+        if self.aipp and "uint8_input" in self.edits:
+            raise ValueError("aipp: static or the edit 'uint8_input', not both: each of them takes 8-bit images and normalises")
+        if self.aipp and not self.backend_row.needs_om:
+            raise ValueError(f"aipp: null for backend {self.backend}: AIPP is a part of Ascend chips")
+        if own := sorted({"model", "output", "framework", "input_shape"} & self.atc.keys()):
+            raise ValueError(f"atc without {own[0]}: the run sets it")
+        if {"precision_mode", "precision_mode_v2"} <= self.atc.keys():
+            raise ValueError("one of precision_mode and precision_mode_v2 in atc, not both")
+        if self.aipp and "input_fp16_nodes" in self.atc:
+            raise ValueError("aipp: null with input_fp16_nodes in atc: under AIPP the input is 8-bit")
+        if self.stream and (self.bins or self.on_bad_image == "skip" or self.backend_row.is_program):
+            raise ValueError("stream: false with bins, on_bad_image: skip or a vendor's program: they need the store")
+        if self.backend == "torch" and self.edits:
+            raise ValueError("edits: [] for backend torch: it runs the checkpoint itself, not the graph")
+        if self.shards and not 0 <= self.shards[0] <= self.shards[1]:
+            raise ValueError("shards of the first and the last to make, counted from 0, such as [0, 9]")
+        if "softmax_axis" in self.edits and self.opset < 13:
+            raise ValueError(f"edits without 'softmax_axis' at opset {self.opset}, or opset: 13 or newer")
+        if not self.allow_inexact and (inexact := [name for name in self.edits if name in INEXACT_EDITS]):
+            raise ValueError(f"edits without {inexact[0]!r}, which changes what the model computes, or allow_inexact: true")
+        return self
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _positive_and_distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 1 or len(set(value)) != len(value):
+            raise ValueError("one or more different positive integers, such as [1, 8, 32]")
+        return value
+
+    @property
+    def source(self) -> str:
+        """What the pipeline starts from, for captions."""
+        return "image files" if self.stream else "store"
+
+    @property
+    def backend_row(self) -> BackendRow:
+        return BACKENDS[self.backend]
+
+    @property
+    def precision_text(self) -> str:
+        """The precision as a report states it: a flag of ATC that replaces it comes with its name."""
+        flags = [f"{name}={value}" for name, value in self.atc.items() if name.startswith("precision_mode")]
+        return " ".join(flags) if flags and self.backend_row.needs_om else self.precision
+
+    @property
+    def recipe(self) -> PreprocessSpec:
+        return RECIPES[self.preprocess]
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> RunSpec:
+        """Read and validate a spec file.
+
+        Args:
+            path: the YAML file.
+            overrides: keys that replace those of the file (`-s key=value` on the command line).
+
+        Raises:
+            SpecError: the file is missing or no YAML mapping, a key is unknown, a value has the wrong type or range.
+        """
+        return cls.from_mapping({**read_yaml(path), **(overrides or {})}, source=str(path))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def check_batch_size(value: Any) -> int:
+    """Return `value` if it is a positive integer.
+
+    Raises:
+        SpecError: text, a float, a boolean, zero or a negative number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SpecError(f"batch_size: expected a positive integer such as 8, got {value!r}")
+    return value

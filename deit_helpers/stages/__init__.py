@@ -1,0 +1,18 @@
+"""The seven stages, one file per notebook: `stages.infer.infer(run)`. A stage's module is imported when it is first used."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+_STAGES = ("export", "optimize", "convert", "preprocess", "infer", "reference", "accuracy", "perf")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _STAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"no stage {name!r}; the stages are {', '.join(_STAGES)}")
+
+
+def __dir__() -> list[str]:
+    return list(_STAGES)

@@ -1,0 +1,95 @@
+"""03_convert: a static graph -> an OM for an Ascend chip with ATC (`convert.json`), or why that is not done."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePosixPath
+from typing import Any
+
+from .. import files
+from ..ascend import aipp, cann, npu_smi
+from ..ascend.atc import UNKNOWN_SOC, command, compile_om
+from ..errors import ToolError
+from ..run import records
+from ..run.folder import Run
+
+NOT_NEEDED = "Backend {backend} loads the static ONNX graph directly: there is nothing to convert."
+NO_ATC = (
+    "ATC is not on this host. Copy the run folder to an Ascend host with CANN, source set_env.sh there and run "
+    "`deit-report run {name}/spec.yaml --from 03`."
+)
+# precision of the spec -> ATC's flag. bf16 has only the newer one.
+_PRECISION = {
+    "fp16": {"precision_mode": "force_fp16"},
+    "fp32": {"precision_mode": "must_keep_origin_dtype"},
+    "bf16": {"precision_mode_v2": "mixed_bfloat16"},
+}
+
+
+def convert(run: Run) -> dict[str, Any]:
+    """Stage 03: make the device model of this batch size, or say that the backend needs none.
+
+    Returns:
+        The content of `convert.json`.
+
+    Raises:
+        ToolError: ATC is missing or failed; what it said, and what to do. `convert.json` then has the command.
+    """
+    records.ensure(run, "convert", lambda: _convert(run))
+    return run.read("convert")
+
+
+def flags_of(run: Run) -> dict[str, str | int | None]:
+    """The flags the spec asks for: precision, ModelZoo's choice for ViTs, static AIPP, then `atc` of the spec as it stands.
+
+    High performance for Gelu and small channels are what ModelZoo's ViT recipes pass on 310P.
+    """
+    named = any(name.startswith("precision_mode") for name in run.spec.atc)
+    flags: dict[str, str | int | None] = {} if named else dict(_PRECISION[run.spec.precision])
+    flags |= {"op_select_implmode": "high_performance", "optypelist_for_implmode": "Gelu", "enable_small_channel": 1}
+    if run.spec.aipp:
+        flags["insert_op_conf"] = run.relative(run.file("aipp"))
+    return {**flags, **run.spec.atc, **{name: str(path) for name, path in run.atc_files().items()}}
+
+
+def _convert(run: Run) -> None:
+    optimize = run.read("optimize")
+    shape = optimize["input_shape"]
+    if shape[0] != run.batch_size:
+        raise ToolError(f"{run.file('optimize')}: graph of batch size {shape[0]}, this run has {run.batch_size}")
+    model = PurePosixPath(run.relative(run.file("static_onnx")))
+    facts: dict[str, Any] = {"backend": run.spec.backend, "batch_size": run.batch_size, "status": "not needed"}
+    if not run.spec.backend_row.needs_om:
+        arguments = command(model, optimize["input_name"], shape, run.spec.soc_version, flags_of(run))
+        facts["reason"] = NOT_NEEDED.format(backend=run.spec.backend)
+        files.write_json(run.file("convert"), {**facts, **_described(run, arguments, model)})
+        return
+    if run.spec.aipp:
+        files.write_text(run.file("aipp"), aipp.config(run.spec.recipe.crop_px, run.spec.recipe.mean, run.spec.recipe.std))
+    version = cann.version()
+    path = cann.tool("atc")
+    soc = run.spec.soc_version
+    if soc is None and path and "soc_version" not in run.spec.atc:
+        soc = npu_smi.soc_version(run.spec.device)
+    arguments = command(model, optimize["input_name"], shape, soc, flags_of(run))
+    if path is None:
+        reason = NO_ATC.format(name=run.folder.name)
+        files.write_json(run.file("convert"), {**facts, "status": "missing", "reason": reason, **_described(run, arguments)})
+        raise ToolError(f"{reason} The command: {shlex.join(arguments)}")
+    cann.check_opset(optimize["opset"], version)
+    compile_om([path, *arguments[1:]], run.file("om"), run.file("atc_log"), run.folder)
+    emulated = "EMULATED" in run.file("atc_log").read_text(encoding="utf-8")
+    done = {"status": "done", "reason": f"ATC of CANN {version or 'of unknown version'} made the OM", "emulated": emulated}
+    om = PurePosixPath(run.relative(run.file("om")))
+    files.write_json(run.file("convert"), {**facts, **done, "cann": version, **_described(run, arguments, om)})
+
+
+def _described(run: Run, arguments: list[str], model: PurePosixPath | None = None) -> dict[str, Any]:
+    soc = next(argument.partition("=")[2] for argument in arguments if argument.startswith("--soc_version="))
+    return {
+        "device_model": str(model) if model else None,
+        "command": arguments,
+        "command_line": shlex.join(arguments),
+        "soc_version": None if soc == UNKNOWN_SOC else soc,
+        "aipp": run.spec.aipp,
+    }

@@ -1,0 +1,173 @@
+"""The embedded demo: scikit-learn's bundled digits as JPEG folders, a seeded backbone, a head fitted in closed form.
+
+It needs no network and no trained weights. Its accuracy says nothing about DeiT on ImageNet: it exists so that every
+step of the proof runs on real files, with a model whose predictions are neither random nor perfect.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .. import files
+from ..data import batches, sources, transforms
+from ..data.sources import _class_items, write_index
+from ..metrics import classification
+from ..model.checkpoint import _create
+from ..run import records
+from ..run.folder import Run
+
+_BATCH = 8  # images per forward pass when features are computed
+
+
+def prepare(run: Run) -> Run:
+    """Make the demo's images and checkpoint where the spec asks for them: ordinary files to everything that follows.
+
+    Nothing is made where a run was carried without its images: what 03 to 07 need of them is in the store.
+    """
+    carried = not run.image_folder.is_dir() and records.problem(run, "preprocess") is None
+    if run.spec.images == "demo" and not carried:
+        records.ensure(run, "demo_images", lambda: _write_demo(run))
+        if run.spec.checkpoint == "demo":
+            records.ensure(run, "demo", lambda: _fit_demo(run))
+    return run
+
+
+def _fit_demo(run: Run) -> None:
+    import torch
+
+    recipe = run.spec.recipe
+    model = _create(run, fused_attention=True, num_classes=CLASSES)
+    seed_backbone(model)
+    pictures, targets = training_images()
+    held_out = sources.list_images(run)
+    crops = np.stack(
+        [transforms.crop(picture, recipe) for picture in pictures]
+        + [transforms.crop(transforms.decode(item.path), recipe) for item in held_out]
+    )
+    features = []
+    with torch.inference_mode(), batches.progress(len(crops)) as bar:
+        for start in range(0, len(crops), _BATCH):
+            x = torch.from_numpy(transforms.tensors(crops[start : start + _BATCH], recipe))
+            features.append(model.forward_head(model.forward_features(x), pre_logits=True).numpy())
+            bar.update(len(x))
+    trained, unseen = np.split(np.concatenate(features), [len(pictures)])
+    weight, bias = fit_head(trained, targets)
+    with torch.inference_mode():
+        head = model.get_classifier()
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
+        logits = head(torch.from_numpy(unseen)).numpy()
+    # An open file, not a path: torch writes a path's name into the archive, and two runs would differ by it.
+    with files.atomic(run.file("demo_checkpoint")) as temporary, temporary.open("wb") as file:
+        torch.save({"model": model.state_dict()}, file)
+    ranks = classification.label_ranks(logits, np.array([item.label for item in held_out]))
+    top1, top5 = (classification.percent_within(ranks, k) for k in (1, 5))
+    figures = {"images": len(held_out), "top1_percent": top1, "top5_percent": top5, "training_images": len(pictures)}
+    files.write_json(run.file("demo"), figures)
+
+
+def seed_backbone(model: Any) -> None:
+    """Give a timm vision transformer seeded weights whose random features tell digits apart.
+
+    timm's initialisation (std 0.02) leaves the residual stream nearly constant; scaling attention by 3, MLP and patch
+    embedding by 2 and drawing position embeddings with std 1 makes the class token depend on what is where.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(SEED)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.startswith("head"):
+                continue
+            scale = 3.0 if ".attn." in name else 2.0
+            std = 1.0 if name == "pos_embed" else 0.02 * scale
+            # Biases and norms too: left at 0 and 1 they would vanish from the graph, and trained ones do not.
+            mean = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            weight.copy_(mean + torch.randn(weight.shape, generator=generator) * std)
+
+
+CLASSES = 10
+HELD_OUT = 300  # no multiple of 8 or 32, so that the last batch is always partial
+TRAINING, FIRST_HELD_OUT = 200, 360  # of the shuffled digits
+SEED = 20121228  # the DeiT paper is arXiv 2012.12877
+
+
+def write_images(folder: Path) -> None:
+    """Write the held-out digits anew: `folder/<digit>/<number>.jpg`, 200 to 420 pixels a side, grey on black.
+
+    The folder appears complete or not at all.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+    try:
+        digits, labels = _digits()
+        for i in range(FIRST_HELD_OUT, FIRST_HELD_OUT + HELD_OUT):
+            path = temporary / str(labels[i]) / f"{i:04d}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            _picture(digits[i], i).save(path, quality=92)
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def training_images() -> tuple[list[Image.Image], np.ndarray]:
+    """The digits the head is fitted on, none of them held out: RGB images and their labels (N,)."""
+    digits, labels = _digits()
+    return [_picture(digits[i], i).convert("RGB") for i in range(TRAINING)], labels[:TRAINING]
+
+
+def fit_head(features: np.ndarray, labels: np.ndarray, ridge: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression from features to one-hot labels, in closed form.
+
+    Args:
+        features: (N, D) of any float type; computed in float64.
+        labels: (N,) integers below CLASSES.
+        ridge: the penalty on the weights.
+
+    Returns:
+        Weight (CLASSES, D) and bias (CLASSES,), float32, for a linear head.
+    """
+    x = features.astype(np.float64)
+    mean = x.mean(axis=0)
+    centred = x - mean
+    targets = np.eye(CLASSES)[labels] - 1 / CLASSES
+    weight = np.linalg.solve(centred.T @ centred + ridge * np.eye(x.shape[1]), centred.T @ targets)  # (D, CLASSES)
+    bias = 1 / CLASSES - mean @ weight
+    return weight.T.astype(np.float32), bias.astype(np.float32)
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """8x8 digits as uint8 and labels, shuffled with a fixed seed."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    order = np.random.default_rng(SEED).permutation(len(data.images))
+    return (data.images[order] * (255 / 16)).astype(np.uint8), data.target[order]
+
+
+def _picture(digit: np.ndarray, number: int) -> Image.Image:
+    """One digit centred on a black picture whose size depends on its number; the margin survives the centre crop."""
+    width, height = (int(side) for side in np.random.default_rng([SEED, number]).integers(200, 421, 2))
+    side = int(min(width, height) * 0.7)
+    picture = Image.new("L", (width, height))
+    picture.paste(
+        Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC), ((width - side) // 2, (height - side) // 2)
+    )
+    return picture
+
+
+def _write_demo(run: Run) -> None:
+    with files.atomic(run.file("demo_images")) as temporary:
+        try:
+            write_images(run.image_folder)
+        except OSError as err:
+            raise files.unwritable(run.image_folder, err) from err
+        write_index(temporary, _class_items(run.image_folder))

@@ -1,0 +1,53 @@
+"""`deit-report import`: what a vendor's tool measured elsewhere becomes the files of 05 and 07, marked as imported.
+
+Nothing is run: logits come from dumps, rates from the performance file or summary, operators from a profile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..ascend import msprof
+from ..executors import measured
+from ..metrics.operators import OperatorProfile
+from ..run import records
+from ..run.folder import Run
+from . import perf
+
+
+def bring_in(
+    run: Run, source: Path, dumps: Path | None, prof: Path | None, devices: int = 1, device: str = "an Ascend device"
+) -> dict[str, Any]:
+    """Bring in what was measured elsewhere; returns the content of `infer.json`.
+
+    Args:
+        source: a performance file, a pure-inference file, the text of a recipe (.md), or an ais_bench summary.
+        dumps: a folder with one output per image of the run.
+        prof: a folder of msprof.
+        devices: how many devices the card has; the tool's rates are of one. An Atlas 300I (310) has 4, a 310P card 1.
+        device: what was measured, in words.
+
+    Raises:
+        ArtifactError: 04 was not run though there are dumps, or a file does not fit the run.
+        ToolError: the profile cannot be read.
+    """
+    # All of it is read first: what is refused leaves the run as it is.
+    found = measured.read_performance(run, source)
+    operators: OperatorProfile | str = "no profile was imported"
+    if prof:
+        table = msprof.read(prof)
+        operators = OperatorProfile(table, int(table["calls"].mode()[0]))  # most operators run once per batch
+    if dumps:
+        records.require(run, "index")
+        measured.write_logits(run, dumps)
+    else:  # those of another runtime must not stand beside this one's speed
+        run.file("logits").unlink(missing_ok=True)
+        records.forget(run, "score")
+    runtime = {"version": "imported", "device": device, "precision": "precision not stated"}
+    card = {"devices": devices, "card_images_per_s": devices * found.images_per_s}
+    facts = measured.write_performance(run, found, runtime, imported_from=source.name, **card)
+    perf.write(run, facts, operators, *perf.stated_peak(run))
+    for stage in ("infer", "perf"):
+        records.adopt(run, stage, [str(path) for path in (source, dumps, prof) if path], device, images=dumps is not None)
+    return facts

@@ -1,0 +1,101 @@
+"""04_preprocess: images and labels -> `dataset/images.npy` (uint8), `index.csv`, `preprocess.json`."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from .. import files
+from ..ascend import benchmark
+from ..data.batches import crops_at, npy_header, progress, read_store
+from ..data.prefetch import mapped
+from ..data.sources import Item, list_images, write_index
+from ..data.transforms import crop, decode, quiet_pillow, tensors
+from ..errors import ArtifactError
+from ..run import hashing, records
+from ..run.folder import Run
+from ..run.host import cores
+
+FINGERPRINT_IMAGES = 8
+
+
+def preprocess(run: Run) -> dict[str, Any]:
+    """Stage 04: decode, resize and crop every image of the spec into the uint8 store.
+
+    Returns:
+        The content of `preprocess.json`.
+
+    Raises:
+        ArtifactError: no images, a damaged image (unless `on_bad_image: skip`), an image without a label.
+    """
+    records.ensure(run, "preprocess", lambda: _preprocess(run))
+    return run.read("preprocess")
+
+
+def _preprocess(run: Run) -> None:
+    items, recipe = list_images(run), run.spec.recipe
+    if run.spec.stream:  # 05 decodes; here only what the images are, and the fingerprint of the first
+        kept, skipped = items, list[dict[str, str]]()
+        head = crops_at(run, list(range(min(FINGERPRINT_IMAGES, len(items)))))
+    else:
+        kept, skipped = _write_store(run, items)
+        head = read_store(run, 0, FINGERPRINT_IMAGES)
+    with files.atomic(run.file("index")) as temporary:
+        write_index(temporary, kept)
+    if run.spec.bins:
+        rows = (tensors(read_store(run, i, i + 1), recipe)[0] for i in range(len(kept)))
+        benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)
+    files.write_json(
+        run.file("preprocess"),
+        {
+            "images": len(kept),
+            "skipped": skipped,
+            "recipe": recipe.model_dump(mode="json"),
+            "fingerprint": hashlib.sha256(tensors(head, recipe).tobytes()).hexdigest(),
+            "fingerprint_images": len(head),
+        },
+    )
+
+
+def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str, str]]]:
+    """Write the store in order and in constant memory; its header gets the final count at the end.
+
+    Returns:
+        The images that are in it, and those that were skipped with the reason.
+    """
+    recipe = run.spec.recipe
+    kept: list[Item] = []
+    skipped: list[dict[str, str]] = []
+
+    def load(item: Item) -> np.ndarray | ArtifactError:
+        try:
+            return crop(decode(item.path), recipe)
+        except ArtifactError as err:
+            return err
+
+    def header(count: int) -> bytes:
+        return npy_header("|u1", (count, recipe.crop_px, recipe.crop_px, 3))
+
+    digest = hashlib.sha256(header(len(items)))  # meanwhile: reading it all again would leave all cores but one idle
+    with files.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
+        file.write(header(len(items)))
+        with quiet_pillow(), progress(len(items)) as bar:
+            for item, pixels in zip(items, mapped(load, items, cores()), strict=True):
+                bar.update()
+                if isinstance(pixels, np.ndarray):
+                    kept.append(item)
+                    file.write(pixels.data)
+                    digest.update(pixels.data)
+                elif run.spec.on_bad_image == "stop":
+                    raise pixels
+                else:
+                    skipped.append({"name": item.name, "reason": str(pixels)})
+        if not kept:
+            raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
+        file.seek(0)
+        file.write(header(len(kept)))
+    if not skipped:  # else the header is another one
+        hashing.remember(run.file("images"), digest.hexdigest())
+    return kept, skipped

@@ -1,0 +1,121 @@
+"""Statistics of timings against independent oracles; nothing here depends on how fast this machine is."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from deit_helpers.metrics import latency
+from deit_helpers.run import host
+
+RNG = np.random.default_rng(0)
+
+
+def test_percentiles_interpolate_and_p99_needs_a_hundred_samples() -> None:
+    found = latency.latency_ms(np.arange(1.0, 101.0)[::-1])
+    assert found == pytest.approx({"mean": 50.5, "p50": 50.5, "p90": 90.1, "p99": 99.01, "n": 100})
+    assert latency.latency_ms(np.arange(1.0, 100.0))["p99"] is None
+    assert latency.latency_ms([]) == {"mean": None, "p50": None, "p90": None, "p99": None, "n": 0}
+
+
+def slow_rule(samples: list[float]) -> int:
+    """The marginal standard error rule, cut by cut."""
+    cuts = range(len(samples) // 2 + 1)
+    return min(cuts, key=lambda cut: (np.var(samples[cut:]) / len(samples[cut:]), cut))
+
+
+@pytest.mark.parametrize("warm", [0, 3, 17])
+def test_warm_up_is_found(warm: int) -> None:
+    samples = [30.0 - i for i in range(warm)] + list(10 + 0.1 * RNG.standard_normal(60))
+    found = latency.warm_up(samples)
+    assert found == slow_rule(samples)
+    assert warm <= found <= warm + 8
+
+
+def test_a_steady_series_loses_little_and_at_most_half_is_ever_cut() -> None:
+    assert latency.warm_up([5.0, 5.0, 5.0]) == 0
+    assert latency.warm_up([9.0, *[5.0] * 10]) == 0  # too few to tell
+    rising = np.linspace(1, 100, 50)
+    assert latency.warm_up(rising) <= 25
+
+
+def test_the_interval_of_the_median_holds_it_as_often_as_it_says() -> None:
+    found = [latency.interval(RNG.normal(1, 0.2, 61), 0.5) for _ in range(300)]
+    held = [low <= 1.0 <= high for low, high in filter(None, found)]
+    assert 0.92 <= np.mean(held) <= 0.99
+    few = np.array([1.0, 2.0, 3.0])
+    assert latency.interval(few, 0.9) is None
+
+
+def test_a_measurement_ends_when_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "MIN_S", 0.0)
+    source = itertools.chain([90.0, 60.0, 30.0], itertools.cycle([10.0, 10.01, 9.99]))
+    found = latency.measure(source, box_s=60)
+    summary = found.summary()
+    assert summary["settled"]
+    assert summary["warmup_batches"] == 3
+    assert summary["warmup_ms"] == [90.0, 60.0, 30.0]
+    assert summary["latency_ms"]["p50"] == pytest.approx(10.0, abs=0.02)
+    assert summary["latency_ms"]["n"] + 3 == len(found.every_ms)
+    assert summary["latency_ms"]["n"] >= latency.P99_SAMPLES
+    assert summary["ci95_ms"]["p90"] is not None
+
+
+def test_a_measurement_that_never_settles_ends_with_its_box() -> None:
+    def source() -> Iterator[float]:
+        for i in itertools.count():
+            time.sleep(0.001)
+            yield 1.0 if i % 2 else 100.0
+
+    found = latency.measure(source(), box_s=0.2)
+    assert not found.summary()["settled"]
+    assert found.summary()["spread_percent"] > 50
+
+
+def test_a_measurement_whose_warm_up_may_not_be_over_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a long ramp is cut, but never more than half: what is left is narrow, and may be the ramp's end still."""
+    monkeypatch.setattr(latency, "MIN_S", 0.0)
+    found = latency.measure(itertools.chain(np.linspace(20, 10.1, 100), itertools.repeat(10.0)), box_s=60)
+    assert (found.warmup, len(found.every_ms)) == (100, 210)  # at 200 half of it was cut
+    assert found.summary()["settled"]
+    assert not latency.Measurement(np.array([20.0] * 100 + [10.0] * 100), 100, None).settled
+    assert latency.Measurement(np.array([20.0] * 90 + [10.0] * 110), 90, None).settled
+
+
+def test_two_timings_are_compared_by_an_interval() -> None:
+    base = RNG.normal(10, 0.5, 200)
+    compared = latency.ratio(base * 1.3, base)
+    assert compared is not None
+    middle, low, high = compared
+    assert middle == pytest.approx(1.3)
+    assert low < 1.3 < high
+    same = latency.ratio(RNG.normal(10, 0.5, 200), base)
+    assert same is not None
+    assert same[1] < 1 < same[2]
+    assert latency.ratio(base[:5], base) is None  # the median of five has no 95 % interval
+
+
+def test_the_interval_agrees_with_a_binomial_count() -> None:
+    values = np.sort(RNG.exponential(1, 101))
+    low, high = latency.interval(values, 0.5)
+    inside = scipy.stats.binom.cdf(np.searchsorted(values, high), 101, 0.5) - scipy.stats.binom.cdf(
+        np.searchsorted(values, low), 101, 0.5
+    )
+    assert 0.93 <= inside <= 0.99
+
+
+def test_peak_memory_is_of_this_process_not_of_the_one_that_started_it() -> None:
+    fat = np.ones(400 * 2**17)  # 400 MiB
+    mine = host.peak_memory_mib()
+    assert mine is not None
+    assert mine > fat.nbytes / 2**20
+    code = "from deit_helpers.run import host; print(host.peak_memory_mib())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 10 < float(child.stdout) < 400

@@ -1,0 +1,143 @@
+"""The operator table: families, shares, and the LayerNorms of a decomposed graph. Events are of ONNX Runtime 1.32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from pipeline import finished
+
+from deit_helpers.metrics import operators
+
+
+def kernel(name: str, op: str, dur_us: int, inputs: int = 1, parameter_bytes: int = 0, **extra: Any) -> dict[str, Any]:
+    """One operator as the profiler writes it, less the fields nobody reads."""
+    arguments = {
+        "op_name": op,
+        "provider": "CPUExecutionProvider",
+        "input_type_shape": [{"float": [4, 197, 48]}] * inputs,
+        "parameter_size": str(parameter_bytes),
+    }
+    return {"cat": "Node", "ph": "X", "dur": dur_us, "ts": 1, "name": f"{name}_kernel_time", "args": arguments, **extra}
+
+
+BLOCK = "/blocks/blocks.0"
+EVENTS = [
+    {"cat": "Session", "ph": "X", "dur": 9855, "ts": 1, "name": "model_run", "args": {}},
+    {"cat": "Session", "ph": "X", "dur": 9743, "ts": 2, "name": "SequentialExecutor::Execute", "args": {}},
+    kernel("/patch_embed/proj/Conv_output_0_nchwc", "Conv", 529, 3, 147648),
+    kernel("ReorderOutput", "ReorderOutput", 41),
+    kernel(f"{BLOCK}/norm1/Sub", "Sub", 30, 2),
+    kernel(f"{BLOCK}/norm1/Mul/SimplifiedLayerNormFusion/", "SimplifiedLayerNormalization", 60, 2, 192),
+    kernel(f"{BLOCK}/attn/qkv/MatMul", "MatMul", 227),  # its packed weight is no longer an input
+    kernel(f"{BLOCK}/attn/MatMul/MatMulScaleFusion/", "FusedMatMul", 400, 2),
+    kernel(f"{BLOCK}/attn/Softmax", "Softmax", 144),
+    kernel(f"{BLOCK}/attn/MatMul_1", "MatMul", 160, 2),
+    kernel(f"{BLOCK}/attn/Transpose_2", "Transpose", 70),
+    kernel(f"{BLOCK}/mlp/fc1/MatMul", "MatMul", 150, 2, 36864),  # a weight that was not packed
+    kernel("Gelu", "Gelu", 90),
+    kernel(f"{BLOCK}/Add_1", "Add", 25, 2),
+    kernel("/head/Gemm", "Gemm", 19, 2, 12),
+    kernel("/Gather", "Gather", 5, 2, 8),
+    kernel("/head/Gemm", "Gemm", 21, 2, 12),
+]
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return operators.table_from_onnxruntime(EVENTS, {f"{BLOCK}/norm1/Sub"})
+
+
+def test_only_operators_are_counted_each_once(table: pd.DataFrame) -> None:
+    assert list(table.columns) == ["family", "op_type", "name", "calls", "total_us", "share_percent", "backend"]
+    assert len(table) == 14
+    assert table["total_us"].sum() == 529 + 41 + 30 + 60 + 227 + 400 + 144 + 160 + 70 + 150 + 90 + 25 + 19 + 5 + 21
+    gemm = table.set_index("name").loc["/head/Gemm"]
+    assert (gemm["calls"], gemm["total_us"]) == (2, 40)
+    assert set(table["backend"]) == {"onnxruntime"}
+    assert table["total_us"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        (f"{BLOCK}/attn/MatMul/MatMulScaleFusion/", "BatchMatMulV2"),
+        (f"{BLOCK}/attn/MatMul_1", "BatchMatMulV2"),
+        (f"{BLOCK}/attn/qkv/MatMul", "MatMulV2"),
+        (f"{BLOCK}/mlp/fc1/MatMul", "MatMulV2"),
+        ("/head/Gemm", "MatMulV2"),
+        (f"{BLOCK}/attn/Softmax", "SoftmaxV2"),
+        (f"{BLOCK}/attn/Transpose_2", "TransData"),
+        ("ReorderOutput", "TransData"),
+        (f"{BLOCK}/norm1/Sub", "LayerNorm"),
+        (f"{BLOCK}/norm1/Mul/SimplifiedLayerNormFusion/", "LayerNorm"),
+        ("Gelu", "Gelu"),
+        ("/patch_embed/proj/Conv_output_0_nchwc", "Conv2D"),
+        (f"{BLOCK}/Add_1", "Elementwise"),
+        ("/Gather", "Other"),
+    ],
+)
+def test_every_operator_has_its_family(table: pd.DataFrame, name: str, family: str) -> None:
+    assert table.set_index("name").loc[name, "family"] == family
+
+
+def test_shares_sum_to_100_with_the_named_three_first(table: pd.DataFrame) -> None:
+    shares = operators.family_shares(table)
+    assert list(shares)[:3] == ["TransData", "SoftmaxV2", "BatchMatMulV2"]
+    assert list(shares) == list(operators.FAMILIES)
+    assert sum(shares.values()) == pytest.approx(100)
+    assert table["share_percent"].sum() == pytest.approx(100)
+    total = table["total_us"].sum()
+    assert shares["BatchMatMulV2"] == pytest.approx(100 * 560 / total)
+    assert shares["TransData"] == pytest.approx(100 * 111 / total)
+
+
+def test_a_family_nobody_used_has_share_zero() -> None:
+    shares = operators.family_shares(operators.table_from_onnxruntime(EVENTS[:3], set()))
+    assert shares["Conv2D"] == pytest.approx(100)
+    assert shares["SoftmaxV2"] == 0.0
+
+
+def layer_norm_between_matmuls() -> onnx.ModelProto:
+    """x -> MatMul -> decomposed LayerNorm -> MatMul, and a residual Add and Mul that belong to no LayerNorm."""
+    steps = [
+        ("MatMul", ["x", "w"], "h"),
+        ("ReduceMean", ["h"], "mean"),
+        ("Sub", ["h", "mean"], "centred"),
+        ("Pow", ["centred", "two"], "square"),
+        ("ReduceMean", ["square"], "variance"),
+        ("Add", ["variance", "eps"], "stable"),
+        ("Sqrt", ["stable"], "std"),
+        ("Div", ["centred", "std"], "normal"),
+        ("Mul", ["normal", "gamma"], "scaled"),
+        ("Add", ["scaled", "beta"], "y"),
+        ("MatMul", ["y", "w"], "z"),
+        ("Mul", ["z", "gamma"], "gated"),
+        ("Add", ["gated", "h"], "out"),
+    ]
+    nodes = [
+        helper.make_node(op, inputs, [output], name=f"n_{output}", **({"axes": [-1]} if op == "ReduceMean" else {}))
+        for op, inputs, output in steps
+    ]
+    arrays = {"w": np.ones((4, 4)), "two": np.array(2.0), "eps": np.array(1e-6), "gamma": np.ones(4), "beta": np.ones(4)}
+    constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    x, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4]) for name in ("x", "out"))
+    return helper.make_model(helper.make_graph(nodes, "g", [x], [out], constants))
+
+
+def test_a_decomposed_layer_norm_is_found_and_its_neighbours_are_not() -> None:
+    found = operators.layer_norm_nodes(layer_norm_between_matmuls())
+    steps = ("mean", "centred", "square", "variance", "stable", "std", "normal", "scaled", "y")
+    assert found == {f"n_{step}" for step in steps}
+
+
+def test_the_layer_norms_of_a_vit_are_found_by_their_names(tmp_path_factory: pytest.TempPathFactory) -> None:
+    graph = onnx.load(finished(tmp_path_factory).file("static_onnx"))
+    found = operators.layer_norm_nodes(graph)
+    by_name = {node.name for node in graph.graph.node if "/norm" in node.name and node.op_type != "Constant"}
+    assert len(found) == 5 * 9  # two in each of two blocks and the last one, nine steps each
+    assert found == by_name

@@ -1,0 +1,135 @@
+"""Specs: what is accepted, and what a user reads when something is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, write_spec
+from pydantic import ValidationError
+
+from deit_helpers.errors import SpecError
+from deit_helpers.run import spec
+from deit_helpers.run.spec import RunSpec
+
+
+def message(path: Path, **overrides: Any) -> str:
+    """The one line of the SpecError that loading `path` raises."""
+    with pytest.raises(SpecError) as caught:
+        RunSpec.load(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["demo", "imagenet"])
+def test_shipped_specs_are_valid(name: str) -> None:
+    assert RunSpec.load(REPOSITORY / "params" / f"{name}.yaml").run == name
+
+
+def test_defaults_are_those_of_the_documented_table(project: Path) -> None:
+    path = project / "least.yaml"
+    path.write_text("{run: least, model: vit_tiny_patch16_224, checkpoint: hub, images: pictures}")
+    found = RunSpec.load(path)
+    assert (found.preprocess, found.opset, found.edits, found.batch_sizes) == ("deit", 11, (), (1, 8, 32))
+    assert (found.backend, found.precision, found.device) == ("onnxruntime", "fp32", 0)
+    assert (found.labels, found.limit, found.soc_version, found.expected) == (None, None, None, None)
+
+
+def test_overrides_replace_the_keys_of_the_file(project: Path) -> None:
+    assert RunSpec.load(write_spec(project), {"limit": 3, "preprocess": "timm"}).limit == 3
+
+
+def test_a_spec_written_out_and_read_again_is_the_same(project: Path) -> None:
+    path = write_spec(project, edits=["fold_scale"], labels="größe.txt", limit=5)
+    once = RunSpec.load(path)
+    path.write_text(once.to_yaml(), encoding="utf-8")
+    assert RunSpec.load(path) == once
+
+
+def test_a_spec_cannot_be_changed_after_it_was_read(project: Path) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        RunSpec.load(write_spec(project)).limit = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "parts"),
+    [
+        ("batchsizes", [1], ["unknown key 'batchsizes'", "did you mean 'batch_sizes'?"]),
+        ("on_bad_images", "skip", ["did you mean 'on_bad_image'?"]),
+        ("zzz", 1, ["unknown key 'zzz'", "known keys: aipp, allow_inexact, atc"]),
+        ("limit", "ten", ["'limit'", "integer", "'ten'"]),
+        ("limit", 0, ["'limit'", "greater than or equal to 1", "got 0"]),
+        ("run", 2024, ["'run'", "string", "2024"]),
+        ("run", "../outside", ["'run'", "text that matches", "'../outside'"]),
+        ("labels", 3, ["'labels'", "string", "got 3"]),
+        ("bins", "yes", ["'bins'", "boolean", "'yes'"]),
+        ("opset", 99, ["'opset'", "18", "99"]),
+        ("device", -1, ["'device'", "0", "-1"]),
+        ("preprocess", "dei", ["'preprocess'", "'deit', 'timm' or 'modelzoo'", "'dei'"]),
+        ("backend", "onnx", ["'backend'", "onnxruntime", "'onnx'"]),
+        ("on_bad_image", "ignore", ["'on_bad_image'", "'stop' or 'skip'"]),
+        ("edits", "fold", ["'edits'", "list", "'fold'"]),
+        ("edits", ["pad_token"], ["'edits'", "fold_scale, split_qkv", "did you mean 'pad_tokens'", "got ['pad_token']"]),
+        ("edits", ["fold_scale", "fold_scale"], ["'edits'", "every edit at most once"]),
+        ("edits", ["class_token_only", "split_qkv"], ["'edits'", "'class_token_only' last"]),
+        ("edits", ["pad_tokens_unmasked"], ["'pad_tokens_unmasked'", "changes what the model computes", "allow_inexact: true"]),
+        ("edits", ["softmax_axis"], ["'softmax_axis' at opset 11", "opset: 13 or newer"]),
+        ("batch_sizes", 8, ["'batch_sizes'", "list", "got 8"]),
+        ("batch_sizes", "8", ["'batch_sizes'", "list", "got '8'"]),
+        ("batch_sizes", [1, "8"], ["'batch_sizes.1'", "integer", "'8'"]),
+        ("batch_sizes", [True], ["'batch_sizes.0'", "integer", "True"]),
+        ("batch_sizes", [1.5], ["'batch_sizes.0'", "integer", "1.5"]),
+        ("batch_sizes", [], ["expected one or more different positive integers", "got []"]),
+        ("batch_sizes", [8, 0], ["expected one or more different positive integers", "got [8, 0]"]),
+        ("batch_sizes", [-1], ["expected one or more different positive integers", "got [-1]"]),
+        ("batch_sizes", [8, 8], ["expected one or more different positive integers", "got [8, 8]"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_what_is_allowed(project: Path, key: str, value: Any, parts: list[str]) -> None:
+    found = message(write_spec(project), **{key: value})
+    for part in ("params/test.yaml", *parts):
+        assert part in found
+
+
+def test_every_missing_key_is_named(project: Path) -> None:
+    path = project / "short.yaml"
+    path.write_text("run: short\nmodel: m\n")
+    found = message(path)
+    assert "'checkpoint' is missing" in found
+    assert "'images' is missing" in found
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (None, "no such file; name a spec file such as params/demo.yaml"),
+        (b"", "expected a mapping of keys to values"),
+        (b"- run\n- model\n", "expected a mapping of keys to values, found list"),
+        (b"run: [1\n", "not valid YAML"),
+        (b"run: a\x07b\n", "not valid YAML"),
+        (b"run: \xff\xfe\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_named_with_the_reason(project: Path, content: bytes | None, part: str) -> None:
+    path = project / "x.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    found = message(path)
+    assert found.startswith(f"{path}: ")
+    assert part in found
+
+
+def test_a_folder_is_no_spec(project: Path) -> None:
+    assert "cannot be read" in message(project)
+
+
+@pytest.mark.parametrize("value", [0, -8, "8", 8.0, True, None, [8]])
+def test_a_wrong_batch_size_is_refused_with_an_example(value: Any) -> None:
+    with pytest.raises(SpecError, match="batch_size: expected a positive integer such as 8, got"):
+        spec.check_batch_size(value)
+
+
+@pytest.mark.parametrize("value", [1, 8, 50_000])
+def test_a_positive_batch_size_is_returned(value: int) -> None:
+    assert spec.check_batch_size(value) == value

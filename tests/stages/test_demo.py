@@ -1,0 +1,109 @@
+"""The embedded demo: the same pictures every time, none seen while fitting, a head in closed form."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import TINY
+from PIL import Image
+from sklearn.linear_model import Ridge
+
+from deit_helpers.stages import demo
+from deit_helpers.stages.demo import seed_backbone
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "images"
+    demo.write_images(folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_pictures_are_jpegs_in_ten_folders_of_200_to_420_pixels(pictures: Path) -> None:
+    assert sorted(path.name for path in pictures.iterdir()) == [str(digit) for digit in range(10)]
+    assert len(contents(pictures)) == demo.HELD_OUT
+    sizes = set()
+    for path in pictures.rglob("*.jpg"):
+        with Image.open(path) as image:
+            assert (image.format, image.mode) == ("JPEG", "L")
+            sizes.add(image.size)
+    assert min(map(min, sizes)) >= 200
+    assert max(map(max, sizes)) <= 420
+    assert len(sizes) > 100
+
+
+def test_the_last_batch_is_always_partial() -> None:
+    assert all(demo.HELD_OUT % batch_size for batch_size in (8, 16, 32))
+
+
+def test_the_pictures_are_the_same_bytes_every_time(pictures: Path, tmp_path: Path) -> None:
+    demo.write_images(tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(pictures)
+    assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def test_a_folder_that_is_there_is_replaced_whole(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "images" / "7").mkdir(parents=True)
+    (tmp_path / "images" / "7" / "mine.jpg").write_text("x")
+    demo.write_images(tmp_path / "images")
+    assert contents(tmp_path / "images") == contents(pictures)
+
+
+def test_pictures_appear_all_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        demo.write_images(tmp_path / "images")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_held_out_picture_is_among_those_of_the_fit(pictures: Path) -> None:
+    fitted, labels = demo.training_images()
+    numbers = sorted(int(path.stem) for path in pictures.rglob("*.jpg"))
+    assert (len(fitted), len(labels), {image.mode for image in fitted}) == (demo.TRAINING, demo.TRAINING, {"RGB"})
+    assert numbers == list(range(demo.FIRST_HELD_OUT, demo.FIRST_HELD_OUT + demo.HELD_OUT))
+    assert demo.FIRST_HELD_OUT >= demo.TRAINING
+    assert set(labels) == set(range(demo.CLASSES))
+
+
+def test_the_head_is_ridge_regression_on_one_hot_labels() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(3.0, 2.0, (120, 12)).astype(np.float32)
+    labels = random.integers(0, demo.CLASSES, 120)
+    weight, bias = demo.fit_head(features, labels, ridge=0.5)
+    oracle = Ridge(alpha=0.5).fit(features - features.mean(axis=0), np.eye(demo.CLASSES)[labels] - 0.1)
+    assert (weight.dtype, weight.shape, bias.dtype, bias.shape) == (np.float32, (10, 12), np.float32, (10,))
+    np.testing.assert_allclose(weight, oracle.coef_, atol=1e-6)
+
+
+def test_the_head_tells_separate_clusters_apart() -> None:
+    labels = np.arange(200) % demo.CLASSES
+    features = 5 * np.eye(demo.CLASSES)[labels] + np.random.default_rng(0).normal(0, 0.1, (200, demo.CLASSES))
+    weight, bias = demo.fit_head(features, labels)
+    np.testing.assert_array_equal((features @ weight.T + bias).argmax(axis=1), labels)
+
+
+def test_the_backbone_is_seeded_and_its_head_left_alone() -> None:
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = timm.create_model(TINY["model"], num_classes=10, **TINY["model_args"])
+        head = model.head.weight.detach().clone()
+        seed_backbone(model)
+        assert torch.equal(model.head.weight, head)
+        states.append({name: weight for name, weight in model.state_dict().items() if not name.startswith("head")})
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    for name, std in {"pos_embed": 1.0, "blocks.0.attn.qkv.weight": 0.06, "blocks.1.mlp.fc1.weight": 0.04}.items():
+        assert float(states[0][name].std()) == pytest.approx(std, rel=0.05)

@@ -1,0 +1,89 @@
+"""01: the exported graph against the torch module, run by ONNX Runtime directly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from pipeline import finished, new_run
+
+from deit_helpers.errors import ArtifactError, GraphError
+from deit_helpers.model import checkpoint
+from deit_helpers.run.folder import Run
+from deit_helpers.stages import export, optimize
+
+
+@pytest.fixture(scope="module", params=[11, 13])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = new_run(tmp_path_factory.mktemp("exported"), opset=request.param)
+    export.export(run)
+    return run
+
+
+def test_input_output_opset_and_symbolic_batch(exported: Run) -> None:
+    graph = onnx.load(exported.file("onnx"))
+    onnx.checker.check_model(graph, full_check=True)
+    assert [(o.domain, o.version) for o in graph.opset_import] == [("", exported.spec.opset)]
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in [*graph.graph.input, *graph.graph.output]
+    }
+    assert shapes == {"image": ["batch", 3, 224, 224], "class": ["batch", 3]}
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_graph_and_module_agree_at_any_batch_size(exported: Run, count: int) -> None:
+    x = np.random.default_rng(count).standard_normal((count, 3, 224, 224)).astype(np.float32)
+    with torch.inference_mode():
+        expected = checkpoint.build(exported)(torch.from_numpy(x)).numpy()
+    session = onnxruntime.InferenceSession(exported.file("onnx"), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["class"], {"image": x})[0], expected, atol=1e-5)
+    assert np.ptp(expected) > 0.1  # logits that differ: agreement means something
+
+
+def test_the_record_says_what_was_compared(exported: Run) -> None:
+    found = exported.read("export")
+    assert (found["opset"], found["classes"]) == (exported.spec.opset, 3)
+    assert found["parameters"] == sum(p.numel() for p in checkpoint.build(exported).parameters())
+    assert found["parity"]["top1_agreement_percent"] == 100.0
+    assert found["parity"]["max_abs_diff"] == max(row["max_abs_diff"] for row in found["parity_images"])
+    assert len(found["parity_images"]) == found["parity"]["images"] == export.PARITY_IMAGES
+
+
+def test_a_graph_that_differs_from_the_module_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_run(tmp_path)
+    exporter = torch.onnx.export
+
+    def with_another_head(module: torch.nn.Module, *args: object, **options: object) -> None:
+        weight = module.get_parameter("head.weight")
+        kept = weight.detach().clone()
+        with torch.no_grad():
+            weight.mul_(1.001)
+        exporter(module, *args, **options)
+        weight.data.copy_(kept)
+
+    monkeypatch.setattr(torch.onnx, "export", with_another_head)
+    with pytest.raises(GraphError, match="differs from the torch module"):
+        export.export(run)
+    assert not list(run.file("onnx").parent.iterdir())
+    with pytest.raises(ArtifactError, match=r"01_export\.ipynb"):
+        optimize.optimize(run)
+
+
+def test_weights_that_give_nan_are_refused(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    checkpoint = torch.load(run.checkpoint, weights_only=True)
+    checkpoint["model"]["norm.weight"][0] = float("nan")
+    torch.save(checkpoint, run.checkpoint)
+    with pytest.raises(ArtifactError, match=r"tiny\.pth: weight norm\.weight holds NaN"):
+        export.export(run)
+
+
+def test_exporting_twice_gives_the_same_bytes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = new_run(tmp_path)
+    export.export(run)
+    assert run.file("onnx").read_bytes() == finished(tmp_path_factory).file("onnx").read_bytes()

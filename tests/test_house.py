@@ -1,0 +1,71 @@
+"""The house keeps its shape: rooms stay small, functions short, and a stage's row names all the code that it runs."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import house
+import pytest
+
+from deit_helpers.run import lineage
+from deit_helpers.run.backends import BACKENDS
+
+# What every stage uses and none depends on: how runs are kept, files written, errors said.
+NOT_HASHED = ("run", "files.py", "errors.py")
+# Beside a store, a graph or a shard: statistics over them and the vendor's file formats.
+LEFT_OUT = dict.fromkeys(("export", "optimize", "preprocess", "reference", "infer"), ("metrics", "ascend")) | {
+    "demo_images": ("metrics", "ascend", "model", "data", "backends"),
+    "demo": ("metrics", "ascend"),
+    "convert": ("ascend",),
+    "perf": ("ascend", "metrics"),
+    "score": ("ascend", "data", "metrics/latency.py"),
+}
+
+
+def imported(path: Path) -> set[Path]:
+    """The files of the package that a file imports, also inside functions."""
+    files: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        folder = path.parents[node.level - 1]
+        target = folder / (node.module or "").replace(".", "/")
+        for candidate in (target, *(target / alias.name for alias in node.names)):
+            found = (candidate.with_suffix(".py"), candidate / "__init__.py")
+            files |= {file for file in found if file.is_file() and file.stat().st_size and file.parent != house.PACKAGE.parent}
+    return files - {house.PACKAGE / "__init__.py", house.PACKAGE / "stages" / "__init__.py"}  # they import what is asked for
+
+
+def reached(start: Path) -> set[str]:
+    todo, seen = [start], set()
+    while todo:
+        path = todo.pop()
+        if path not in seen:
+            seen.add(path)
+            todo += imported(path)
+    return {path.relative_to(house.PACKAGE).as_posix() for path in seen}
+
+
+def covers(entries: tuple[str, ...], file: str) -> bool:
+    return any(file == entry or file.startswith(f"{entry}/") for entry in entries)
+
+
+@pytest.mark.parametrize("stage", lineage.STAGES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_row_of_the_lineage_names_every_file_that_its_stage_imports(stage: str, backend: str) -> None:
+    row = BACKENDS[backend]
+    code = tuple(part for entry in lineage.STAGES[stage].code for part in (row.code if entry == "backend" else (entry,)))
+    of_others = tuple(
+        file for name, other in BACKENDS.items() if name != backend for file in other.code if file not in row.code
+    )
+    starts = [house.PACKAGE / file for file in code if file.endswith(".py")]
+    files = set().union(*(reached(start) for start in starts))
+    left_out = (*NOT_HASHED, *LEFT_OUT.get(stage, ()), *of_others)
+    assert sorted(file for file in files if not covers(code, file) and not covers(left_out, file)) == []
+
+
+def test_what_the_lineage_names_exists() -> None:
+    for stage in lineage.STAGES.values():
+        assert [entry for entry in stage.code if entry != "backend" and not (house.PACKAGE / entry).exists()] == []
+    assert [file for row in BACKENDS.values() for file in row.code if not (house.PACKAGE / file).exists()] == []

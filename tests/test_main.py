@@ -1,0 +1,94 @@
+"""The command line: plans, and one clear line with a failing exit code for bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import write_spec
+
+from deit_helpers.__main__ import main
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, list(arguments))
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["params/none.yaml"], "params/none.yaml: no such file"),
+        (["params/test.yaml", "-s", "batchsize=8"], "unknown key 'batchsize'; did you mean 'batch_sizes'?"),
+        (["params/test.yaml", "-s", "opset=eleven"], "key 'opset': expected a valid integer, got 'eleven'"),
+        (["params/test.yaml", "-s", "opset"], "-s opset: expected KEY=VALUE"),
+        (["params/test.yaml", "-s", "backend=onnx"], "key 'backend': expected one of onnxruntime"),
+        (["params/test.yaml", "-b", "0"], "key 'batch_sizes': expected one or more different positive integers"),
+        (["params/test.yaml", "-b", "-8"], "key 'batch_sizes': expected one or more different positive integers"),
+        (["params/test.yaml", "-s", "expected=deit_smal"], "no row 'deit_smal'"),
+        (["params/test.yaml", "--from", "06", "--to", "02"], "nothing lies between"),
+        (["params/test.yaml", "--from", "9"], "no notebook '9': give a number from 01 to 07"),
+        (["params/test.yaml", "-s", "run=../elsewhere"], "key 'run': expected"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_failing_exit_code(project: Path, arguments: list[str], said: str) -> None:
+    write_spec(project)
+    code, output = run("run", *arguments)
+    assert code == 1
+    assert output.startswith("error: ")
+    assert said in output
+    assert len(output.strip().splitlines()) == 1
+
+
+def test_text_for_a_batch_size_is_refused(project: Path) -> None:
+    write_spec(project)
+    code, output = run("run", "params/test.yaml", "-b", "many")
+    assert code == 2
+    assert "'many' is not a valid integer" in output
+
+
+def test_debug_shows_the_traceback(project: Path) -> None:
+    result = CliRunner().invoke(main, ["--debug", "run", "params/none.yaml"])
+    assert result.exit_code == 1
+    assert type(result.exception).__name__ == "SpecError"
+
+
+def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_folders: Path) -> None:
+    write_spec(project, batch_sizes=[1, 8])
+    before = sorted(project.rglob("*"))
+    code, output = run("run", "params/test.yaml", "--plan")
+    assert code == 0
+    lines = output.splitlines()
+    assert [line.split()[1] for line in lines if " bs" not in line] == ["01_export", "04_preprocess", "report"]
+    assert len(lines) == 3 + 2 * 5
+    assert all(line.startswith("run ") for line in lines)
+    assert sorted(project.rglob("*")) == before
+
+
+def test_a_plan_from_05_to_06_leaves_the_others_out(project: Path, class_folders: Path) -> None:
+    write_spec(project, batch_sizes=[8])
+    _, output = run("run", "params/test.yaml", "--plan", "--from", "05", "--to", "06")
+    assert [line.split()[1] for line in output.splitlines()] == ["05_infer", "06_accuracy", "report"]
+
+
+def test_a_run_folder_that_cannot_be_written_is_named(project: Path, class_folders: Path) -> None:
+    write_spec(project)
+    (project / "reports").write_text("a file where the folder should be")
+    code, output = run("run", "params/test.yaml")
+    assert code == 1
+    assert "cannot be written" in output
+    assert "or run elsewhere" in output
+
+
+def test_render_refuses_a_folder_that_is_no_run(project: Path) -> None:
+    code, output = run("render", str(project))
+    assert code == 1
+    assert "it has no spec.yaml" in output
+
+
+def test_doctor_shows_what_is_there_and_how_to_get_the_rest() -> None:
+    code, output = run("doctor")
+    assert code == 0
+    assert "backend onnxruntime" in output
+    assert "missing  atc" in output
