@@ -14,7 +14,7 @@ from deit_helpers.run.backends import BACKENDS
 # What every stage uses and none depends on: how runs are kept, files written, errors said.
 NOT_HASHED = ("run", "files.py", "errors.py")
 # Beside a store, a graph or a shard: statistics over them and the vendor's file formats.
-LEFT_OUT = dict.fromkeys(("export", "optimize", "preprocess", "reference", "infer"), ("metrics", "ascend")) | {
+LEFT_OUT = dict.fromkeys(("export", "optimize", "preprocess", "reference", "agreement", "infer"), ("metrics", "ascend")) | {
     "demo_images": ("metrics", "ascend", "model", "data", "backends"),
     "demo": ("metrics", "ascend"),
     "convert": ("ascend",),

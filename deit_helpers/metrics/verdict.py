@@ -31,7 +31,7 @@ def describe(check: dict[str, Any]) -> str:
     return f"{check['metric']} is {check['percent']:.2f} %, {distance}, at most {check['max_drop_points']:g} below allowed"
 
 
-def _check(metric: str, percent: float, expected: float, of: str, limit: float, interval: list[float] | None) -> dict[str, Any]:
+def check(metric: str, percent: float, expected: float, of: str, limit: float, interval: list[float] | None) -> dict[str, Any]:
     drop = expected - percent
     return {
         "metric": metric,

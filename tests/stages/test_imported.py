@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mini import run_tool
 from pipeline import copy_of, finished
-from test_benchmark import PUBLISHED
+from recorded import PUBLISHED
 
 from deit_helpers import files, open_run
 from deit_helpers.ascend import ais_bench, benchmark
