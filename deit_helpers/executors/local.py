@@ -40,13 +40,13 @@ def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[j
         for group in journal.consecutive(missing):
             for shard, logits, spans, wall_s in _stream(run, backend, group, targets, bar):
                 own = {"key": key, "wall_s": wall_s, "peak_memory_mib": host.peak_memory_mib()}
-                journal.write(shard, logits, spans, facts | own)
+                journal.write(shard, journal.Content(logits, spans, facts | own))
 
 
 def _stream(
     run: Run, backend: Backend, group: list[journal.Shard], targets: np.ndarray, bar: tqdm
 ) -> Iterator[tuple[journal.Shard, np.ndarray, np.ndarray, float]]:
-    """Every shard of a group as it is done: logits, spans of its batches in ms as in timing.SPANS, and wall seconds.
+    """Every shard of a group as it is done: logits, spans of its batches in ms as in timing.TIMINGS, and wall seconds.
 
     Reading and normalising happen in threads while the backend works; `wait` is how long the backend was kept waiting for
     a batch, `inference` how long this thread was held by the backend, `interface` the call alone. The wall holds what the

@@ -52,7 +52,7 @@ LEAST = 6  # samples: the median of fewer has no 95 % interval
 P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
 # Timed per batch. read and preprocess happen in another thread, and wait is what was left of them; interface lies in inference.
 # latency is that of the call, and longer than interface where batches overlap.
-SPANS = ("read", "preprocess", "wait", "inference", "interface", "latency", "postprocess")
+TIMINGS = ("read", "preprocess", "wait", "inference", "interface", "latency", "postprocess")
 
 
 class Measurement(NamedTuple):
@@ -177,7 +177,7 @@ def latency_ms(samples: Iterable[float]) -> dict[str, float | int | None]:
 
 def write_latency(path: Path, sizes: Sequence[int] | np.ndarray, columns: dict[str, Sequence[float] | np.ndarray]) -> None:
     """Write a `latency.csv`: a row per batch with its number, its images and the spans in ms; empty where not measured."""
-    table = pd.DataFrame({"images": sizes, **{f"{span}_ms": columns.get(span) for span in SPANS}})
+    table = pd.DataFrame({"images": sizes, **{f"{span}_ms": columns.get(span) for span in TIMINGS}})
     with files.atomic(path) as temporary:
         table.to_csv(temporary, index_label="batch", float_format="%.6f")
 

@@ -24,10 +24,10 @@ def build(run: Run, fused_attention: bool = False) -> Any:
         ArtifactError: the checkpoint is missing, damaged, refused or belongs to another model.
     """
     if run.spec.checkpoint == "hub":
-        return _create(run, fused_attention, pretrained=True)
+        return create(run, fused_attention, pretrained=True)
     state = load_state(run.checkpoint)
     heads = [tensor for name, tensor in state.items() if re.fullmatch(r"head(\.fc)?\.weight", name) and tensor.ndim]
-    model = _create(run, fused_attention, **({"num_classes": heads[0].shape[0]} if heads else {}))
+    model = create(run, fused_attention, **({"num_classes": heads[0].shape[0]} if heads else {}))
     _check_keys(run, model.state_dict(), state)
     model.load_state_dict(state)
     return model
@@ -77,7 +77,7 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _create(run: Run, fused_attention: bool, **options: Any) -> Any:
+def create(run: Run, fused_attention: bool, **options: Any) -> Any:
     import timm
     from timm.layers import set_fused_attn
 
