@@ -96,7 +96,7 @@ class OpenedRun(Run):
         return self._table("latency")
 
     def image(self, name: str) -> elements.Gallery:
-        """An image as the model sees it, with its label and the five best answers with their probabilities.
+        """An image as the model sees it, with its label and, once 05 was run, the five best answers and their probabilities.
 
         Args:
             name: as in `predictions()`, or its end: `00012.jpg` for `3/00012.jpg`.
@@ -104,18 +104,18 @@ class OpenedRun(Run):
         Raises:
             ArtifactError: no image of that name, or several; the nearest right one.
         """
+        records.require(self, "index")
         names, labels = sources.read_index(self)
         matches = [i for i, known in enumerate(names) if known == name or known.endswith(f"/{name}")]
         if len(matches) != 1:
             what = f"{len(matches)} images of that name" if matches else f"no image of that name{nearest(name, names)}"
             raise ArtifactError(f"{name}: {what}; `run.predictions()` lists them")
-        records.require(self, "logits")
         i, words = matches[0], sources.class_words(self)
-        probabilities = _softmax(np.load(self.file("logits"), mmap_mode="r")[i][None])[0]
-        ranking = np.argsort(-probabilities, kind="stable")[:TOP]
-        answers = ", ".join(f"{words.get(int(c), int(c))} {100 * probabilities[c]:.1f} %" for c in ranking)
-        label = int(labels[i])
-        caption = f"Label {words.get(label, label)}; answers: {answers}"
+        caption = f"Label {words.get(int(labels[i]), int(labels[i]))}"
+        if self.batch_size and records.problem(self, "infer", strict=False) is None:
+            probabilities = _softmax(np.load(self.file("logits"), mmap_mode="r")[i][None])[0]
+            ranking = np.argsort(-probabilities, kind="stable")[:TOP]
+            caption += "; answers: " + ", ".join(f"{words.get(int(c), int(c))} {100 * probabilities[c]:.1f} %" for c in ranking)
         return elements.Gallery(batches.crops_at(self, [i]), [names[i]], caption)
 
     def _table(self, name: str) -> pd.DataFrame:

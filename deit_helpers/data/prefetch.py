@@ -9,9 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-
-
-
 T = TypeVar("T")
 R = TypeVar("R")
 _END = object()
