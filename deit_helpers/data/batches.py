@@ -1,0 +1,134 @@
+"""What stages need of images: decoded and cropped as the recipe says, a few of them, and all of them in batches."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import sys
+import time
+import warnings
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .prefetch import ahead, mapped
+from .sources import Item, list_images
+from .transforms import crop, decode, prepare, quiet_pillow
+from ..errors import ArtifactError
+from ..run.folder import Run
+from ..run.host import cores
+
+
+_FLOAT = np.dtype(np.float32)
+
+
+class Batch(NamedTuple):
+    """`tensor` (B, 3, H, W) float32, or (B, H, W, 3) uint8; rows where `valid` (B,) is False are padding.
+
+    `start` is the number of the first image; `read_ms` and `prepare_ms` are what it took to read and to normalise the batch.
+    """
+
+    start: int
+    tensor: np.ndarray
+    valid: np.ndarray
+    read_ms: float = 0.0
+    prepare_ms: float = 0.0
+
+
+def read_store(run: Run, start: int, stop: int) -> np.ndarray:
+    """Crops `start` to `stop` (N, H, W, 3) uint8 of the store, or fewer at its end.
+
+    The file is mapped anew at every call: pages of a lasting map would add up to the whole store in memory.
+    """
+    return np.array(np.load(run.file("images"), mmap_mode="r")[start:stop])
+
+
+def crops_at(run: Run, indices: list[int]) -> np.ndarray:
+    """Crops (len(indices), H, W, 3) uint8 of single images, from the store or from their files."""
+    if not run.spec.stream:
+        return np.load(run.file("images"), mmap_mode="r")[indices]
+    items = list_images(run)
+    with quiet_pillow():
+        return np.stack([crop(decode(items[i].path), run.spec.recipe) for i in indices])
+
+
+def batches(
+    run: Run, batch_size: int, dtype: np.dtype = _FLOAT, first: int = 0, stop: int | None = None
+) -> Generator[Batch, None, None]:
+    """Images `first` to `stop` as batches of exactly `batch_size` rows, in order; the last is padded and masked.
+
+    They come from the store, or with `stream: true` straight from the image files, decoded by a pool of threads. A thread
+    of its own keeps two batches ready: nobody waits for files or for the normalisation.
+
+    Raises:
+        ArtifactError: a damaged image.
+    """
+    count = run.read("preprocess")["images"]
+    stop = count if stop is None else min(stop, count)
+    with quiet_pillow():  # here, not in the thread that decodes: the filters belong to the process
+        yield from ahead(_batches(run, batch_size, dtype, first, stop), depth=2)
+
+
+def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) -> Generator[Batch, None, None]:
+    crops_of = _decoded(run, first, stop) if run.spec.stream else None
+    for start in range(first, stop, batch_size):
+        size = min(batch_size, stop - start)
+        ticks = [time.perf_counter()]
+        crops = np.stack(list(itertools.islice(crops_of, size))) if crops_of else read_store(run, start, start + size)
+        ticks.append(time.perf_counter())
+        batch = pad(start, prepare(crops, run.spec.recipe, dtype), batch_size)
+        ticks.append(time.perf_counter())
+        read_ms, prepare_ms = (float(ms) for ms in 1000 * np.diff(ticks))
+        yield batch._replace(read_ms=read_ms, prepare_ms=prepare_ms)
+
+
+def _decoded(run: Run, first: int, stop: int) -> Iterator[np.ndarray]:
+    """Crops `first` to `stop` of the image files, decoded ahead in constant memory."""
+    recipe = run.spec.recipe
+    return mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], cores())
+
+
+def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The beginning of an `.npy` file whose rows are then written one after the other; as long for any number of rows."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def pad(start: int, tensor: np.ndarray, batch_size: int) -> Batch:
+    """Pad a (possibly short) batch of tensors to `batch_size` rows by repeating the last one."""
+    short = batch_size - len(tensor)
+    valid = np.arange(batch_size) < len(tensor)
+    return Batch(start, np.concatenate([tensor, tensor[-1:].repeat(short, axis=0)]) if short else tensor, valid)
+
+
+def sample_crops(run: Run, count: int) -> tuple[list[str], np.ndarray]:
+    """Names and crops (count, H, W, 3) uint8 of images spread evenly over the data set, for comparing graphs.
+
+    A data set smaller than `count` is repeated.
+    """
+    items = list_images(run)
+    starts = [i * len(items) // count for i in range(count)]
+    with quiet_pillow():
+        chosen = [_first_decodable(run, items[start:] + items[:start]) for start in starts]
+    return [name for name, _ in chosen], np.stack([pixels for _, pixels in chosen])
+
+
+def _first_decodable(run: Run, items: list[Item]) -> tuple[str, np.ndarray]:
+    """Name and crop of the first image that decodes; with `on_bad_image: stop` the first one must."""
+    for item in items:
+        try:
+            return item.name, crop(decode(item.path), run.spec.recipe)
+        except ArtifactError:
+            if run.spec.on_bad_image == "stop":
+                raise
+    raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
+
+
+def progress(total: int) -> tqdm:
+    """A bar for `total` images, shown once the work has lasted two seconds. On stdout: stderr would look like an error."""
+    return tqdm(total=total, unit="image", file=sys.stdout, delay=2, mininterval=0.5, dynamic_ncols=False, ncols=88)

@@ -1,0 +1,168 @@
+"""Which images a spec means, and the label of each: class folders, or flat files and a label file."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib.util
+import os
+from pathlib import Path
+from typing import NamedTuple
+import numpy as np
+import functools
+import json
+from typing import Any
+
+from ..run import records
+from ..errors import ArtifactError, SpecError
+from ..run.folder import Run
+
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+
+
+class Item(NamedTuple):
+    """An image of the data set: `name` is its path below the image folder, with forward slashes."""
+
+    name: str
+    path: Path
+    label: int
+
+
+def list_images(run: Run) -> list[Item]:
+    """All images the spec means, sorted by name, the first `limit` of them.
+
+    With `labels`: the files of the folder, labelled by that file. Without: one folder per class; names that are ImageNet
+    synsets get their ImageNet index, other names are numbered in sorted order.
+
+    Raises:
+        ArtifactError: no such folder, an empty one, or an image without a label.
+        SpecError: a label file that cannot be read as one, or class folders of mixed kinds.
+    """
+    folder = run.image_folder
+    if not folder.is_dir():
+        raise ArtifactError(f"images: no such folder {folder}; set `images` to a folder of JPEG or PNG files")
+    items = _flat_items(folder, run.root / run.spec.labels) if run.spec.labels else _class_items(folder)
+    if not items:
+        kinds = ", ".join(SUFFIXES)
+        raise ArtifactError(f"{folder}: no images ({kinds}) found; set `images` to a folder that holds some")
+    return items[: run.spec.limit]
+
+
+def class_words(run: Run) -> dict[int, str]:
+    """Words for class indices, where the class folders have names: ImageNet's words, or the folder's own name.
+
+    Empty with a label file. Taken from the names in the store, so the images themselves need not be here.
+    """
+    if run.spec.labels:
+        return {}
+    names, targets = read_index(run)
+    folders = {int(label): name.partition("/")[0] for name, label in zip(names, targets, strict=True)}
+    words: dict[str, str] = {}
+    if _is_synset(next(iter(folders.values()), "")):
+        with contextlib.suppress(ArtifactError):  # a device host has no timm: the folders' names must do
+            words = synset_names()
+    return {label: words.get(name, name).split(",")[0] for label, name in folders.items()}
+
+
+def read_index(run: Run) -> tuple[list[str], np.ndarray]:
+    """Names and labels (N,) of the images in the store, in order."""
+    with run.file("index").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row["name"] for row in rows], np.array([int(row["label"]) for row in rows])
+
+
+def write_index(path: Path, items: list[Item]) -> None:
+    """Write `name,label` rows; `read_index` reads them."""
+    with path.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(["name", "label"])
+        writer.writerows((item.name, item.label) for item in items)
+
+
+def synset_names() -> dict[str, str]:
+    """ImageNet's 1000 synsets in index order, each with its words. Read from timm's data files without importing timm.
+
+    Raises:
+        ArtifactError: timm is not installed.
+    """
+    spec = importlib.util.find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        raise ArtifactError("class folders named by ImageNet synsets need timm's list: install timm, or give `labels`")
+    info = Path(spec.submodule_search_locations[0]) / "data" / "_info"
+    synsets = (info / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
+    lemmas = (info / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
+    words = dict(line.split("\t", 1) for line in lemmas)
+    return {synset: words[synset] for synset in synsets}
+
+
+def _class_items(folder: Path) -> list[Item]:
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    if not classes and any(_image_names(folder)):
+        raise ArtifactError(f"{folder}: images lie in it directly, without labels: give `labels`, or one folder per class")
+    like_synsets = [name for name in classes if _is_synset(name)]
+    if like_synsets and len(like_synsets) < len(classes):
+        odd = next(name for name in classes if name not in like_synsets)
+        raise SpecError(f"{folder}: class folder {odd!r} is no ImageNet synset, but {like_synsets[0]!r} is; use one kind")
+    if like_synsets:
+        indices = {name: i for i, name in enumerate(synset_names())}
+        unknown = next((name for name in classes if name not in indices), None)
+        if unknown:
+            raise SpecError(f"{folder}: class folder {unknown!r} is none of ImageNet's 1000 synsets; remove or rename it")
+    else:
+        indices = {name: i for i, name in enumerate(classes)}
+    return [
+        Item(f"{name}/{file}", folder / name / file, indices[name]) for name in classes for file in _image_names(folder / name)
+    ]
+
+
+def _is_synset(name: str) -> bool:
+    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
+
+
+def _flat_items(folder: Path, label_file: Path) -> list[Item]:
+    labels = _read_labels(label_file)
+    items = []
+    for name in _image_names(folder):
+        label = labels.get(name, labels.get(Path(name).stem))
+        if label is None:
+            raise ArtifactError(f"{folder / name}: no label for it in {label_file}; add the line `{name} LABEL`")
+        items.append(Item(name, folder / name, label))
+    return items
+
+
+def _read_labels(path: Path) -> dict[str, int]:
+    """Lines of `NAME LABEL`; the extension is optional, spaces or tabs, any line end, with or without a BOM."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise SpecError(f"labels: {path} cannot be read ({err}); give a text file of lines `NAME LABEL`") from err
+    labels: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().replace("\t", " ").rpartition(" ")
+        if not name.strip() or not (label.isascii() and label.isdigit() and len(label) < 10):
+            raise SpecError(f"{path}:{number}: expected `NAME LABEL` with LABEL a class index from 0, got {line.strip()!r}")
+        if labels.setdefault(name.strip(), int(label)) != int(label):
+            raise SpecError(
+                f"{path}:{number}: {name.strip()} already has label {labels[name.strip()]}: remove one of the lines"
+            )
+    return labels
+
+
+def _image_names(folder: Path) -> list[str]:
+    entries = (entry for entry in os.scandir(folder) if not entry.name.startswith("."))
+    return sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir())
+
+
+def check_labels(names: list[str], labels: np.ndarray, classes: int) -> None:
+    """Check that every label is a class of the model.
+
+    Raises:
+        SpecError: names the first image whose label is outside.
+    """
+    outside = np.flatnonzero(labels >= classes)
+    if len(outside):
+        i = outside[0]
+        raise SpecError(f"labels: {names[i]} has label {labels[i]}, the model has classes 0 to {classes - 1}: mend the labels")
