@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 TOP = (1, 2, 3, 4, 5)
+FEW_CLASSES = 20  # up to so many, the confusion matrix is kept and drawn
 
 
 def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

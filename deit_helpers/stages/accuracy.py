@@ -15,7 +15,7 @@ from .. import files
 from ..data.sources import check_labels, read_index
 from ..errors import VerdictError
 from ..metrics import proportions
-from ..metrics.classification import TOP, compare, label_ranks, per_class, percent_within
+from ..metrics.classification import FEW_CLASSES, TOP, compare, confusion, label_ranks, per_class, percent_within
 from ..metrics.verdict import _check, describe
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, expected_row
@@ -99,6 +99,7 @@ def _score(run: Run) -> None:
             "checks": checks,
             "verdict": verdict,
             "per_class": per_class(logits, labels),
+            "confusion": confusion(logits, labels).tolist() if logits.shape[1] <= FEW_CLASSES else None,
         },
     )
 
