@@ -13,11 +13,12 @@ from typing import Any
 
 from . import files
 from .errors import ArtifactError, DeitError, SpecError
-from .report import html, notes
+from .report import html
 from .run import hashing, journal, records
 from .run.expected import expected_row
 from .run.folder import Run, html_path, project_root
 from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
+from .run.marks import marks
 
 STEPS = tuple(name for name in NOTEBOOKS if name != "report")
 
@@ -156,7 +157,7 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
     return {
         "notebook": hashing.sha256(notebook_source(notebook)),
         "helpers": hashing.code_sha256(PAGE_CODE),
-        "notes": hashing.fingerprint(notes.notes(run)._repr_html_()),
+        "notes": hashing.fingerprint(marks(run)),
         "spec": hashing.fingerprint(spec),
         "files": hashing.fingerprint([_hashes(records.read_record(at, stage)) for stage, at in shown]),
         "state": hashing.fingerprint([records.problem(at, stage, strict=False) for stage, at in shown]),
