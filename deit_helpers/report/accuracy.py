@@ -12,7 +12,7 @@ from ..data import sources
 from ..files import read_json
 from ..metrics import classification
 from ..metrics.classification import TOP
-from ..metrics.verdict import describe
+from ..metrics.verdict import sentence
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Chart, Facts, Table, from_records
@@ -96,7 +96,7 @@ def verdict(run: Run) -> Banner:
     checks = [check for row in rows for check in row["checks"]]
     worst = max(checks, key=lambda check: (order.index(check["verdict"]), check["drop_points"] - check["max_drop_points"]))
     word = "inconclusive" if missing and worst["verdict"] == "pass" else worst["verdict"]
-    text = f"On {rows[0]['images']} images {describe(worst)}."
+    text = f"On {rows[0]['images']} images {sentence(worst)}."
     if worst["metric"] != "top-1 agreement":
         agreement = min(row["reference"]["agreement_percent"] for row in rows)
         text += f" Top-1 agrees with the fp32 reference on {agreement:.2f} % of the images."

@@ -16,7 +16,7 @@ from ..data.sources import check_labels, read_index
 from ..errors import VerdictError
 from ..metrics import proportions
 from ..metrics.classification import TOP, compare, label_ranks, per_class, percent_within
-from ..metrics.verdict import _check, describe
+from ..metrics.verdict import check, sentence
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, expected_row
 from ..run.folder import Run
@@ -47,7 +47,7 @@ def require_pass(run: Run) -> None:
     rows = [at.read("accuracy") for at in scored if records.problem(at, "score", strict=False) is None]
     failed = [row for row in rows if row["verdict"] == "fail"]
     if failed:
-        reason = next(describe(check) for check in failed[0]["checks"] if check["verdict"] == "fail")
+        reason = next(sentence(row) for row in failed[0]["checks"] if row["verdict"] == "fail")
         raise VerdictError(f"accuracy of {run.spec.run} bs{failed[0]['batch_size']}: FAIL, {reason}", failed)
 
 
@@ -71,10 +71,10 @@ def _score(run: Run) -> None:
     for k, (low, high) in ci95.items():
         key = f"top{k}_percent"
         interval = None if same_images else [expected[key] - high, expected[key] - low]
-        checks.append(_check(f"Acc@{k}", top[key], expected[key], expected["name"], limit, interval))
+        checks.append(check(f"Acc@{k}", top[key], expected[key], expected["name"], limit, interval))
     if run.spec.expected is None:  # accuracies may agree by chance, above all low ones: the answers themselves must agree
-        checks.append(_check("top-1 agreement", agreement, 100.0, reference_name, MAX_DROP_POINTS, None))
-    verdicts = [check["verdict"] for check in checks]
+        checks.append(check("top-1 agreement", agreement, 100.0, reference_name, MAX_DROP_POINTS, None))
+    verdicts = [row["verdict"] for row in checks]
     verdict = next((word for word in ("fail", "inconclusive") if word in verdicts), "pass")
     files.write_text(run.file("result"), json.dumps(seed_result(top, len(labels), logits.shape[1])))
     files.write_json(
