@@ -18,7 +18,7 @@ from .. import files
 from ..data import batches, sources, transforms
 from ..data.sources import _class_items, write_index
 from ..metrics import classification
-from ..model.checkpoint import _create
+from ..model.checkpoint import create
 from ..run import records
 from ..run.folder import Run
 
@@ -42,7 +42,7 @@ def _fit_demo(run: Run) -> None:
     import torch
 
     recipe = run.spec.recipe
-    model = _create(run, fused_attention=True, num_classes=CLASSES)
+    model = create(run, fused_attention=True, num_classes=CLASSES)
     seed_backbone(model)
     pictures, targets = training_images()
     held_out = sources.list_images(run)
