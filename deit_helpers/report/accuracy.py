@@ -10,7 +10,7 @@ import numpy as np
 from ..data import sources
 from ..files import read_json
 from ..metrics.classification import FEW_CLASSES, TOP
-from ..metrics.verdict import describe
+from ..metrics.verdict import sentence
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
@@ -148,7 +148,7 @@ def verdict(run: Run) -> Banner:
         return Banner("inconclusive", "Not scored yet.", "Run notebooks 01 to 06 first.")
     checks = [check for row in rows for check in row["checks"]]
     worst = max(checks, key=lambda row: (WORST_LAST.index(row["verdict"]), row["drop_points"] - row["max_drop_points"]))
-    sentences = [f"On {rows[0]['images']} images {describe(worst)}."]
+    sentences = [f"On {rows[0]['images']} images {sentence(worst)}."]
     if worst["metric"] != "top-1 agreement":
         agreement = min(row["reference"]["agreement_percent"] for row in rows)
         sentences.append(f"Top-1 agrees with the fp32 reference on {agreement:.2f} % of the images.")

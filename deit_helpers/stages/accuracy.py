@@ -15,7 +15,7 @@ from ..data.sources import check_labels, read_index
 from ..errors import VerdictError
 from ..metrics import proportions
 from ..metrics.classification import FEW_CLASSES, TOP, compare, confusion, label_ranks, per_class, percent_within
-from ..metrics.verdict import check, describe
+from ..metrics.verdict import check, sentence
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, expected_row
 from ..run.folder import Run
@@ -48,7 +48,7 @@ def require_pass(run: Run) -> None:
     rows = [at.read("accuracy") for at in scored if records.problem(at, "score", strict=False) is None]
     failed = [row for row in rows if row["verdict"] == "fail"]
     if failed:
-        reason = next(describe(row) for row in failed[0]["checks"] if row["verdict"] == "fail")
+        reason = next(sentence(row) for row in failed[0]["checks"] if row["verdict"] == "fail")
         raise VerdictError(f"accuracy of {run.spec.run} bs{failed[0]['batch_size']}: FAIL, {reason}", failed)
 
 
