@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import sys
 import time
-import warnings
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import NamedTuple
+
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from .prefetch import ahead, mapped
-from .sources import Item, list_images
-from .transforms import crop, decode, prepare, quiet_pillow
 from ..errors import ArtifactError
 from ..run.folder import Run
 from ..run.host import cores
-
+from .prefetch import ahead, mapped
+from .sources import Item, list_images
+from .transforms import crop, decode, prepare, quiet_pillow
 
 _FLOAT = np.dtype(np.float32)
 

@@ -8,15 +8,11 @@ import importlib.util
 import os
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np
-import functools
-import json
-from typing import Any
 
-from ..run import records
+import numpy as np
+
 from ..errors import ArtifactError, SpecError
 from ..run.folder import Run
-
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 

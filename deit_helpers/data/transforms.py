@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import itertools
-import sys
-import time
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..errors import ArtifactError
 from ..run.recipes import PreprocessSpec
-
 
 MAX_ASPECT = 50  # a narrower image would grow to gigabytes when its short side is resized
 
