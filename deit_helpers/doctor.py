@@ -54,7 +54,7 @@ def fastest(run: Run) -> list[Finding]:
                 batch = model.noise(run.size)
                 model.warm_up(batch)
                 samples[what] = bench.time_alone(model, batch, _BOX_S).samples_ms
-                at_once = f", {model.streams} batches at once" if model.streams > 1 else ""
+                at_once = f", {model.workers} batches at once" if model.workers > 1 else ""
         except DeitError as err:
             rows.append(Finding(what, False, str(err)))
             continue

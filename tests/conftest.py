@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from filelock import FileLock
 from PIL import Image
 
 from deit_helpers import open_run
-from deit_helpers.backends import bench
 from deit_helpers.run.folder import Run
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 2, "embed_dim": 48, "num_heads": 3}}
+
+ONE_STREAM = {"runtime": {"streams": 1}}  # measuring which number is fastest would make tests depend on the machine
 
 
 def draw(path: Path, size: tuple[int, int] = (90, 70), seed: int = 0, mode: str = "RGB") -> Path:
@@ -27,14 +27,6 @@ def draw(path: Path, size: tuple[int, int] = (90, 70), seed: int = 0, mode: str 
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC).convert(mode).save(path)
     return path
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_stream() -> Iterator[None]:
-    """In this process batches go one by one unless a test says otherwise, however fast this machine is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "fastest", lambda load: load())
-        yield
 
 
 @pytest.fixture
@@ -73,8 +65,16 @@ def make_checkpoint(path: Path, classes: int = 3, seed: int = 0) -> Path:
 
 
 def write_spec(project: Path, **keys: Any) -> Path:
-    """Write `project/params/test.yaml`: the tiny model on `pictures`, with `keys` on top."""
-    values = {**TINY, "run": "test", "checkpoint": "tiny.pth", "images": "pictures", "batch_sizes": [1, 4], **keys}
+    """Write `project/params/test.yaml`: the tiny model on `pictures`, one batch at a time, with `keys` on top."""
+    values = {
+        **TINY,
+        "run": "test",
+        "checkpoint": "tiny.pth",
+        "images": "pictures",
+        "batch_sizes": [1, 4],
+        **ONE_STREAM,
+        **keys,
+    }
     path = project / "params" / "test.yaml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(values))

@@ -14,8 +14,7 @@ from pipeline import finished
 
 from deit_helpers import doctor
 from deit_helpers.ascend import npu_smi
-from deit_helpers.backends import bench
-from deit_helpers.backends.ort import OnnxRuntime
+from deit_helpers.backends import Pool, bench
 from deit_helpers.run.backends import BACKENDS
 
 
@@ -67,8 +66,8 @@ def test_what_a_runtime_compiles_first_is_not_timed(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    warm_up, time_alone = OnnxRuntime.warm_up, bench.time_alone
-    monkeypatch.setattr(OnnxRuntime, "warm_up", lambda *given: done.append("warm up") or warm_up(*given))
+    warm_up, time_alone = Pool.warm_up, bench.time_alone
+    monkeypatch.setattr(Pool, "warm_up", lambda *given: done.append("warm up") or warm_up(*given))
     monkeypatch.setattr(bench, "time_alone", lambda *given: done.append("time") or time_alone(*given))
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(doctor, "_PRECISIONS", {"onnxruntime": ("fp32",)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,10 +12,10 @@ import pandas as pd
 from openvino import opset13, properties
 
 from ..errors import BackendError
-from ..metrics.latency import peak_rate, rounds, time_ms
+from ..metrics.latency import in_turn, peak_rate, time_ms
 from ..metrics.operators import COLUMNS, OperatorProfile, family_of, with_shares
 from ..run.host import machine
-from . import PEAK_SIDE, Backend
+from .contract import PEAK_SIDE, Backend, Execution, Loaded
 
 _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
 
@@ -30,37 +30,32 @@ def _core() -> ov.Core:
 class OpenVino(Backend):
     runtime_keys: ClassVar[dict[str, type]] = {"threads": int, "streams": int}
 
-    def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
-        super().__init__(model, precision, device, options)
+    def load(self) -> Loaded:
         able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision.upper() not in able:
+        if self.options.precision.upper() not in able:
             has = ", ".join(name.lower() for name in able if name.lower() in _TYPES)
-            raise BackendError(f"precision: this CPU does not compute in {precision} with OpenVINO; it has {has}")
-        self._config: dict[str, Any] = {properties.hint.inference_precision: _TYPES[precision]}
+            asked = self.options.precision
+            raise BackendError(f"precision: this CPU does not compute in {asked} with OpenVINO; it has {has}")
+        try:
+            self._graph = _core().read_model(self.path)
+        except RuntimeError as err:
+            raise BackendError(f"{self.path}: OpenVINO cannot read it ({str(err).strip().splitlines()[-1]})") from err
+        image, logits = self._graph.input(0).partial_shape, self._graph.output(0).partial_shape
+        if image.rank.get_length() != 4 or logits.rank.get_length() != 2:
+            raise BackendError(f"{self.path}: maps {image} to {logits}, expected images (N, 3, H, W) to logits (N, C)")
+        self._config: dict[str, Any] = {properties.hint.inference_precision: _TYPES[self.options.precision]}
         if "threads" in self.runtime:
             self._config[properties.inference_num_threads] = self.runtime["threads"]
-        if "cache" in self.options:
-            self._config[properties.cache_dir] = str(self.options["cache"])
-        try:
-            self._graph = _core().read_model(model)
-        except RuntimeError as err:
-            raise BackendError(f"{model}: OpenVINO cannot read it ({str(err).strip().splitlines()[-1]})") from err
-        takes, gives = self._graph.input(0).partial_shape, self._graph.output(0).partial_shape
-        if takes.rank.get_length() != 4 or gives.rank.get_length() != 2:
-            raise BackendError(f"{model}: maps {takes} to {gives}, expected images (N, 3, H, W) to logits (N, C)")
-        self.dtype = np.dtype(self._graph.input(0).element_type.to_dtype())
-        self.batch_size = takes[0].get_length() if takes[0].is_static else None
-        self.image_px, self.classes = takes[2].get_length(), gives[1].get_length()
-        with self.failing("loading"):
-            streams = {properties.num_streams: self.streams}
-            self._compiled = _core().compile_model(self._graph, "CPU", {**self._config, **streams})
-        for _ in range(self.streams):
-            self.free.put(self._compiled.create_infer_request())
+        self._compiled = self._compile({properties.num_streams: self.streams})
+        # not OpenVINO's AsyncInferQueue, whose results come in any order, nor its hints: measured, neither is faster
+        requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
+        batch_size = image[0].get_length() if image[0].is_static else None
+        dtype = np.dtype(self._graph.input(0).element_type.to_dtype())
+        return Loaded(requests, batch_size, logits[1].get_length(), image[2].get_length(), dtype)
 
-    def _infer(self, batch: np.ndarray) -> np.ndarray:
-        with self.one_free() as request:
-            request.infer({0: batch}, share_inputs=True)
-            return request.get_output_tensor(0).data.astype(np.float32)  # a copy: the request is used again
+    def infer(self, session: ov.InferRequest, batch: np.ndarray) -> Execution:
+        session.infer({0: batch}, share_inputs=True)
+        return Execution(session.get_output_tensor(0).data.astype(np.float32))  # a copy: the request is used again
 
     def describe(self) -> dict[str, Any]:
         used = self._compiled.get_property(properties.hint.inference_precision)
@@ -69,33 +64,47 @@ class OpenVino(Backend):
             "version": ov.__version__.partition("-")[0],
             "device": "CPU",
             "hardware": machine()["cpu"],
-            "precision": self.precision,
+            "precision": self.options.precision,
             "precision_used": used.get_type_name(),
             "streams": self.streams,
         }
 
+    def _compile(self, config: dict[str, Any]) -> ov.CompiledModel:
+        cache = {properties.cache_dir: str(self.options.cache)} if self.options.cache else {}
+        return _core().compile_model(self._graph, "CPU", {**self._config, **cache, **config})
+
     def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile:
-        """Run with OpenVINO's performance counters on and off, one batch at a time in one stream, after a warm-up each."""
-        rows: dict[tuple[str, str, str], list[float]] = {}
+        """Run with OpenVINO's performance counters on and off in turn, one batch at a time in one stream."""
 
-        def request_of(counters: bool) -> Any:
-            config = {**self._config, properties.enable_profiling: counters, properties.num_streams: 1}
-            request = _core().compile_model(self._graph, "CPU", config).create_infer_request()
-            request.infer({0: batch}, share_inputs=True)
-            return request
+        def request(counters: bool) -> ov.InferRequest:
+            config = {properties.enable_profiling: counters, properties.num_streams: 1}
+            return self._compile(config).create_infer_request()
 
-        plain, profiled = request_of(False), request_of(True)
-        plain_ms, profiled_ms = [], []
-        for _ in rounds(at_most):
-            plain_ms.append(time_ms(lambda: plain.infer({0: batch}, share_inputs=True)))
-            profiled_ms.append(time_ms(lambda: profiled.infer({0: batch}, share_inputs=True)))
-            for info in profiled.profiling_info:
-                if info.status == ov.ProfilingInfo.Status.EXECUTED:
-                    key = family_of(info.node_type, True, False), info.node_type, info.node_name
-                    entry = rows.setdefault(key, [0, 0.0])
-                    entry[0] += 1
-                    entry[1] += info.real_time.total_seconds() * 1e6
-        table = pd.DataFrame([(*key, *entry) for key, entry in rows.items()], columns=COLUMNS[:5])
+        def timed(request: ov.InferRequest) -> Callable[[], float]:
+            return lambda: time_ms(lambda: request.infer({0: batch}, share_inputs=True))
+
+        counted, layers = request(True), list[list[Any]]()
+        once = timed(counted)
+
+        def profiled() -> float:
+            ms = once()
+            layers.append(counted.profiling_info)
+            return ms
+
+        profiled_ms, plain_ms = in_turn(profiled, lambda: timed(request(False)), at_most)
+        rows = [
+            (
+                family_of(layer.node_type, True, False),
+                layer.node_type,
+                layer.node_name,
+                1,
+                layer.real_time.total_seconds() * 1e6,
+            )
+            for layers_of_run in layers[1:]  # after the warm-up
+            for layer in layers_of_run
+            if layer.status == ov.ProfilingInfo.Status.EXECUTED
+        ]
+        table = pd.DataFrame(rows, columns=COLUMNS[:5]).groupby(COLUMNS[:3], as_index=False, sort=False).sum()
         return OperatorProfile(with_shares(table, "openvino"), len(profiled_ms), profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
@@ -103,7 +112,6 @@ class OpenVino(Backend):
         shape = (PEAK_SIDE, PEAK_SIDE)
         left = opset13.parameter(shape, np.float32)
         product = opset13.matmul(left, opset13.constant(np.ones(shape, np.float32)), False, False)
-        config = {name: value for name, value in self._config.items() if name != properties.cache_dir}
-        request = _core().compile_model(ov.Model([product], [left]), "CPU", config).create_infer_request()
+        request = _core().compile_model(ov.Model([product], [left]), "CPU", self._config).create_infer_request()
         a = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         return peak_rate(lambda: request.infer({0: a}, share_inputs=True), PEAK_SIDE)

@@ -13,18 +13,16 @@ import operator
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
 
 import acl
 import numpy as np
 
 from ..ascend import cann
 from ..ascend.codes import acl_text
-from ..data.batches import Batch
 from ..errors import BackendError
-from . import Answer, Backend
+from .contract import Backend, Execution, Loaded
 
 if not hasattr(acl, "init"):
     raise ImportError(f"{acl.__file__} is another module of that name")
@@ -66,60 +64,61 @@ class _Buffer:
         device.call("mdl.add_dataset_buffer", self.dataset, data)
 
 
-class PyAcl(Backend):
-    """One OM on one device. Use it in a `with` block: everything it took is given back at its end."""
+class _Buffers(NamedTuple):
+    """Where one batch goes in and its logits come out."""
 
-    def __init__(self, model: Path, precision: str = "fp16", device: int = 0, options: dict[str, Any] | None = None):
-        super().__init__(model, precision, device, options)
-        self.in_flight = 2 if self.options.get("execution", "sync") == "async" else 1
+    source: _Buffer
+    target: _Buffer
+
+
+class PyAcl(Backend):
+    """One OM on one device. With `execution: async` it queues: it has two sessions, each with buffers of its own."""
+
+    times_executions: ClassVar[bool] = True
+
+    def load(self) -> Loaded:
         self._releases: list[tuple[str, tuple[Any, ...]]] = []
-        self._running: tuple[_Buffer, _Buffer] | None = None
-        self._started_ns = 0
+        self._running: _Buffers | None = None
         self._alone_ms: list[float] = []
         self._thread = threading.get_ident()
-        try:
-            with _ctrl_c_waits():
-                self._open()
-        except BaseException:  # nothing may stay on the device
-            self._release(quiet=True)
-            raise
+        self._asynchronous = self.options.execution == "async"
+        with _ctrl_c_waits():
+            return self._open()
 
-    def _open(self) -> None:
+    def _open(self) -> Loaded:
+        device = self.options.device
         self.take("init", "finalize")
-        self.take("rt.set_device", "rt.reset_device", self.device)
-        self.take("rt.create_context", "rt.destroy_context", self.device)
+        self.take("rt.set_device", "rt.reset_device", device)
+        self.take("rt.create_context", "rt.destroy_context", device)
         self._stream = self.take("rt.create_stream", "rt.destroy_stream")
-        self._model_id = self.take("mdl.load_from_file", "mdl.unload", str(self.model))
+        self._model_id = self.take("mdl.load_from_file", "mdl.unload", str(self.path))
         self._desc = self.take("mdl.create_desc", "mdl.destroy_desc")
         self.call("mdl.get_desc", self._desc, self._model_id)
-        takes, gives = self._interface()
-        self._slots = [(_Buffer(self, *takes), _Buffer(self, *gives)) for _ in range(self.in_flight)]
-
-    def _interface(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Shape, dtype and bytes of input and output, checked; sets what the base class wants to know."""
-        mdl, desc = acl.mdl, self._desc
-        counts = mdl.get_num_inputs(desc), mdl.get_num_outputs(desc)
+        counts = acl.mdl.get_num_inputs(self._desc), acl.mdl.get_num_outputs(self._desc)
         if counts != (1, 1):
-            raise BackendError(f"{self.model}: {counts[0]} inputs and {counts[1]} outputs, expected one of each: run 03 again")
-        sides = []
+            raise BackendError(f"{self.path}: {counts[0]} inputs and {counts[1]} outputs, expected one of each: run 03 again")
         # v2: under static AIPP its product is the size of the input in bytes
-        for side, dims in (("input", "get_input_dims_v2"), ("output", "get_output_dims")):
-            shape = tuple(self.call(f"mdl.{dims}", desc, 0)["dims"])
-            code, size_bytes = (getattr(mdl, f"get_{side}_{what}")(desc, 0) for what in ("data_type", "size_by_index"))
-            if code not in _DTYPES:
-                raise BackendError(f"{self.model}: a tensor of ACL data type {code}, expected float, float16 or uint8")
-            dtype = np.dtype(_DTYPES[code])
-            if (bytes_of := int(np.prod(shape)) * dtype.itemsize) != size_bytes:
-                found = f"{size_bytes} bytes for {shape} {dtype}, which is {bytes_of}"
-                raise BackendError(f"{self.model}: AscendCL says {found}: run 03 again without dynamic shapes")
-            sides.append((shape, dtype, size_bytes))
-        takes, gives = sides
-        images_last = takes[1] == np.uint8
-        if len(takes[0]) != 4 or takes[0][3 if images_last else 1] != 3 or len(gives[0]) != 2 or takes[0][0] != gives[0][0]:
-            raise BackendError(f"{self.model}: maps {takes[0]} to {gives[0]}, expected a batch of images to as many logits")
-        self.batch_size, self.classes, self.image_px = takes[0][0], gives[0][1], takes[0][2]
-        self.dtype = np.dtype(np.uint8) if images_last else np.dtype(np.float32)  # an fp16 input is filled from float32
-        return takes, gives
+        images, logits = self._tensor("input", "get_input_dims_v2"), self._tensor("output", "get_output_dims")
+        (shape, dtype, _), (logits_shape, *_) = images, logits
+        images_last = dtype == np.uint8
+        if len(shape) != 4 or shape[3 if images_last else 1] != 3 or len(logits_shape) != 2 or shape[0] != logits_shape[0]:
+            raise BackendError(f"{self.path}: maps {shape} to {logits_shape}, expected a batch of images to as many logits")
+        sessions = [_Buffers(_Buffer(self, *images), _Buffer(self, *logits)) for _ in range(2 if self._asynchronous else 1)]
+        taken = np.dtype(np.uint8 if images_last else np.float32)  # an fp16 input is filled from float32
+        return Loaded(sessions, shape[0], logits_shape[1], shape[2], taken)
+
+    def _tensor(self, side: str, dims: str) -> tuple[tuple[int, ...], np.dtype, int]:
+        """Shape, dtype and bytes of the input or the output."""
+        mdl, desc = acl.mdl, self._desc
+        shape = tuple(self.call(f"mdl.{dims}", desc, 0)["dims"])
+        code, size_bytes = (getattr(mdl, f"get_{side}_{what}")(desc, 0) for what in ("data_type", "size_by_index"))
+        if code not in _DTYPES:
+            raise BackendError(f"{self.path}: a tensor of ACL data type {code}, expected float, float16 or uint8")
+        dtype = np.dtype(_DTYPES[code])
+        if (bytes_of := int(np.prod(shape)) * dtype.itemsize) != size_bytes:
+            difference = f"{size_bytes} bytes for {shape} {dtype}, which is {bytes_of}"
+            raise BackendError(f"{self.path}: AscendCL says {difference}: run 03 again without dynamic shapes")
+        return shape, dtype, size_bytes
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call AscendCL and check its return code, which stands alone or last; some calls give a handle and no code.
@@ -128,9 +127,9 @@ class PyAcl(Backend):
             BackendError: the code is not 0, with its meaning and what to do; or the handle is 0.
         """
         if threading.get_ident() != self._thread:
-            raise BackendError(f"acl.{name}: {self.model.name} was opened in another thread: use it in one")
+            raise BackendError(f"acl.{name}: {self.path.name} was opened in another thread: use it in one")
         result = operator.attrgetter(name)(acl)(*arguments)
-        where = f"acl.{name} on device {self.device} for {self.model.name}"
+        where = f"acl.{name} on device {self.options.device} for {self.path.name}"
         if name in _GIVE_A_HANDLE:
             if not result:
                 raise BackendError(f"{where}: gave no handle, memory may have run out")
@@ -146,62 +145,46 @@ class PyAcl(Backend):
         self._releases.append((release, arguments if value is None else (value,)))
         return value
 
-    def _infer(self, batch: np.ndarray) -> np.ndarray:
-        if self.in_flight > 1:
-            if self._running:
-                raise BackendError("infer in the middle of a stream: take its last answer first")
-            self._feed(batch)
-            self._wait()  # at once: this is the execution alone
-            self.execution_ms = (time.perf_counter_ns() - self._started_ns) / 1e6
-            self._alone_ms.append(self.execution_ms)
-            return self._drain()
-        source, target = self._slots[0]
-        self._copy_in(source, batch)
+    def infer(self, session: _Buffers, batch: np.ndarray) -> Execution:
+        if self._running:
+            raise BackendError("infer in the middle of a stream: take its last answer first")
+        self._copy_in(session.source, batch)
         start_ns = time.perf_counter_ns()
-        self.call("mdl.execute", self._model_id, source.dataset, target.dataset)
-        self.execution_ms = (time.perf_counter_ns() - start_ns) / 1e6
-        return self._copy_out(target)
+        if self._asynchronous:
+            self._execute_async(session)
+            self._wait()  # at once: this is the execution alone
+        else:
+            self.call("mdl.execute", self._model_id, session.source.dataset, session.target.dataset)
+        ms = (time.perf_counter_ns() - start_ns) / 1e6
+        if self._asynchronous:
+            self._alone_ms.append(ms)
+        return Execution(self._copy_out(session.target), ms)
 
-    def stream(self, batches: Iterable[Batch]) -> Generator[Answer, None, None]:
-        """With `execution: async`, the next batch is copied in and the one before copied out while the device works.
+    def start(self, session: _Buffers, batch: np.ndarray) -> _Buffers:
+        """Copy a batch in while the device works on the one before, wait for that one, and let this one run."""
+        self._copy_in(session.source, batch)
+        self._wait()
+        self._execute_async(session)
+        return session
+
+    def finish(self, started: _Buffers) -> Execution:
+        """Copy the logits out, while the device works on the next batch if there is one.
 
         When a batch was done shows only when the next one is started, so the execution alone is that of the warm-up, where
         batches went one at a time.
         """
-        if self.in_flight == 1:
-            yield from super().stream(batches)
-            return
-        self.execution_ms = float(np.median(self._alone_ms)) if self._alone_ms else None
-        waiting: tuple[Batch, int] | None = None
-        for batch in batches:
-            self.check_batch(batch.tensor)
-            sent_ns = time.perf_counter_ns()
-            found = self._feed(batch.tensor)
-            if waiting is not None and found is not None:
-                yield self._answer(waiting[0], found, waiting[1], time.perf_counter_ns())
-            waiting = batch, sent_ns
-        if waiting is not None:
-            yield self._answer(waiting[0], self._drain(), waiting[1], time.perf_counter_ns())
+        if self._running is started:
+            self._wait()
+        return Execution(self._copy_out(started.target), float(np.median(self._alone_ms)) if self._alone_ms else None)
 
-    def _feed(self, batch: np.ndarray) -> np.ndarray | None:
-        source, target = self._slots[0]
-        self._copy_in(source, batch)  # while the device works on the other set
-        self._wait()
-        before, self._running, sets = self._running, (source, target), (source.dataset, target.dataset)
-        self._started_ns = time.perf_counter_ns()
-        self.call("mdl.execute_async", self._model_id, *sets, self._stream)
-        self._slots.reverse()
-        return self._copy_out(before[1]) if before else None  # while the device works on this one
-
-    def _drain(self) -> np.ndarray:
-        assert self._running is not None
-        self._wait()
-        running, self._running = self._running, None
-        return self._copy_out(running[1])
+    def _execute_async(self, session: _Buffers) -> None:
+        self._running = session  # before the call: what may have begun is waited for, also after a failure
+        self.call("mdl.execute_async", self._model_id, session.source.dataset, session.target.dataset, self._stream)
 
     def _wait(self) -> None:
         if self._running:
             self.call("rt.synchronize_stream", self._stream)
+            self._running = None
 
     def _copy_in(self, buffer: _Buffer, batch: np.ndarray) -> None:
         buffer.host[:] = batch
@@ -214,29 +197,22 @@ class PyAcl(Backend):
         return buffer.host.astype(np.float32)  # a copy: the buffer is used again
 
     def describe(self) -> dict[str, Any]:
-        facts = cann.describe("pyacl", acl.get_soc_name(), self.device, self.precision)
-        return {**facts, "execution": "async" if self.in_flight > 1 else "sync"}
+        facts = cann.describe("pyacl", acl.get_soc_name(), self.options.device, self.options.precision)
+        return {**facts, "execution": self.options.execution}
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._release(quiet=exc_info[0] is not None)
-
-    def _release(self, quiet: bool) -> None:
-        """Give everything back, the last first, also after a failure.
-
-        Args:
-            quiet: an exception is on its way already; it is the one to be seen.
-        """
-        failed: BaseException | None = None
+    def close(self, failing: bool) -> None:
+        """Give everything back, the last first, also after a failure."""
+        failure: BaseException | None = None
         try:
             self._wait()
         except BaseException as err:
-            failed = err
-        self._running, self._slots = None, []  # their host memory goes now
+            failure = err
+        self._running = None  # the host memory of its buffers goes now
         while self._releases:
             name, arguments = self._releases.pop()
             try:
                 self.call(name, *arguments)
             except BaseException as err:  # also a second Ctrl-C: the rest is released all the same
-                failed = failed or err
-        if failed and not (quiet and isinstance(failed, BackendError)):
-            raise failed
+                failure = failure or err
+        if failure and not (failing and isinstance(failure, BackendError)):
+            raise failure

@@ -8,21 +8,19 @@ being copied while the GPU works. Never run on a GPU by the authors unless the R
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from pathlib import Path
+import itertools
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ..data.batches import Batch
 from ..errors import BackendError
-from ..metrics.latency import peak_rate, rounds, time_ms
+from ..metrics.latency import in_turn, peak_rate, time_ms
 from ..metrics.operators import COLUMNS, OperatorProfile, family_of_torch, with_shares
 from ..run.host import machine
-from . import PEAK_SIDE, Answer, Backend
+from .contract import PEAK_SIDE, Backend, Execution, Loaded
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PEAK_SIDES = {"cpu": PEAK_SIDE, "cuda": 8192}
@@ -45,52 +43,51 @@ class _FromCrops(torch.nn.Module):  # type: ignore[misc]  # mypy does not look i
 class _Running(NamedTuple):
     """A batch on a GPU: its logits to be, and events when it was sent, begun, ended and copied back."""
 
-    batch: Batch
     logits: torch.Tensor
     events: tuple[Any, Any, Any, Any]
 
 
 class Torch(Backend):
-    """A timm model in inference mode. `options` hold `module`, which builds it, its `recipe`, and `batch_size`.
+    """A timm model in inference mode; on a GPU it queues.
 
     Attributes:
         forward: crops (B, H, W, 3) uint8 to logits (B, C) float32, both on the device.
     """
 
     runtime_keys: ClassVar[dict[str, type]] = {"device": str, "compile": bool, "threads": int}
+    forward: Any = None
 
-    def __init__(self, model: Path, precision: str = "fp32", device: int = 0, options: dict[str, Any] | None = None):
-        super().__init__(model, precision, device, options)
-        kind = self.runtime.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    def load(self) -> Loaded:
+        kind, device = self.runtime.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"), self.options.device
         if kind not in _PEAK_SIDES:
             raise BackendError(f"runtime: device: {kind!r}, expected cpu or cuda")
         if kind == "cuda" and device >= torch.cuda.device_count():
-            raise BackendError(
-                f"device {device}: torch finds {torch.cuda.device_count()} CUDA GPUs: correct device, or runtime"
-            )
+            gpus = torch.cuda.device_count()
+            raise BackendError(f"device {device}: torch finds {gpus} CUDA GPUs: correct device, or runtime")
         if "threads" in self.runtime:
             torch.set_num_threads(self.runtime["threads"])
-        self._type, self.on_gpu = _TYPES[precision], kind == "cuda"
+        self._type, self.on_gpu = _TYPES[self.options.precision], kind == "cuda"
         self._device = torch.device(kind, device if self.on_gpu else None)
         if self.on_gpu:
             torch.cuda.set_device(self._device)  # of the events and streams below
             # fp32 means fp32: cuDNN's convolutions use TF32 otherwise
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-            self._copies, self.in_flight = torch.cuda.Stream(), 2
-        module, recipe = self.options["module"](), self.options["recipe"]
-        self.image_px, self.classes = module.patch_embed.img_size[0], module.num_classes
-        self.batch_size, self.dtype = self.options["batch_size"], np.dtype(np.uint8)
-        self.forward: Any = _FromCrops(module, recipe.mean, recipe.std, self._type).to(self._device)
+            self._copies = torch.cuda.Stream()
+        network, recipe = self.options.network(), self.options.recipe
+        self.forward = _FromCrops(network, recipe.mean, recipe.std, self._type).to(self._device)
         self.compiled = self.runtime.get("compile", self.on_gpu)
         if self.compiled:
             # reduce-overhead records CUDA graphs: without them a small batch is bound by launching kernels
             mode = "reduce-overhead" if self.on_gpu else "default"
             self.forward = torch.compile(self.forward, mode=mode, dynamic=False)
             self.hint = "; if the compiler is at fault, set runtime: {compile: false}"
+        sessions = [None] * (2 if self.on_gpu else 1)  # nothing of its own belongs to a batch
+        side = network.patch_embed.img_size[0]
+        return Loaded(sessions, self.options.batch_size, network.num_classes, side, np.dtype(np.uint8))
 
-    def _infer(self, batch: np.ndarray) -> np.ndarray:
+    def infer(self, session: None, batch: np.ndarray) -> Execution:
         with self._inference(batch):
-            return self.forward(self.upload(batch)).cpu().numpy()
+            return Execution(self.forward(self.upload(batch)).cpu().numpy())
 
     @contextlib.contextmanager
     def _inference(self, batch: np.ndarray) -> Iterator[None]:
@@ -105,27 +102,14 @@ class Torch(Backend):
         x = torch.from_numpy(batch)
         return x.pin_memory().to(self._device, non_blocking=True) if self.on_gpu else x
 
-    def stream(self, batches: Iterable[Batch]) -> Generator[Answer, None, None]:
-        """On a GPU the next batch is copied and queued while it works."""
-        if not self.on_gpu:
-            yield from super().stream(batches)
-            return
-        running = deque[_Running]()
-        for batch in batches:
-            self.check_batch(batch.tensor)
-            if len(running) == self.in_flight:
-                yield self._finished(running.popleft())
-            running.append(self._queue(batch))
-        while running:
-            yield self._finished(running.popleft())
-
-    def _queue(self, batch: Batch) -> _Running:
+    def start(self, session: None, batch: np.ndarray) -> _Running:
+        """Queue the copy and the run of a batch on a GPU, which may still work on the one before."""
         sent, begun, ended, copied = (torch.cuda.Event(enable_timing=True) for _ in range(4))
         compute = torch.cuda.current_stream()
-        with self.failing(f"the batch from image {batch.start}"), self._inference(batch.tensor):
+        with self._inference(batch):
             with torch.cuda.stream(self._copies):
                 sent.record()
-                x = self.upload(batch.tensor)
+                x = self.upload(batch)
             compute.wait_stream(self._copies)
             x.record_stream(compute)  # its memory was taken for another stream
             begun.record()
@@ -134,15 +118,13 @@ class Torch(Backend):
             # in the order of the stream, so before the next run of a CUDA graph overwrites it
             logits = logits.to("cpu", non_blocking=True)
             copied.record()
-        return _Running(batch, logits, (sent, begun, ended, copied))
+        return _Running(logits, (sent, begun, ended, copied))
 
-    def _finished(self, done: _Running) -> Answer:
-        sent, begun, ended, copied = done.events
-        with self.failing(f"the batch from image {done.batch.start}"):
-            copied.synchronize()
-        logits = self.check_logits(done.logits.numpy(), len(done.batch.tensor), done.batch.start)
-        # by the GPU's clock: the answer may be taken much later than it came
-        return Answer(done.batch, logits, begun.elapsed_time(ended), sent.elapsed_time(copied))
+    def finish(self, started: _Running) -> Execution:
+        sent, begun, ended, copied = started.events
+        copied.synchronize()
+        # by the GPU's clock: the logits may be taken much later than they came
+        return Execution(started.logits.numpy(), begun.elapsed_time(ended), sent.elapsed_time(copied))
 
     def describe(self) -> dict[str, Any]:
         gpu = torch.cuda.get_device_name(self._device) if self.on_gpu else None
@@ -151,26 +133,30 @@ class Torch(Backend):
             "version": torch.__version__,
             "device": gpu or "CPU",
             "hardware": gpu or machine()["cpu"],
-            "precision": self.precision,
+            "precision": self.options.precision,
             "compiled": self.compiled,
         }
 
     def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile:
         """Run with torch's profiler on and off in turn, after a warm-up: operators on a CPU, kernels on a GPU."""
-        self._infer(batch)
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if self.on_gpu:
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        with torch.profiler.profile(activities=kinds, acc_events=True):  # its first start takes longer
-            self._infer(batch)
-        plain_ms, profiled_ms, events = list[float](), list[float](), list[Any]()
-        for _ in rounds(at_most):
-            plain_ms.append(time_ms(lambda: self._infer(batch)))
+        events = list[Any]()
+
+        def plain() -> float:
+            return time_ms(lambda: self.infer(None, batch))
+
+        def profiled() -> float:
             with torch.profiler.profile(activities=kinds, acc_events=True) as profiler:
-                profiled_ms.append(time_ms(lambda: self._infer(batch)))
-            events += profiler.key_averages()
+                ms = plain()
+            events.append(profiler.key_averages())
+            return ms
+
+        plain()
+        profiled_ms, plain_ms = in_turn(profiled, lambda: plain, at_most)
         rows = []
-        for event in events:
+        for event in itertools.chain.from_iterable(events[1:]):  # after the warm-up
             # The time of a kernel is listed twice, under itself and under the operator that launched it.
             on_gpu = event.device_type == torch.autograd.DeviceType.CUDA
             total_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
@@ -193,8 +179,10 @@ class Torch(Backend):
 
         return peak_rate(multiply, side)
 
-    def __exit__(self, *exc_info: object) -> None:
-        del self.forward
+    def close(self, failing: bool) -> None:
+        if self.forward is None:  # it was not loaded
+            return
+        self.forward = None
         with contextlib.suppress(RuntimeError):
             if self.compiled:
                 torch.compiler.reset()

@@ -12,10 +12,10 @@ from .bench import open_model
 def main(spec: str, batch_size: int, times: int) -> None:
     """Run the first images of the store through the device model, as many batches as asked for."""
     run = Run.open(spec, batch_size)
-    with open_model(run) as backend:
-        batch = next(batches(run, batch_size, backend.dtype)).tensor
+    with open_model(run) as model:
+        batch = next(batches(run, batch_size, model.dtype)).tensor
         for _ in range(times):
-            backend.infer(batch)
+            model.infer(batch)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
 _END = object()
@@ -17,19 +18,38 @@ _END = object()
 def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth: int | None = None) -> Generator[R, None, None]:
     """`function` of every item in order, by a pool of threads, at most `depth` results ahead of the consumer.
 
-    An exception is raised here, after the results before it. When the consumer stops early, so do the threads. Unless it is
-    given, `depth` is 64, or 4 a worker where those are more.
+    An exception, also one of the source, is raised here, after the results before it. When the consumer stops early, so do the
+    threads. Unless it is given, `depth` is 64, or 4 a worker where those are more.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="mapped")
-    futures = (pool.submit(function, item) for item in source)
+    depth = depth or max(64, 4 * workers)
     try:
-        waiting = deque(itertools.islice(futures, depth or max(64, 4 * workers)))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(itertools.islice(futures, 1))
-            yield result
+        yield from pipelined(lambda item: pool.submit(function, item), Future[R].result, source, depth + 1)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def pipelined(
+    start: Callable[[T], S], finish: Callable[[S], R], source: Iterable[T], in_flight: int
+) -> Generator[R, None, None]:
+    """`finish(start(item))` of every item in order; `in_flight` are started before the first of them is finished.
+
+    An exception of the source is raised after the results of the items before it.
+    """
+    started = deque[S]()
+    items = iter(source)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            break
+        except Exception:
+            yield from map(finish, started)
+            raise
+        started.append(start(item))
+        if len(started) == in_flight:
+            yield finish(started.popleft())
+    yield from map(finish, started)
 
 
 def ahead(source: Generator[T, None, None], depth: int) -> Iterator[T]:
@@ -42,20 +62,14 @@ def ahead(source: Generator[T, None, None], depth: int) -> Iterator[T]:
         source.close()
 
 
-def timed(source: Iterable[T], waits_ms: list[float], failed: list[Exception]) -> Iterator[T]:
-    """The items of `source`, noting how long each was waited for.
+class Timed(Iterator[T]):
+    """The items of an iterator; `waited_ms` is how long all of them so far were waited for."""
 
-    An error of the source ends it and is noted, so that the answers to what was sent before are still taken.
-    """
-    items = iter(source)
-    while True:
+    def __init__(self, source: Iterator[T]):
+        self._source, self.waited_ms = source, 0.0
+
+    def __next__(self) -> T:
         start = time.perf_counter_ns()
-        try:
-            item = next(items, None)
-        except Exception as err:
-            failed.append(err)
-            return
-        if item is None:
-            return
-        waits_ms.append((time.perf_counter_ns() - start) / 1e6)
-        yield item
+        item = next(self._source)
+        self.waited_ms += (time.perf_counter_ns() - start) / 1e6
+        return item

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..backends import Backend, open_backend
+from ..backends import Pool, open_backend
 from ..data import batches, transforms
 from ..data.batches import pad
 from ..metrics import classification
@@ -78,9 +78,9 @@ def probes(run: Run) -> list[Probe]:
 
 def observe(path: Path, chosen: Sequence[Probe], batch_size: int) -> Observation:
     """Run a graph on the probes, in batches of `batch_size` whose last one is padded, and time it."""
-    with open_backend("onnxruntime", path) as backend:
-        parts = {probe.kind: given for probe in chosen if (given := probe.input(backend.dtype)) is not None}
-        found, batch_ms = _run(backend, np.concatenate(list(parts.values())), batch_size)
+    with open_backend("onnxruntime", path) as model:
+        parts = {probe.kind: given for probe in chosen if (given := probe.input(model.dtype)) is not None}
+        found, batch_ms = _run(model, np.concatenate(list(parts.values())), batch_size)
     ends = np.cumsum([len(part) for part in parts.values()])
     logits = dict(zip(parts, np.split(found, ends[:-1]), strict=True))
     graph = Graph(onnx.load(path))
@@ -130,15 +130,15 @@ def operators(graph: Graph) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda row: (-row[1], row[0])))
 
 
-def _run(backend: Backend, inputs: np.ndarray, batch_size: int) -> tuple[np.ndarray, list[float]]:
+def _run(model: Pool, inputs: np.ndarray, batch_size: int) -> tuple[np.ndarray, list[float]]:
     """Logits of all inputs, and ms per batch, the first (warm-up) left out unless it is the only one there is time for."""
     started = time.perf_counter()
     batches = [pad(i, inputs[i : i + batch_size], batch_size) for i in range(0, len(inputs), batch_size)]
-    answers = list(backend.stream(batches))
+    predictions = list(model.predictions(batches))
+    times_ms = [prediction.latency_ms for prediction in predictions]
     while time.perf_counter() - started < TIMED_S:
-        answers += backend.stream(batches[:1])
-    times_ms = [answer.latency_ms for answer in answers]
-    logits = np.concatenate([answer.logits[answer.batch.valid] for answer in answers[: len(batches)]])
+        times_ms += [prediction.latency_ms for prediction in model.predictions(batches[:1])]
+    logits = np.concatenate([prediction.logits[prediction.batch.valid] for prediction in predictions])
     return logits, times_ms[1:] or times_ms
 
 

@@ -31,13 +31,28 @@ def time_ms(call: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def rounds(at_most: int) -> Iterator[None]:
-    """So many rounds of calls that are timed in turn, fewer where they take longer than ROUNDS_S, two at least."""
+def in_turn(
+    profiled: Callable[[], float], open_plain: Callable[[], Callable[[], float]], at_most: int
+) -> tuple[list[float], list[float]]:
+    """ms of profiled calls, and of plain ones in turn with them; the first of each warms up and is left out.
+
+    So many of each, fewer where they take longer than ROUNDS_S, two at least. Where the first takes twice as long as calls of
+    which LEAST fit into that time, no interval of the difference can be had: two profiled ones are all, and nothing is opened.
+
+    Args:
+        profiled: runs a batch under the profiler and returns how long it took in ms.
+        open_plain: makes ready what runs it without one.
+    """
+    if profiled() > 1000 * ROUNDS_S / (LEAST - 1):
+        return [profiled() for _ in range(min(2, at_most))], []
+    plain = open_plain()
+    plain()
+    profiled_ms, plain_ms = list[float](), list[float]()
     start = time.perf_counter()
-    for number in range(at_most):
-        if number > 1 and time.perf_counter() - start > ROUNDS_S:
-            return
-        yield
+    while len(plain_ms) < at_most and (len(plain_ms) < 2 or time.perf_counter() - start <= ROUNDS_S):
+        plain_ms.append(plain())
+        profiled_ms.append(profiled())
+    return profiled_ms, plain_ms
 
 
 def peak_rate(multiply: Callable[[], object], side: int) -> float:

@@ -63,8 +63,9 @@ class Notebook:
 _DATA_KEYS = ("images", "labels", "limit", "on_bad_image", "preprocess")
 _RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "providers", "runtime")
 _DATA = ("data", "run/recipes.py")
-_REFERENCE = ("backends/__init__.py", "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
-_MODEL = ("backends/__init__.py", "backends/bench.py", "model/checkpoint.py", "backend")
+_CONTRACT = ("backends/__init__.py", "backends/contract.py", "backends/pool.py")
+_REFERENCE = (*_CONTRACT, "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
+_MODEL = (*_CONTRACT, "backends/bench.py", "model/checkpoint.py", "backend")
 SHARD_CODE = ("executors/local.py", "run/journal.py", *_DATA, *_MODEL)
 NOTEBOOKS = {
     "01_export": Notebook("export", {

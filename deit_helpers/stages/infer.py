@@ -15,7 +15,7 @@ from ..ascend import benchmark, dumps
 from ..data import batches, sources
 from ..errors import ArtifactError
 from ..executors import vendor
-from ..executors.local import _run_shards
+from ..executors.local import run_shards
 from ..metrics import latency
 from ..run import journal
 from ..run.folder import Run
@@ -66,7 +66,7 @@ def _make_missing(run: Run, names: list[str], labels: np.ndarray, shards: list[S
         print(f"{', '.join(unusable)}: damaged, or of another model, data set, spec or code; not used")
     missing = [shard for shard in absent if shard in shards[first : last + 1]]
     if missing:
-        _run_shards(run, names, labels, missing, key)
+        run_shards(run, names, labels, missing, key)
     # Others may have been copied here meanwhile.
     if left := [shard.path.name for shard in absent if shard not in missing and journal.read(shard, key) is None]:
         present = f"{len(shards) - len(left)} of {len(shards)} shards are in {shards[0].path.parent}"

@@ -47,15 +47,16 @@ def _measure(run: Run) -> None:
     found: operators.OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
     pure: dict[str, Any] = {}
     if not run.spec.backend_row.is_program:
-        with bench.open_model(_as_in_05(run, inference)) as backend:
-            (batch,) = batches.batches(run, run.size, backend.dtype, 0, run.size)
-            pure = pure_inference(backend, batch, run.spec.time_box_s)
-            inference |= {"runtime": backend.describe(), "machine": machine()}
-            if isinstance(backend, Profiler):
-                with backend.failing("profiling"):
-                    found = backend.profile(batch.tensor, profiled)
+        with bench.open_model(_as_in_05(run, inference)) as model:
+            (batch,) = batches.batches(run, run.size, model.dtype, 0, run.size)
+            pure = pure_inference(model, batch, run.spec.time_box_s)
+            inference |= {"runtime": model.describe(), "machine": machine()}
+            profiler = model.backend
+            if isinstance(profiler, Profiler):
+                with model.failing("profiling"):
+                    found = profiler.profile(batch.tensor, profiled)
                     if peak is None:
-                        peak, source = backend.peak_flops_per_s(), "matrix product, measured in the same run"
+                        peak, source = profiler.peak_flops_per_s(), "matrix product, measured in the same run"
     if run.spec.backend_row.needs_om:  # a process of its own, once the device is free again
         table = msprof.profile(_watched(run, profiled), run.root)
         found = table if isinstance(table, str) else operators.OperatorProfile(table, profiled)
@@ -139,9 +140,12 @@ def _write_profile(run: Run, found: operators.OperatorProfile | str) -> dict[str
     if not found.profiled_ms:  # a vendor's tables have no times of whole batches
         return facts
     profiled_ms = float(np.mean(found.profiled_ms))
+    facts |= {"profiled_ms": profiled_ms, "residual_ms": profiled_ms - operators_ms}
+    if not found.plain_ms:  # a batch takes too long for them
+        return facts
     percent = 100 * (np.array(found.profiled_ms) / np.array(found.plain_ms) - 1)  # taken in turn
     overhead = {
         "profiler_overhead_percent": float(np.median(percent)),
         "profiler_overhead_ci95_percent": latency.interval(percent, 0.5),
     }
-    return facts | overhead | {"profiled_ms": profiled_ms, "residual_ms": profiled_ms - operators_ms}
+    return facts | overhead

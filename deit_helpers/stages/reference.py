@@ -35,12 +35,12 @@ def _agreement(run: Run) -> dict[str, Any]:
 def _infer(run: Run) -> None:
     count = run.read("preprocess")["images"]
     with (
-        open_backend("onnxruntime", run.file("onnx")) as backend,
+        open_backend("onnxruntime", run.file("onnx")) as model,
         files.atomic(run.file("reference")) as temporary,
         temporary.open("wb") as file,
         batches.progress(count) as bar,
     ):
-        file.write(batches.npy_header("<f4", (count, backend.classes)))
-        for answer in backend.stream(batches.batches(run, BATCH_SIZE)):
-            file.write(answer.logits[answer.batch.valid].tobytes())
-            bar.update(int(answer.batch.valid.sum()))
+        file.write(batches.npy_header("<f4", (count, model.classes)))
+        for prediction in model.predictions(batches.batches(run, BATCH_SIZE)):
+            file.write(prediction.logits[prediction.batch.valid].tobytes())
+            bar.update(int(prediction.batch.valid.sum()))

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deit_helpers.backends import Backend, Profiler, open_backend
+from deit_helpers.backends import Backend, Execution, Loaded, Options, Profiler, Queued, open_backend
 from deit_helpers.errors import BackendError
 from deit_helpers.run.backends import BACKENDS
 
@@ -38,8 +38,8 @@ def images(count: int, px: int = PX) -> np.ndarray:
 
 def test_logits_are_what_the_runtime_gives_directly(tmp_path: Path) -> None:
     path = pool_and_classify(tmp_path / "m.onnx")
-    with open_backend("onnxruntime", path) as backend:
-        found = backend.infer(images(2))
+    with open_backend("onnxruntime", path) as model:
+        found = model.infer(images(2))
     direct = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"image": images(2)})[0]
     assert np.array_equal(found, direct)
     assert found.dtype == np.float32
@@ -47,18 +47,18 @@ def test_logits_are_what_the_runtime_gives_directly(tmp_path: Path) -> None:
 
 
 def test_the_graph_says_batch_size_classes_and_image_size(tmp_path: Path) -> None:
-    with open_backend("onnxruntime", pool_and_classify(tmp_path / "static.onnx", 2)) as backend:
-        assert (backend.batch_size, backend.classes, backend.image_px) == (2, 3, PX)
-    with open_backend("onnxruntime", pool_and_classify(tmp_path / "any.onnx", "batch")) as backend:
-        assert backend.batch_size is None
-        assert backend.infer(images(5)).shape == (5, 3)
+    with open_backend("onnxruntime", pool_and_classify(tmp_path / "static.onnx", 2)) as model:
+        assert (model.batch_size, model.classes, model.image_px) == (2, 3, PX)
+    with open_backend("onnxruntime", pool_and_classify(tmp_path / "any.onnx", "batch")) as model:
+        assert model.batch_size is None
+        assert model.infer(images(5)).shape == (5, 3)
 
 
 def test_the_caller_owns_the_logits(tmp_path: Path) -> None:
-    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as backend:
-        first = backend.infer(images(2))
+    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as model:
+        first = model.infer(images(2))
         kept = first.copy()
-        backend.infer(images(2) + 1)
+        model.infer(images(2) + 1)
         assert np.array_equal(first, kept)
 
 
@@ -73,10 +73,10 @@ def test_the_caller_owns_the_logits(tmp_path: Path) -> None:
 )
 def test_a_batch_of_the_wrong_shape_is_refused(tmp_path: Path, batch: np.ndarray, message: str) -> None:
     with (
-        open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as backend,
+        open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as model,
         pytest.raises(BackendError, match=message),
     ):
-        backend.infer(batch)
+        model.infer(batch)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -84,17 +84,17 @@ def test_logits_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> N
     batch = images(2)
     batch[1, 0, 0, 0] = bad
     with (
-        open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as backend,
+        open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as model,
         pytest.raises(BackendError, match="NaN or infinite logits for image 1, in the batch from image 0"),
     ):
-        backend.infer(batch)
+        model.infer(batch)
 
 
 def test_logits_of_another_shape_than_promised_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as backend:
-        monkeypatch.setattr(backend, "classes", 4)
+    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as model:
+        monkeypatch.setattr(model, "classes", 4)
         with pytest.raises(BackendError, match=r"logits of shape \(2, 3\) for the batch from image 0, expected \(2, 4\)"):
-            backend.infer(images(2))
+            model.infer(images(2))
 
 
 def test_an_unknown_backend_lists_the_known_ones(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_backend_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monk
 
 def test_another_precision_is_refused_and_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="fp32 only, the spec asks for fp16"):
-        open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx"), "fp16")
+        open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx"), Options("fp16"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a graph"])
@@ -124,8 +124,8 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path: Path, content: bytes |
 
 
 def test_description_names_runtime_version_and_device(tmp_path: Path) -> None:
-    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as backend:
-        found = backend.describe()
+    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as model:
+        found = model.describe()
     wanted = {"backend": "onnxruntime", "version": onnxruntime.__version__, "device": "CPU", "precision": "fp32"}
     assert found.items() >= wanted.items()
     assert found["providers"] == ["CPUExecutionProvider"]
@@ -133,9 +133,9 @@ def test_description_names_runtime_version_and_device(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batches", [1, 3])
 def test_the_profile_holds_the_counted_runs_and_not_the_warm_up(tmp_path: Path, batches: int) -> None:
-    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as backend:
-        assert isinstance(backend, Profiler)
-        found = backend.profile(images(2), batches)
+    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as model:
+        assert isinstance(model.backend, Profiler)
+        found = model.backend.profile(images(2), batches)
     assert found.batches == batches
     assert len(found.profiled_ms) == batches
     assert min(found.profiled_ms) > 0
@@ -146,36 +146,40 @@ def test_the_profile_holds_the_counted_runs_and_not_the_warm_up(tmp_path: Path, 
 def test_a_provider_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = pool_and_classify(tmp_path / "m.onnx")
     with pytest.raises(BackendError, match=r"not CANNExecutionProvider: pip install onnxruntime-cann"):
-        open_backend("onnxruntime", path, options={"providers": {"CANNExecutionProvider": {"device_id": 0}}})
+        open_backend("onnxruntime", path, Options(providers={"CANNExecutionProvider": {"device_id": 0}}))
 
 
 def test_providers_come_before_the_cpu_with_their_options(tmp_path: Path) -> None:
     path = pool_and_classify(tmp_path / "m.onnx")
-    with open_backend("onnxruntime", path, options={"providers": {"CPUExecutionProvider": {}}}) as backend:
-        assert backend.describe()["device"] == "CPU"
+    with open_backend("onnxruntime", path, Options(providers={"CPUExecutionProvider": {}})) as model:
+        assert model.describe()["device"] == "CPU"
 
 
 def test_the_peak_is_a_positive_rate(tmp_path: Path) -> None:
-    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as backend:
-        assert isinstance(backend, Profiler)
-        assert 0 < backend.peak_flops_per_s() < float("inf")
+    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as model:
+        assert isinstance(model.backend, Profiler)
+        assert 0 < model.backend.peak_flops_per_s() < float("inf")
 
 
 def test_a_backend_without_a_profiler_is_no_profiler() -> None:
     class Plain(Backend):
-        def _infer(self, batch: np.ndarray) -> np.ndarray:
-            return batch
+        def load(self) -> Loaded:
+            return Loaded([None], 1, 3, PX, np.dtype(np.float32))
+
+        def infer(self, session: None, batch: np.ndarray) -> Execution:
+            return Execution(batch)
 
         def describe(self) -> dict[str, str]:
             return {}
 
-    assert not isinstance(Plain(Path("m")), Profiler)
+    assert not isinstance(Plain(Path("m"), Options()), Profiler)
+    assert not isinstance(Plain(Path("m"), Options()), Queued)
 
 
 @pytest.mark.parametrize(
     ("runtime", "each"), [({"streams": 2, "threads": 8}, [4, 4]), ({"streams": 2, "threads": 1}, [1, 1]), ({"threads": 3}, [3])]
 )
-def test_every_stream_has_its_share_of_the_threads(
+def test_every_session_has_its_share_of_the_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: dict[str, int], each: list[int]
 ) -> None:
     opened: list[int] = []
@@ -186,20 +190,20 @@ def test_every_stream_has_its_share_of_the_threads(
         return session(model, options, **how)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", noting)
-    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx"), options={"runtime": runtime}):
+    with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx"), Options(runtime=runtime)):
         assert opened == each
 
 
-def test_an_error_in_one_of_two_streams_is_raised_after_the_answers_before_it(
+def test_an_error_in_one_of_two_sessions_is_raised_after_the_predictions_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = pool_and_classify(tmp_path / "m.onnx")
-    with open_backend("onnxruntime", path, options={"runtime": {"streams": 2}}) as backend:
-        batch = backend.noise(2)
+    with open_backend("onnxruntime", path, Options(runtime={"streams": 2})) as model:
+        batch = model.noise(2)
         wrong = batch._replace(start=4, tensor=batch.tensor[:1])
-        monkeypatch.setattr(backend, "check_batch", lambda tensor: None)
-        answers = backend.stream([batch, batch._replace(start=2), wrong, batch._replace(start=6)])
-        assert [next(answers).batch.start for _ in range(2)] == [0, 2]
+        monkeypatch.setattr(model, "check_batch", lambda tensor: None)
+        predictions = model.predictions([batch, batch._replace(start=2), wrong, batch._replace(start=6)])
+        assert [next(predictions).batch.start for _ in range(2)] == [0, 2]
         with pytest.raises(BackendError, match=r"OnnxRuntime failed on the batch from image 4 \("):
-            next(answers)
+            next(predictions)
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("mapped")]

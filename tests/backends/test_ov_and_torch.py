@@ -18,9 +18,8 @@ import pytest
 import torch
 from pipeline import SIZES, copy_of, finished
 
-from deit_helpers.backends import Profiler, bench, open_backend
-from deit_helpers.backends.bench import fastest
-from deit_helpers.backends.ov import OpenVino
+from deit_helpers.backends import Loaded, Options, Pool, Profiler, bench, open_backend
+from deit_helpers.backends.torch_ import Torch
 from deit_helpers.data import batches
 from deit_helpers.data.batches import Batch
 from deit_helpers.errors import BackendError
@@ -50,16 +49,13 @@ def on(run: Run, folder: Path, **keys: object) -> Run:
     [
         {"backend": "openvino", "runtime": {"streams": 1}},
         {"backend": "openvino", "runtime": {"streams": 2}},
-        {"backend": "openvino"},
+        {"backend": "openvino", "runtime": {}},
         {"backend": "onnxruntime", "runtime": {"streams": 2}},
         {"backend": "torch", "runtime": {"device": "cpu"}},
     ],
     ids=["openvino-1-stream", "openvino-2-streams", "openvino-measured", "onnxruntime-2-streams", "torch"],
 )
-def test_the_logits_are_those_of_onnx_runtime(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, object], size: int
-) -> None:
-    monkeypatch.setattr(bench, "fastest", fastest)
+def test_the_logits_are_those_of_onnx_runtime(run: Run, tmp_path: Path, keys: dict[str, object], size: int) -> None:
     copy = on(run, tmp_path, **keys).at(size)
     found = infer.infer(copy)
     logits, expected = np.load(copy.file("logits")), np.load(run.at(size).file("logits"))
@@ -71,7 +67,7 @@ def test_the_logits_are_those_of_onnx_runtime(
 
 
 @pytest.mark.skipif("BF16" not in CAPABILITIES, reason="this CPU does not compute in bf16")
-@pytest.mark.parametrize("keys", [{"backend": "openvino", "runtime": {"streams": 1}}, {"backend": "torch"}])
+@pytest.mark.parametrize("keys", [{"backend": "openvino", "runtime": {"streams": 1}}, {"backend": "torch", "runtime": {}}])
 def test_bf16_differs_a_little_and_says_what_it_is(run: Run, tmp_path: Path, keys: dict[str, object]) -> None:
     copy = on(run, tmp_path, precision="bf16", **keys)
     found = infer.infer(copy)
@@ -88,7 +84,7 @@ def test_a_precision_the_processor_lacks_names_those_it_has(run: Run, monkeypatc
 
     monkeypatch.setattr(openvino.Core, "get_property", only_fp32)
     with pytest.raises(BackendError, match="does not compute in bf16 with OpenVINO; it has fp32"):
-        OpenVino(run.file("static_onnx"), "bf16")
+        open_backend("openvino", run.file("static_onnx"), Options("bf16"))
 
 
 def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -123,26 +119,26 @@ def test_a_compiled_graph_is_cached_in_the_run_folder(run: Run, tmp_path: Path) 
 
 
 def test_waiting_for_images_is_not_time_of_the_model(run: Run, tmp_path: Path) -> None:
-    """An answer is taken when the next batch comes: when it was done counts, not when it was taken."""
-    with bench.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 2})) as backend:
-        batch = backend.noise(run.size)
-        quick = [answer.latency_ms for answer in backend.stream([batch] * 9)]
+    """A prediction is taken when the next batch comes: when it was done counts, not when it was taken."""
+    with bench.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 2})) as model:
+        batch = model.noise(run.size)
+        quick = [prediction.latency_ms for prediction in model.predictions([batch] * 9)]
 
         def slowly() -> Iterator[Batch]:
             for _ in range(6):
                 time.sleep(0.25)
                 yield batch
 
-        answers = list(backend.stream(slowly()))
-    assert max(answer.interface_ms for answer in answers) < max(100, 2 * max(quick))
-    assert max(answer.latency_ms for answer in answers) < max(100, 2 * max(quick))
+        predictions = list(model.predictions(slowly()))
+    assert max(prediction.interface_ms for prediction in predictions) < max(100, 2 * max(quick))
+    assert max(prediction.latency_ms for prediction in predictions) < max(100, 2 * max(quick))
 
 
 def test_a_model_that_is_dropped_frees_its_memory(run: Run, tmp_path: Path) -> None:
-    backend = bench.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 1}))
-    backend.infer(backend.noise(run.size).tensor)
-    kept = weakref.ref(backend._compiled)
-    del backend
+    model = bench.open_model(on(run, tmp_path, backend="openvino", runtime={"streams": 1}))
+    model.infer(model.noise(run.size).tensor)
+    kept = weakref.ref(model.backend._compiled)
+    del model
     gc.collect()
     assert kept() is None
 
@@ -168,7 +164,7 @@ def test_a_runtime_that_fails_is_one_line_with_the_batch(run: Run, tmp_path: Pat
         wrong = batch._replace(start=40, tensor=batch.tensor.astype(np.float64)[..., :7])
         model.check_batch = lambda tensor: None
         with pytest.raises(BackendError, match=r"failed on the batch from image 40 \("):
-            list(model.stream([wrong]))
+            list(model.predictions([wrong]))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, as it imports its compiler
@@ -179,7 +175,7 @@ def test_torch_that_fails_is_one_line_with_a_hint_where_it_compiles(
         raise RuntimeError("Failed to find\nC compiler")
 
     with bench.open_model(on(run, tmp_path, backend="torch", runtime={"compile": True, "device": "cpu"})) as model:
-        monkeypatch.setattr(model, "forward", no_compiler)
+        monkeypatch.setattr(model.backend, "forward", no_compiler)
         with pytest.raises(BackendError, match=r"failed on a batch \(Failed to find C compiler\).*runtime: \{compile: false"):
             model.infer(model.noise(run.size).tensor)
 
@@ -189,7 +185,7 @@ def test_torch_that_fails_is_one_line_with_a_hint_where_it_compiles(
     ("keys", "atol"), [({"precision": "fp32", "runtime": {"compile": False}}, 1e-2), ({"precision": "bf16"}, 0.2)]
 )
 def test_a_gpu_gives_the_same_logits_and_is_profiled(run: Run, tmp_path: Path, keys: dict[str, object], atol: float) -> None:
-    copy = on(run, tmp_path, backend="torch", **keys)
+    copy = on(run, tmp_path, backend="torch", **{"runtime": {}, **keys})
     found = infer.infer(copy)
     assert found["runtime"]["device"] == torch.cuda.get_device_name(0)
     assert found["in_flight"] == 2
@@ -224,29 +220,38 @@ def test_batches_in_flight_on_a_gpu_come_back_in_order(run: Run, tmp_path: Path,
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
-    with bench.open_model(on(run, tmp_path, backend="torch", runtime={"device": "cpu"})) as backend:
-        crops = list(batches.batches(run, run.size, backend.dtype))
-        expected = [backend.infer(batch.tensor) for batch in crops]
-        forward = backend.forward
-        monkeypatch.setattr(backend, "upload", lambda batch: asked.append("upload") or torch.from_numpy(batch))
-        monkeypatch.setattr(backend, "forward", lambda x: asked.append("run") or forward(x))
-        backend.on_gpu, backend.in_flight, backend._copies = True, 2, None
-        answers = list(backend.stream(crops))
-    assert [answer.batch.start for answer in answers] == [batch.start for batch in crops]
-    for answer, logits in zip(answers, expected, strict=True):
-        np.testing.assert_array_equal(answer.logits, logits)
-    assert {answer.interface_ms for answer in answers} == {7.0}
+
+    class Queueing(Torch):
+        _copies = None
+
+        def load(self) -> Loaded:
+            return super().load()._replace(sessions=[None, None])
+
+    with bench.open_model(on(run, tmp_path, backend="torch", runtime={"device": "cpu"})) as model:
+        crops = list(batches.batches(run, run.size, model.dtype))
+        expected = [model.infer(batch.tensor) for batch in crops]
+        queueing = Queueing(model.path, model.backend.options)
+        forward = model.backend.forward
+        monkeypatch.setattr(queueing, "upload", lambda batch: asked.append("upload") or torch.from_numpy(batch))
+        pool = Pool(queueing)
+        monkeypatch.setattr(queueing, "forward", lambda x: asked.append("run") or forward(x))
+        predictions = list(pool.predictions(crops))
+    assert (pool.in_flight, pool.workers) == (2, 1)
+    assert [prediction.batch.start for prediction in predictions] == [batch.start for batch in crops]
+    for prediction, logits in zip(predictions, expected, strict=True):
+        np.testing.assert_array_equal(prediction.logits, logits)
+    assert {prediction.interface_ms for prediction in predictions} == {7.0}
     queued = ["record", "upload", "wait for the copy", "record", "run", "record", "record"]
     assert asked[:15] == [*queued, *queued, "synchronize"]
 
 
-@pytest.mark.parametrize("keys", [{"backend": "openvino", "runtime": {"streams": 1}}, {"backend": "torch"}])
+@pytest.mark.parametrize("keys", [{"backend": "openvino", "runtime": {"streams": 1}}, {"backend": "torch", "runtime": {}}])
 def test_operators_find_their_families(run: Run, tmp_path: Path, keys: dict[str, object]) -> None:
     copy = on(run, tmp_path, **keys)
     infer.infer(copy)
     found = perf.measure(copy)
-    with bench.open_model(copy) as backend:
-        assert isinstance(backend, Profiler)
+    with bench.open_model(copy) as model:
+        assert isinstance(model.backend, Profiler)
     shares = {name: row["share_percent"] for name, row in found["families"].items()}
     assert shares["MatMulV2"] > 0
     assert shares["LayerNorm"] > 0
@@ -279,7 +284,7 @@ def test_uint8_crops_are_normalised_by_the_graph_in_openvino_too(run: Run, tmp_p
 
     copy = on(run, tmp_path, backend="openvino", edits=["uint8_input"], runtime={"streams": 1})
     optimize.optimize(copy)
-    with bench.open_model(copy) as backend:
-        assert backend.dtype == np.uint8
-        (batch,) = batches.batches(copy, copy.size, backend.dtype, 0, copy.size)
-        np.testing.assert_allclose(backend.infer(batch.tensor), np.load(run.file("logits"))[: copy.size], atol=1e-4)
+    with bench.open_model(copy) as model:
+        assert model.dtype == np.uint8
+        (batch,) = batches.batches(copy, copy.size, model.dtype, 0, copy.size)
+        np.testing.assert_allclose(model.infer(batch.tensor), np.load(run.file("logits"))[: copy.size], atol=1e-4)

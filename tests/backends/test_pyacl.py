@@ -19,7 +19,7 @@ from graphs import RECIPE, crops, edited, infer, static
 from deit_helpers.ascend import aipp
 from deit_helpers.ascend.cann import is_emulated
 from deit_helpers.ascend.codes import acl_text
-from deit_helpers.backends import open_backend
+from deit_helpers.backends import Options, open_backend
 from deit_helpers.data import batches, transforms
 from deit_helpers.errors import BackendError
 
@@ -53,36 +53,36 @@ def batch(seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_logits_are_those_of_the_graph(acl: ModuleType, om: Path, mode: str) -> None:
-    with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
-        assert (backend.batch_size, backend.classes, backend.image_px, backend.dtype) == (BATCH, 10, 224, np.float32)
-        first, second = backend.infer(batch(1)), backend.infer(batch(2))
+    with open_backend("pyacl", om, Options("fp16", execution=mode)) as model:
+        assert (model.batch_size, model.classes, model.image_px, model.dtype) == (BATCH, 10, 224, np.float32)
+        first, second = model.infer(batch(1)), model.infer(batch(2))
         np.testing.assert_array_equal(first, infer(static(BATCH), batch(1)))
         np.testing.assert_array_equal(second, infer(static(BATCH), batch(2)))
     assert_clean(acl)
 
 
-def test_a_stream_gives_every_answer_in_order(acl: ModuleType, om: Path) -> None:
-    with open_backend("pyacl", om, "fp16", 0, {"execution": "async"}) as backend:
+def test_predictions_come_in_order_while_the_device_works_on_the_next_batch(acl: ModuleType, om: Path) -> None:
+    with open_backend("pyacl", om, Options("fp16", execution="async")) as model:
         given = [batches.Batch(BATCH * seed, batch(seed), np.ones(BATCH, bool)) for seed in range(5)]
-        stream = backend.stream(given)
-        answers = [next(stream)]
+        stream = model.predictions(given)
+        predictions = [next(stream)]
         with pytest.raises(BackendError, match="infer in the middle of a stream"):
-            backend.infer(batch())
-        answers += stream
-        for seed, answer in enumerate(answers):
-            assert answer.batch is given[seed]
-            np.testing.assert_array_equal(answer.logits, infer(static(BATCH), batch(seed)))
-            assert 0 < answer.interface_ms <= answer.latency_ms
-        assert len(answers) == 5
+            model.infer(batch())
+        predictions += stream
+        for seed, prediction in enumerate(predictions):
+            assert prediction.batch is given[seed]
+            np.testing.assert_array_equal(prediction.logits, infer(static(BATCH), batch(seed)))
+            assert 0 < prediction.interface_ms <= prediction.latency_ms
+        assert len(predictions) == 5
     assert acl._state.calls["mdl.execute_async"] == 5
     assert_clean(acl)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_buffers_are_allocated_once(acl: ModuleType, om: Path, mode: str) -> None:
-    with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+    with open_backend("pyacl", om, Options("fp16", execution=mode)) as model:
         for seed in range(4):
-            backend.infer(batch(seed))
+            model.infer(batch(seed))
     sets = {"sync": 1, "async": 2}[mode]
     assert (acl._state.calls["rt.malloc"], acl._state.calls["rt.malloc_host"]) == (2 * sets, 2 * sets)
     assert_clean(acl)
@@ -93,11 +93,11 @@ def test_static_aipp_takes_crops_and_normalises_on_the_device(acl: ModuleType, t
     (tmp_path / "aipp.cfg").write_text(aipp.config(RECIPE.crop_px, RECIPE.mean, RECIPE.std))
     om = make_om(tmp_path, static(BATCH), insert_op_conf="aipp.cfg")
     pixels = crops(static(BATCH))
-    with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
-        assert backend.dtype == np.uint8
-        found = backend.infer(pixels)
+    with open_backend("pyacl", om, Options("fp16", execution=mode)) as model:
+        assert model.dtype == np.uint8
+        found = model.infer(pixels)
         with pytest.raises(BackendError, match=r"takes uint8: convert it with images\.prepare"):
-            backend.infer(batch())
+            model.infer(batch())
     expected = infer(static(BATCH), transforms.tensors(pixels, RECIPE))
     np.testing.assert_allclose(found, expected, atol=0.02)  # the chip's constants are fp16
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
@@ -107,26 +107,26 @@ def test_static_aipp_takes_crops_and_normalises_on_the_device(acl: ModuleType, t
 def test_a_graph_that_normalises_itself_takes_crops_too(acl: ModuleType, tmp_path: Path) -> None:
     om = make_om(tmp_path, edited(static(BATCH), "uint8_input"))
     pixels = crops(static(BATCH))
-    with open_backend("pyacl", om) as backend:
-        found = backend.infer(pixels)
+    with open_backend("pyacl", om) as model:
+        found = model.infer(pixels)
     np.testing.assert_array_equal(found, infer(static(BATCH), transforms.tensors(pixels, RECIPE)))
     assert_clean(acl)
 
 
 def test_fp16_logits_become_float32(acl: ModuleType, tmp_path: Path) -> None:
     om = make_om(tmp_path, static(BATCH), output_type="FP16")
-    with open_backend("pyacl", om) as backend:
-        found = backend.infer(batch())
+    with open_backend("pyacl", om) as model:
+        found = model.infer(batch())
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, infer(static(BATCH), batch()).astype(np.float16).astype(np.float32))
     assert_clean(acl)
 
 
 def test_the_caller_owns_the_logits(acl: ModuleType, om: Path) -> None:
-    with open_backend("pyacl", om) as backend:
-        first = backend.infer(batch(1))
+    with open_backend("pyacl", om) as model:
+        first = model.infer(batch(1))
         kept = first.copy()
-        backend.infer(batch(2))
+        model.infer(batch(2))
     np.testing.assert_array_equal(first, kept)
 
 
@@ -137,22 +137,22 @@ def test_another_thread_is_refused_in_one_line(acl: ModuleType, om: Path, mode: 
 
     def use() -> None:
         try:
-            backend.infer(batch())
+            model.infer(batch())
         except BackendError as err:
             failed.append(err)
 
-    with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+    with open_backend("pyacl", om, Options("fp16", execution=mode)) as model:
         thread = threading.Thread(target=use)
         thread.start()
         thread.join()
-        backend.infer(batch())
+        model.infer(batch())
     assert "m.om was opened in another thread: use it in one" in str(failed[0])
     assert_clean(acl)
 
 
 def test_an_emulated_device_says_so(acl: ModuleType, om: Path) -> None:
-    with open_backend("pyacl", om) as backend:
-        described = backend.describe()
+    with open_backend("pyacl", om) as model:
+        described = model.describe()
     assert described["emulated"] is True
     assert described["device"] == "Ascend310P3 EMULATED, no hardware"
     assert described["version"] == "CANN 8.1.RC1"
@@ -161,11 +161,11 @@ def test_an_emulated_device_says_so(acl: ModuleType, om: Path) -> None:
 
 
 def test_wrong_batches_are_refused_before_anything_runs(acl: ModuleType, om: Path) -> None:
-    with open_backend("pyacl", om) as backend:
+    with open_backend("pyacl", om) as model:
         with pytest.raises(BackendError, match=r"batch of 1 images, m\.om was made for 2"):
-            backend.infer(batch()[:1])
+            model.infer(batch()[:1])
         with pytest.raises(BackendError, match="takes float32"):
-            backend.infer(batch().astype(np.float64))
+            model.infer(batch().astype(np.float64))
     assert "mdl.execute" not in acl._state.calls
     assert_clean(acl)
 
@@ -205,9 +205,9 @@ def test_a_fault_is_one_line_and_everything_is_given_back(
     acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch, mode: str, name: str, number: int, code: int
 ) -> None:
     def use() -> None:
-        with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
+        with open_backend("pyacl", om, Options("fp16", execution=mode)) as model:
             for seed in range(3):
-                backend.infer(batch(seed))
+                model.infer(batch(seed))
 
     faults(monkeypatch, **{name: (number, code)})
     with pytest.raises(BackendError) as caught:
@@ -225,8 +225,8 @@ def test_ctrl_c_gives_everything_back(acl: ModuleType, om: Path, monkeypatch: py
     if name == "rt.synchronize_stream" and mode == "sync":
         pytest.skip("sync does not synchronise")
     faults(monkeypatch, **{f"{name}_async" if name == "mdl.execute" and mode == "async" else name: (1, -2)})
-    with pytest.raises(KeyboardInterrupt), open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
-        backend.infer(batch())
+    with pytest.raises(KeyboardInterrupt), open_backend("pyacl", om, Options("fp16", execution=mode)) as model:
+        model.infer(batch())
     assert_clean(acl)
 
 
@@ -246,8 +246,8 @@ def test_a_second_ctrl_c_while_releasing_gives_the_rest_back(
     acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults(monkeypatch, **{"rt.memcpy": (1, -2), "mdl.unload": (1, -3)})
-    with pytest.raises(KeyboardInterrupt), open_backend("pyacl", om) as backend:
-        backend.infer(batch())
+    with pytest.raises(KeyboardInterrupt), open_backend("pyacl", om) as model:
+        model.infer(batch())
     assert_clean(acl)
 
 
@@ -261,10 +261,10 @@ def test_the_interface_is_the_execution_without_the_copies(acl: ModuleType, om: 
     monkeypatch.setattr(acl.rt, "memcpy", slow)
     given = [batches.Batch(0, batch(), np.ones(BATCH, bool))] * 3
     for mode in MODES:
-        with open_backend("pyacl", om, "fp16", 0, {"execution": mode}) as backend:
-            backend.infer(batch())
-            for answer in backend.stream(given):
-                assert answer.interface_ms < answer.latency_ms - 40, mode
+        with open_backend("pyacl", om, Options("fp16", execution=mode)) as model:
+            model.infer(batch())
+            for prediction in model.predictions(given):
+                assert prediction.interface_ms < prediction.latency_ms - 40, mode
 
 
 def test_a_failing_release_does_not_keep_the_rest(acl: ModuleType, om: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_an_om_for_another_chip_or_a_missing_one_says_what_to_do(
 
 def test_a_device_that_is_not_there_is_named(acl: ModuleType, om: Path) -> None:
     with pytest.raises(BackendError, match=r"acl\.rt\.set_device on device 3 .* set `device` to an index that npu-smi lists"):
-        open_backend("pyacl", om, "fp16", 3)
+        open_backend("pyacl", om, Options("fp16", 3))
     assert_clean(acl)
 
 
@@ -306,6 +306,6 @@ def test_nan_from_the_device_is_refused(acl: ModuleType, tmp_path: Path) -> None
     bias = next(tensor for tensor in graph.graph.initializer if tensor.name == "head.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(10, np.nan, np.float32), bias.name))
     om = make_om(tmp_path, graph)
-    with pytest.raises(BackendError, match="NaN or infinite logits for image 0"), open_backend("pyacl", om) as backend:
-        backend.infer(batch())
+    with pytest.raises(BackendError, match="NaN or infinite logits for image 0"), open_backend("pyacl", om) as model:
+        model.infer(batch())
     assert_clean(acl)

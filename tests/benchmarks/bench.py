@@ -32,7 +32,7 @@ from timm.data import ImageDataset, create_loader, create_transform
 from torchvision import transforms as tv
 
 from deit_helpers import open_run
-from deit_helpers.backends import Backend, bench
+from deit_helpers.backends import Pool, bench
 from deit_helpers.data import batches, transforms
 from deit_helpers.metrics import latency
 from deit_helpers.model import checkpoint
@@ -112,23 +112,23 @@ def ours(runs: dict[str, Run], opened: ExitStack, peaks: dict[str, list[float]])
     """Every backend from the files, from the store and alone, and its matrix product, whose FLOP/s go into `peaks`."""
     contenders: Contenders = {}
 
-    def through(backend: Backend, run: Run) -> None:
-        for _ in backend.stream(batches.batches(run, run.size, backend.dtype)):
+    def through(model: Pool, run: Run) -> None:
+        for _ in model.predictions(batches.batches(run, run.size, model.dtype)):
             pass
 
-    def alone(backend: Backend, batch: batches.Batch, times: int) -> None:
-        for _ in backend.stream(itertools.repeat(batch, times)):
+    def alone(model: Pool, batch: batches.Batch, times: int) -> None:
+        for _ in model.predictions(itertools.repeat(batch, times)):
             pass
 
     for name, run in runs.items():
-        backend = opened.enter_context(bench.open_model(run))
-        click.echo(f"{name}: {backend.streams} batches at once")
-        noise, found = backend.noise(run.size), peaks.setdefault(name, [])
+        model = opened.enter_context(bench.open_model(run))
+        click.echo(f"{name}: {model.workers} batches at once")
+        noise, found = model.noise(run.size), peaks.setdefault(name, [])
         times = -(-run.read("preprocess")["images"] // run.size)
-        contenders[f"{name}, from JPEG"] = lambda backend=backend, run=run: through(backend, run.replace(stream=True))
-        contenders[f"{name}, from the store"] = lambda backend=backend, run=run: through(backend, run)
-        contenders[f"{name}, model alone"] = lambda backend=backend, noise=noise, times=times: alone(backend, noise, times)
-        contenders[f"{name}, matrix product"] = lambda backend=backend, found=found: found.append(backend.peak_flops_per_s())
+        contenders[f"{name}, from JPEG"] = lambda model=model, run=run: through(model, run.replace(stream=True))
+        contenders[f"{name}, from the store"] = lambda model=model, run=run: through(model, run)
+        contenders[f"{name}, model alone"] = lambda model=model, noise=noise, times=times: alone(model, noise, times)
+        contenders[f"{name}, matrix product"] = lambda model=model, found=found: found.append(model.backend.peak_flops_per_s())
     return contenders
 
 
@@ -247,11 +247,11 @@ def on_a_gpu(rows: Rows, folder: Path, pictures: Path) -> None:
     flops = flops_per_batch(onnx.load(run.at(1).file("static_onnx")))
     peak = None
     for size in GPU_SIZES:
-        with bench.open_model(run.at(size)) as backend:
-            peak = peak or backend.peak_flops_per_s()  # type: ignore[attr-defined]
-            noise = backend.noise(size)
-            backend.warm_up(noise)
-            rates = 1000 * size / bench.time_alone(backend, noise, GPU_S).samples_ms
+        with bench.open_model(run.at(size)) as model:
+            peak = peak or model.backend.peak_flops_per_s()  # type: ignore[attr-defined]
+            noise = model.noise(size)
+            model.warm_up(noise)
+            rates = 1000 * size / bench.time_alone(model, noise, GPU_S).samples_ms
             name = f"torch bf16 on the GPU, batches of {size}"
             rows.median(f"{name}, model alone", rates, "images/s")
             rows.add(f"{name}, utilisation", 100 * float(np.median(rates)) * flops / peak, "%")
@@ -259,7 +259,7 @@ def on_a_gpu(rows: Rows, folder: Path, pictures: Path) -> None:
             from_store = []
             for _ in range(GPU_ROUNDS):
                 start = time.perf_counter()
-                for _ in backend.stream(batches.batches(run.at(size), size, backend.dtype, 0, count)):
+                for _ in model.predictions(batches.batches(run.at(size), size, model.dtype, 0, count)):
                     pass
                 from_store.append(count / (time.perf_counter() - start))
             rows.median(f"{name}, from the store", np.array(from_store), "images/s")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from pipeline import IMAGES, copy_of, finished
 
-from deit_helpers import backends, files, pipeline
+from deit_helpers import files, pipeline
 from deit_helpers.ascend import cann
-from deit_helpers.backends import Backend
+from deit_helpers.backends import Execution, pool
 from deit_helpers.backends.ort import OnnxRuntime
 from deit_helpers.backends.ov import OpenVino
 from deit_helpers.data import batches, sources
@@ -49,20 +49,20 @@ def with_keys(run: Run, **keys: Any) -> Run:
 def failing_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseException) -> list[int]:
     """Let the model fail at a batch; returns a list that counts the batches run."""
     ran: list[int] = []
-    original = OnnxRuntime._infer
+    original = OnnxRuntime.infer
 
-    def fails(self: Backend, batch: np.ndarray) -> np.ndarray:
+    def fails(self: OnnxRuntime, session: object, batch: np.ndarray) -> Execution:
         if len(ran) == batches:
             raise error
         ran.append(len(batch))
-        return original(self, batch)  # type: ignore[arg-type]
+        return original(self, session, batch)
 
-    monkeypatch.setattr(OnnxRuntime, "_infer", fails)
+    monkeypatch.setattr(OnnxRuntime, "infer", fails)
     return ran
 
 
 def test_an_interrupted_run_goes_on_where_it_was(uninferred: Run, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "WARMUP_BATCHES", 0)
+    monkeypatch.setattr(pool, "WARMUP_BATCHES", 0)
     with monkeypatch.context() as patch:
         failing_after(patch, 2, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
@@ -79,7 +79,7 @@ def test_an_interrupted_run_goes_on_where_it_was(uninferred: Run, run: Run, monk
 
 
 def test_shards_of_another_data_set_or_model_are_not_taken(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "WARMUP_BATCHES", 0)
+    monkeypatch.setattr(pool, "WARMUP_BATCHES", 0)
     infer.infer(with_keys(uninferred, runtime={"threads": 1}))
     records.forget(uninferred, "infer")
     first = journal.of(uninferred, IMAGES)[0]
@@ -125,9 +125,9 @@ def test_shards_that_used_other_numbers_of_streams_go_together(
     with pytest.raises(ArtifactError, match="2 of 4"):
         infer.infer(with_keys(uninferred, backend="openvino", runtime={"streams": 1}, shards=[0, 1]))
     sent: list[int] = []
-    original = OpenVino._infer
-    monkeypatch.setattr(OpenVino, "_infer", lambda self, *rest: sent.append(self.streams) or original(self, *rest))
-    monkeypatch.setattr(backends, "WARMUP_BATCHES", 0)
+    original = OpenVino.infer
+    monkeypatch.setattr(OpenVino, "infer", lambda self, *rest: sent.append(self.streams) or original(self, *rest))
+    monkeypatch.setattr(pool, "WARMUP_BATCHES", 0)
     found = infer.infer(with_keys(uninferred, backend="openvino", runtime={"streams": 2}))
     assert sent == [2] * (2 + 2)  # to warm both streams, and for the two shards that were missing
     assert found["batches"] == 4
@@ -158,17 +158,17 @@ def test_force_makes_the_shards_of_an_interrupted_run_again(uninferred: Run, mon
 
 
 def test_a_nan_names_the_image_and_nothing_is_written(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = OnnxRuntime._infer
+    original = OnnxRuntime.infer
     calls: list[int] = []
 
-    def sick(self: OnnxRuntime, batch: np.ndarray) -> np.ndarray:
-        logits = original(self, batch)
+    def sick(self: OnnxRuntime, session: object, batch: np.ndarray) -> Execution:
+        execution = original(self, session, batch)
         calls.append(1)
-        if len(calls) == backends.WARMUP_BATCHES + 3:
-            logits[1] = np.nan
-        return logits
+        if len(calls) == pool.WARMUP_BATCHES + 3:
+            execution.logits[1] = np.nan
+        return execution
 
-    monkeypatch.setattr(OnnxRuntime, "_infer", sick)
+    monkeypatch.setattr(OnnxRuntime, "infer", sick)
     with pytest.raises(BackendError, match="NaN or infinite logits for image 9, in the batch from image 8"):
         infer.infer(uninferred)
     assert not uninferred.file("logits").exists()
@@ -217,7 +217,7 @@ def test_keys_that_do_not_go_together_are_named(run: Run, keys: dict[str, Any], 
 
 
 def test_a_shard_is_kept_when_the_image_after_it_is_damaged(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches are sent ahead of the answers: an error of a later image must not lose answers that are under way."""
+    """Batches are sent ahead: an error of a later image must not lose predictions that are under way."""
     original = batches.batches
 
     def damaged(run: Run, size: int, dtype: np.dtype, first: int, stop: int) -> Generator[Batch, None, None]:
@@ -250,14 +250,14 @@ def test_shards_copied_here_meanwhile_are_seen(
         infer.infer(with_keys(uninferred, shards=[2, 3]))
     folder = uninferred.file("infer").parent / "shards"
     folder.rename(tmp_path / "elsewhere")
-    original = local._run_shards
+    original = local.run_shards
 
     def meanwhile(*given: Any) -> None:
         original(*given)
         for path in (tmp_path / "elsewhere").iterdir():
             shutil.copy(path, folder)
 
-    monkeypatch.setattr(infer, "_run_shards", meanwhile)
+    monkeypatch.setattr(infer, "run_shards", meanwhile)
     infer.infer(with_keys(uninferred, shards=[0, 1]))
     np.testing.assert_array_equal(np.load(uninferred.file("logits")), np.load(run.file("logits")))
 

@@ -14,9 +14,8 @@ import onnxruntime
 import pytest
 from pipeline import IMAGES, SIZES, copy_of, finished, new_run, run_through_05
 
-from deit_helpers import backends
 from deit_helpers.ascend import benchmark, dumps
-from deit_helpers.backends import bench
+from deit_helpers.backends import bench, pool
 from deit_helpers.data.sources import read_index
 from deit_helpers.data.transforms import tensors
 from deit_helpers.errors import ArtifactError, BackendError, SpecError
@@ -97,7 +96,7 @@ def test_the_file_holds_what_others_read(run: Run) -> None:
     found = run.read("infer")
     assert [stage["name"] for stage in found["stages"]] == list(benchmark.STAGES)
     assert found["latency_ms"].keys() == {"mean", "p50", "p90", "p99", "n"}
-    assert found["warmup_batches"] == len(found["warmup_ms"]) == backends.WARMUP_BATCHES
+    assert found["warmup_batches"] == len(found["warmup_ms"]) == pool.WARMUP_BATCHES
     assert found["runtime"]["version"] == onnxruntime.__version__
 
 

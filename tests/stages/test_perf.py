@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from pipeline import SIZES, copy_of, finished, new_run
 from torch.utils.flop_counter import FlopCounterMode
 
-from deit_helpers.backends import Answer, Backend, bench
+from deit_helpers.backends import Backend, Execution, Loaded, Options, Pool, Prediction, bench
 from deit_helpers.data.batches import Batch
 from deit_helpers.errors import ArtifactError
 from deit_helpers.metrics import operators
@@ -103,17 +103,16 @@ def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
     records.forget(copy, "perf")
 
     class Plain(Backend):
-        def __init__(self, *_: object) -> None:
-            super().__init__(Path("m"))
-            self.batch_size, self.classes, self.image_px, self.dtype = run.size, 3, 224, np.dtype(np.float32)
+        def load(self) -> Loaded:
+            return Loaded([None], run.size, 3, 224, np.dtype(np.float32))
 
-        def _infer(self, batch: np.ndarray) -> np.ndarray:
-            return np.zeros((len(batch), 3), np.float32)
+        def infer(self, session: None, batch: np.ndarray) -> Execution:
+            return Execution(np.zeros((len(batch), 3), np.float32))
 
         def describe(self) -> dict[str, str]:
             return {"backend": "plain", "version": "1", "device": "none", "precision": "fp32"}
 
-    monkeypatch.setattr(bench, "open_backend", Plain)
+    monkeypatch.setattr(bench, "open_backend", lambda *_: Pool(Plain(Path("m"), Options())))
     found = perf.measure(copy)
     assert (found["families"], found["profile_reason"]) == ({}, "backend onnxruntime has no profiler")
     assert (found["utilisation_percent"], found["peak_flops_per_s"]) == (None, None)
@@ -156,25 +155,22 @@ def test_a_new_run_starts_with_02(tmp_path: Path) -> None:
         perf.measure(new_run(tmp_path))
 
 
-def test_answers_that_come_together_are_timed_together(run: Run) -> None:
-    """Two streams answer at nearly the same moment: the median of single intervals would be one of two wrong ones."""
+def test_predictions_that_come_together_are_timed_together() -> None:
+    """Two threads are done at nearly the same moment: the median of single intervals would be one of two wrong ones."""
 
-    def stream(batches: Iterable[Batch]) -> Iterator[Answer]:
+    def predictions(batches: Iterable[Batch]) -> Iterator[Prediction]:
         for i, batch in enumerate(batches):
-            yield Answer(batch, np.zeros((4, 3)), 19.9 if i % 2 else 0.1, 20.0)
+            yield Prediction(batch, np.zeros((4, 3)), 19.9 if i % 2 else 0.1, 20.0)
 
-    found = bench.time_alone(SimpleNamespace(streams=2, stream=stream, execution_ms=None), None, 1.0)
+    model = SimpleNamespace(backend=SimpleNamespace(times_executions=False), workers=2, predictions=predictions)
+    found = bench.time_alone(model, None, 1.0)
     np.testing.assert_allclose(found.every_ms, 10.0)
 
 
 def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution() -> None:
-    class Device(SimpleNamespace):
-        execution_ms = 40.0
-
-        def infer(self, tensor: np.ndarray) -> None:
-            self.execution_ms += 1
-
-    found = bench.time_alone(Device(), Batch(0, np.zeros(4), np.ones(4, bool)), 0.05)
+    executions = (Execution(np.zeros(4), 41.0 + i) for i in range(10**9))
+    model = SimpleNamespace(backend=SimpleNamespace(times_executions=True), execute=lambda tensor: next(executions))
+    found = bench.time_alone(model, Batch(0, np.zeros(4), np.ones(4, bool)), 0.05)
     np.testing.assert_array_equal(found.every_ms, 41.0 + np.arange(len(found.every_ms)))
 
 
