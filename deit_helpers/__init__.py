@@ -22,8 +22,8 @@ def open_run(spec: str | Path, batch_size: int | None = None) -> OpenedRun:
         SpecError: a wrong spec or batch size.
         ArtifactError: the run folder cannot be written.
     """
+    from . import demo
     from .explore import OpenedRun
-    from .stages import demo
 
     run = OpenedRun.open(spec, batch_size)
     demo.prepare(run)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .. import files
-from ..data import batches, sources, transforms
-from ..data.sources import class_items, write_index
-from ..metrics import classification
-from ..model import checkpoint
-from ..run import records
-from ..run.folder import Run
-from ..run.records import makes
+from . import files
+from .data import batches, sources, transforms
+from .data.sources import class_items, write_index
+from .metrics import classification
+from .model import checkpoint
+from .run import records
+from .run.folder import Run
+from .run.records import makes
 
 CLASSES = 10
 HELD_OUT = 300  # no multiple of 8 or 32, so that the last batch is always partial
