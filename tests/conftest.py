@@ -66,15 +66,8 @@ def make_checkpoint(path: Path, classes: int = 3, seed: int = 0) -> Path:
 
 def write_spec(project: Path, **keys: Any) -> Path:
     """Write `project/params/test.yaml`: the tiny model on `pictures`, one batch at a time, with `keys` on top."""
-    values = {
-        **TINY,
-        "run": "test",
-        "checkpoint": "tiny.pth",
-        "images": "pictures",
-        "batch_sizes": [1, 4],
-        **ONE_STREAM,
-        **keys,
-    }
+    images = {"checkpoint": "tiny.pth", "images": "pictures", "batch_sizes": [1, 4]}
+    values = {**TINY, **ONE_STREAM, **images, "run": "test", **keys}
     path = project / "params" / "test.yaml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(values))

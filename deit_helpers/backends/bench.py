@@ -86,18 +86,9 @@ def time_alone(model: Pool, batch: Batch, box_s: float) -> latency.Measurement:
     Where threads work on several batches their predictions come together: a sample is the mean over as many. A device that
     tells execution from copies is given one batch after the other, and a sample is the execution.
     """
-    if model.backend.times_executions:
-        return latency.measure(_executions_ms(model, batch), box_s)
     # closed at the end: what is still under way must not run into what comes next
-    with contextlib.closing(model.predictions(itertools.repeat(batch))) as predictions:
+    with contextlib.closing(model.predictions(itertools.repeat(batch), model.backend.times_executions)) as predictions:
         return latency.measure(_means_ms(predictions, model.workers), box_s)
-
-
-def _executions_ms(model: Pool, batch: Batch) -> Iterator[float]:
-    while True:
-        ms = model.execute(batch.tensor).ms
-        assert ms is not None
-        yield ms
 
 
 def _means_ms(predictions: Iterator[Prediction], count: int) -> Iterator[float]:

@@ -17,18 +17,14 @@ from ..run.recipes import RECIPES, PreprocessSpec
 PEAK_SIDE = 1536  # such matrices fit no cache of a core
 
 
-def _no_network() -> Any:
-    raise BackendError("this backend runs the checkpoint itself, no file: open it with bench.open_model")
-
-
 @dataclass(frozen=True)
 class Options:
     """What a spec says of how a model runs; a backend reads what concerns it.
 
     Attributes:
-        batch_size: of the run; a backend whose file states one does not need it.
+        batch_size: of the run, for a backend whose file states none; `recipe` normalises its crops.
         cache: a folder for what the runtime compiles.
-        network: builds the network from the checkpoint, for a backend that loads no file; `recipe` normalises its crops.
+        network: builds the network from the checkpoint, for a backend that loads no file.
         runtime: keys of the backend's own, see `Backend.runtime_keys`.
     """
 
@@ -38,7 +34,7 @@ class Options:
     execution: Literal["sync", "async"] = "sync"
     providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cache: Path | None = None
-    network: Callable[[], Any] = _no_network
+    network: Callable[[], Any] | None = None
     recipe: PreprocessSpec = RECIPES["deit"]
     runtime: Mapping[str, int | str | bool] = field(default_factory=dict)
 
@@ -66,7 +62,7 @@ class Execution(NamedTuple):
     Attributes:
         logits: (B, C) float32, owned by the caller.
         ms: the execution alone, where the runtime tells it from its copies.
-        latency_ms: from sending the batch until the logits were copied back, where the device has a clock of its own.
+        latency_ms: from sending the batch until its logits were back, where the device has a clock of its own.
     """
 
     logits: np.ndarray

@@ -84,11 +84,9 @@ class OnnxRuntime(Backend):
             BackendError: one is not in this build of ONNX Runtime.
         """
         wanted, available, cpu = self.options.providers, onnxruntime.get_available_providers(), "CPUExecutionProvider"
-        for name in wanted:
-            if name not in available:
-                hint = "pip install onnxruntime-cann" if name == "CANNExecutionProvider" else "install the build that has it"
-                others = ", ".join(available)
-                raise BackendError(f"providers: this ONNX Runtime has {others}, not {name}: {hint}, or leave it out")
+        for name in wanted.keys() - set(available):
+            hint = "pip install onnxruntime-cann" if name == "CANNExecutionProvider" else "install the build that has it"
+            raise BackendError(f"providers: this ONNX Runtime has {', '.join(available)}, not {name}: {hint}, or leave it out")
         return [*((name, options) for name, options in wanted.items() if name != cpu), (cpu, wanted.get(cpu, {}))]
 
     def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile:

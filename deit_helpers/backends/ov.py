@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -83,27 +84,20 @@ class OpenVino(Backend):
         def timed(request: ov.InferRequest) -> Callable[[], float]:
             return lambda: time_ms(lambda: request.infer({0: batch}, share_inputs=True))
 
-        counted, layers = request(True), list[list[Any]]()
-        once = timed(counted)
+        counted, runs = request(True), list[list[Any]]()
+        run_counted = timed(counted)
 
         def profiled() -> float:
-            ms = once()
-            layers.append(counted.profiling_info)
+            ms = run_counted()
+            runs.append(counted.profiling_info)
             return ms
 
         profiled_ms, plain_ms = in_turn(profiled, lambda: timed(request(False)), at_most)
-        rows = [
-            (
-                family_of(layer.node_type, True, False),
-                layer.node_type,
-                layer.node_name,
-                1,
-                layer.real_time.total_seconds() * 1e6,
-            )
-            for layers_of_run in layers[1:]  # after the warm-up
-            for layer in layers_of_run
-            if layer.status == ov.ProfilingInfo.Status.EXECUTED
-        ]
+        rows = []
+        for layer in itertools.chain.from_iterable(runs[1:]):  # after the warm-up
+            if layer.status == ov.ProfilingInfo.Status.EXECUTED:
+                kind, us = layer.node_type, layer.real_time.total_seconds() * 1e6
+                rows.append((family_of(kind, True, False), kind, layer.node_name, 1, us))
         table = pd.DataFrame(rows, columns=COLUMNS[:5]).groupby(COLUMNS[:3], as_index=False, sort=False).sum()
         return OperatorProfile(with_shares(table, "openvino"), len(profiled_ms), profiled_ms, plain_ms)
 

@@ -65,6 +65,8 @@ class Pool:
             backend.close(failing=True)
             raise
         self._sessions, self.batch_size, self.classes, self.image_px, self.dtype = loaded
+        side = self.image_px
+        self._image_shape = (side, side, 3) if self.dtype == np.uint8 else (3, side, side)
         self._idle = SimpleQueue[Any]()
         for session in self._sessions:
             self._idle.put(session)
@@ -83,29 +85,18 @@ class Pool:
         return self.backend.describe()
 
     def infer(self, batch: np.ndarray) -> np.ndarray:
-        """Run one batch.
-
-        Args:
-            batch: as `images.prepare` makes it for `dtype`, C-contiguous.
-
-        Returns:
-            Logits (B, C) float32, owned by the caller.
+        """Logits (B, C) float32, owned by the caller, of a batch that `transforms.prepare` made for `dtype`.
 
         Raises:
             BackendError: wrong batch or image size, or logits of the wrong shape, infinite or NaN.
         """
-        return self.execute(batch).logits
-
-    def execute(self, batch: np.ndarray) -> Execution:
-        """As `infer`, with what the backend says of the time."""
         self.check_batch(batch)
         with self.failing("a batch"):
-            execution = self._execute(batch)
-        self.check_logits(execution.logits, len(batch))
-        return execution
+            logits = self._execute(batch).logits
+        return self.check_logits(logits, len(batch))
 
-    def predictions(self, batches: Iterable[Batch]) -> Generator[Prediction, None, None]:
-        """The prediction of every batch, in order; `in_flight` batches are worked on at once.
+    def predictions(self, batches: Iterable[Batch], singly: bool = False) -> Generator[Prediction, None, None]:
+        """The prediction of every batch, in order; `in_flight` batches are worked on at once, unless `singly`.
 
         An error of the batches themselves comes after the predictions of those before it.
 
@@ -113,14 +104,16 @@ class Pool:
             BackendError: as `infer`, naming the batch.
         """
         returned_ns = 0
-        with contextlib.closing(self._calls(batches)) as calls:  # also after an error, whose traceback would keep the threads
-            for batch, execution, call_sent_ns, call_returned_ns in calls:
-                logits = self.check_logits(execution.logits, len(batch.tensor), batch.start)
-                alone_ns = call_returned_ns - max(call_sent_ns, returned_ns)
+        # closed also after an error, whose traceback would keep the threads
+        with contextlib.closing(self._calls(batches, singly)) as calls:
+            for batch, (logits, interface_ms, latency_ms), call_sent_ns, call_returned_ns in calls:
+                self.check_logits(logits, len(batch.tensor), batch.start)
+                if interface_ms is None:
+                    interface_ms = max(call_returned_ns - max(call_sent_ns, returned_ns), 0) / 1e6
+                if latency_ms is None:
+                    latency_ms = (call_returned_ns - call_sent_ns) / 1e6
                 returned_ns = max(call_returned_ns, returned_ns)
-                interface_ms = max(alone_ns, 0) / 1e6 if execution.ms is None else execution.ms
-                took_ms = (call_returned_ns - call_sent_ns) / 1e6
-                yield Prediction(batch, logits, interface_ms, took_ms if execution.latency_ms is None else execution.latency_ms)
+                yield Prediction(batch, logits, interface_ms, latency_ms)
 
     def warm_up(self, batch: Batch) -> list[float]:
         """ms of calls one at a time, until the runtime is warm: the second may still record what the first compiled."""
@@ -135,16 +128,11 @@ class Pool:
     def noise(self, images: int) -> Batch:
         """A batch for timing. Not of one colour: a chip that is held to a power limit is faster on that."""
         rng, shape = np.random.default_rng(0), (images, *self._image_shape)
-        eight_bit = self.dtype == np.uint8
-        tensor = rng.integers(0, 256, shape, np.uint8) if eight_bit else rng.standard_normal(shape, np.float32)
+        tensor = rng.integers(0, 256, shape, np.uint8) if self.dtype == np.uint8 else rng.standard_normal(shape, np.float32)
         return Batch(0, tensor, np.ones(images, bool))
 
     def check_batch(self, batch: np.ndarray) -> None:
-        """Check a batch before it is run.
-
-        Raises:
-            BackendError: another number of images, dtype or shape than the model takes.
-        """
+        """Raise a BackendError unless the model takes so many images of this type and shape."""
         if self.batch_size is not None and len(batch) != self.batch_size:
             made_for = f"batch of {len(batch)} images, {self.path.name} was made for {self.batch_size}"
             raise BackendError(f"{made_for}: pad it with images.pad")
@@ -155,14 +143,7 @@ class Pool:
             raise BackendError(f"images of shape {batch.shape[1:]}, {self.path.name} takes {expected}")
 
     def check_logits(self, logits: np.ndarray, images: int, first: int = 0) -> np.ndarray:
-        """Return the logits (B, C) of so many images if they can be some.
-
-        Args:
-            first: number of the batch's first image in the data set, for errors.
-
-        Raises:
-            BackendError: wrong shape, NaN or infinite.
-        """
+        """Return logits (B, C) of the images from number `first` on, or raise a BackendError: wrong shape, NaN or infinite."""
         batch, expected = f"the batch from image {first}", (images, self.classes)
         if logits.shape != expected:
             raise BackendError(f"{self.path.name} returned logits of shape {logits.shape} for {batch}, expected {expected}")
@@ -181,11 +162,6 @@ class Pool:
             reason = " ".join(str(err).split())[:200]
             raise BackendError(f"{self.path}: {type(backend).__name__} failed on {what} ({reason}){backend.hint}") from err
 
-    @property
-    def _image_shape(self) -> tuple[int, int, int]:
-        side = self.image_px
-        return (side, side, 3) if self.dtype == np.uint8 else (3, side, side)
-
     def _execute(self, batch: np.ndarray) -> Execution:
         session = self._idle.get()
         try:
@@ -193,17 +169,18 @@ class Pool:
         finally:
             self._idle.put(session)
 
-    def _calls(self, batches: Iterable[Batch]) -> Generator[_Call, None, None]:
-        if self.workers > 1:  # one more batch waits for them
-            return mapped(self._call, batches, self.workers, self.workers + 1)
-        return self._queued(batches) if self.in_flight > 1 else (self._call(batch) for batch in batches)
+    def _calls(self, batches: Iterable[Batch], singly: bool) -> Generator[_Call, None, None]:
+        if singly or self.in_flight == 1:
+            return (self._call(batch) for batch in batches)
+        if self.workers == 1:
+            return self._queued(batches)
+        return mapped(self._call, batches, self.workers, self.workers + 1)  # one more batch waits for them
 
     def _call(self, batch: Batch) -> _Call:
         self.check_batch(batch.tensor)
         sent_ns = time.perf_counter_ns()
         with self.failing(f"the batch from image {batch.start}"):
-            execution = self._execute(batch.tensor)
-        return _Call(batch, execution, sent_ns, time.perf_counter_ns())
+            return _Call(batch, self._execute(batch.tensor), sent_ns, time.perf_counter_ns())
 
     def _queued(self, batches: Iterable[Batch]) -> Generator[_Call, None, None]:
         """A batch is sent while the device works on the one before; only then is that one waited for."""
@@ -219,8 +196,7 @@ class Pool:
         def finish(sent: tuple[Batch, Any, int]) -> _Call:
             batch, started, sent_ns = sent
             with self.failing(f"the batch from image {batch.start}"):
-                execution = backend.finish(started)
-            return _Call(batch, execution, sent_ns, time.perf_counter_ns())
+                return _Call(batch, backend.finish(started), sent_ns, time.perf_counter_ns())
 
         yield from pipelined(send, finish, batches, self.in_flight)
 

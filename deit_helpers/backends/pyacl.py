@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import acl
 import numpy as np
@@ -64,11 +64,7 @@ class _Buffer:
         device.call("mdl.add_dataset_buffer", self.dataset, data)
 
 
-class _Buffers(NamedTuple):
-    """Where one batch goes in and its logits come out."""
-
-    source: _Buffer
-    target: _Buffer
+_Buffers = tuple[_Buffer, _Buffer]  # where one batch goes in, and where its logits come out
 
 
 class PyAcl(Backend):
@@ -103,7 +99,7 @@ class PyAcl(Backend):
         images_last = dtype == np.uint8
         if len(shape) != 4 or shape[3 if images_last else 1] != 3 or len(logits_shape) != 2 or shape[0] != logits_shape[0]:
             raise BackendError(f"{self.path}: maps {shape} to {logits_shape}, expected a batch of images to as many logits")
-        sessions = [_Buffers(_Buffer(self, *images), _Buffer(self, *logits)) for _ in range(2 if self._asynchronous else 1)]
+        sessions = [(_Buffer(self, *images), _Buffer(self, *logits)) for _ in range(2 if self._asynchronous else 1)]
         taken = np.dtype(np.uint8 if images_last else np.float32)  # an fp16 input is filled from float32
         return Loaded(sessions, shape[0], logits_shape[1], shape[2], taken)
 
@@ -148,21 +144,20 @@ class PyAcl(Backend):
     def infer(self, session: _Buffers, batch: np.ndarray) -> Execution:
         if self._running:
             raise BackendError("infer in the middle of a stream: take its last answer first")
-        self._copy_in(session.source, batch)
+        source, target = session
+        self._copy_in(source, batch)
         start_ns = time.perf_counter_ns()
-        if self._asynchronous:
-            self._execute_async(session)
-            self._wait()  # at once: this is the execution alone
-        else:
-            self.call("mdl.execute", self._model_id, session.source.dataset, session.target.dataset)
-        ms = (time.perf_counter_ns() - start_ns) / 1e6
-        if self._asynchronous:
-            self._alone_ms.append(ms)
-        return Execution(self._copy_out(session.target), ms)
+        if not self._asynchronous:
+            self.call("mdl.execute", self._model_id, source.dataset, target.dataset)
+            return self._executed(target, (time.perf_counter_ns() - start_ns) / 1e6)
+        self._execute_async(session)
+        self._wait()  # at once: this is the execution alone
+        self._alone_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+        return self._executed(target, self._alone_ms[-1])
 
     def start(self, session: _Buffers, batch: np.ndarray) -> _Buffers:
         """Copy a batch in while the device works on the one before, wait for that one, and let this one run."""
-        self._copy_in(session.source, batch)
+        self._copy_in(session[0], batch)
         self._wait()
         self._execute_async(session)
         return session
@@ -175,11 +170,11 @@ class PyAcl(Backend):
         """
         if self._running is started:
             self._wait()
-        return Execution(self._copy_out(started.target), float(np.median(self._alone_ms)) if self._alone_ms else None)
+        return self._executed(started[1], float(np.median(self._alone_ms)) if self._alone_ms else None)
 
     def _execute_async(self, session: _Buffers) -> None:
         self._running = session  # before the call: what may have begun is waited for, also after a failure
-        self.call("mdl.execute_async", self._model_id, session.source.dataset, session.target.dataset, self._stream)
+        self.call("mdl.execute_async", self._model_id, *(buffer.dataset for buffer in session), self._stream)
 
     def _wait(self) -> None:
         if self._running:
@@ -191,10 +186,10 @@ class PyAcl(Backend):
         size = buffer.size_bytes
         self.call("rt.memcpy", buffer.device_pointer, size, buffer.host_pointer, size, _TO_DEVICE)
 
-    def _copy_out(self, buffer: _Buffer) -> np.ndarray:
+    def _executed(self, buffer: _Buffer, ms: float | None) -> Execution:
         size = buffer.size_bytes
         self.call("rt.memcpy", buffer.host_pointer, size, buffer.device_pointer, size, _TO_HOST)
-        return buffer.host.astype(np.float32)  # a copy: the buffer is used again
+        return Execution(buffer.host.astype(np.float32), ms)  # a copy: the buffer is used again
 
     def describe(self) -> dict[str, Any]:
         facts = cann.describe("pyacl", acl.get_soc_name(), self.options.device, self.options.precision)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,13 +40,6 @@ class _FromCrops(torch.nn.Module):  # type: ignore[misc]  # mypy does not look i
         return self.model(((x - self.mean) / self.std).to(self.kind)).float()
 
 
-class _Running(NamedTuple):
-    """A batch on a GPU: its logits to be, and events when it was sent, begun, ended and copied back."""
-
-    logits: torch.Tensor
-    events: tuple[Any, Any, Any, Any]
-
-
 class Torch(Backend):
     """A timm model in inference mode; on a GPU it queues.
 
@@ -73,6 +66,8 @@ class Torch(Backend):
             # fp32 means fp32: cuDNN's convolutions use TF32 otherwise
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
             self._copies = torch.cuda.Stream()
+        if self.options.network is None:
+            raise BackendError("torch runs the checkpoint itself: open it with bench.open_model")
         network, recipe = self.options.network(), self.options.recipe
         self.forward = _FromCrops(network, recipe.mean, recipe.std, self._type).to(self._device)
         self.compiled = self.runtime.get("compile", self.on_gpu)
@@ -102,9 +97,14 @@ class Torch(Backend):
         x = torch.from_numpy(batch)
         return x.pin_memory().to(self._device, non_blocking=True) if self.on_gpu else x
 
-    def start(self, session: None, batch: np.ndarray) -> _Running:
-        """Queue the copy and the run of a batch on a GPU, which may still work on the one before."""
-        sent, begun, ended, copied = (torch.cuda.Event(enable_timing=True) for _ in range(4))
+    def start(self, session: None, batch: np.ndarray) -> tuple[torch.Tensor, list[Any]]:
+        """Queue the copy and the run of a batch on a GPU, which may still work on the one before.
+
+        Returns:
+            Its logits to be, and events when it was sent, begun, ended and copied back.
+        """
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
+        sent, begun, ended, copied = events
         compute = torch.cuda.current_stream()
         with self._inference(batch):
             with torch.cuda.stream(self._copies):
@@ -118,13 +118,13 @@ class Torch(Backend):
             # in the order of the stream, so before the next run of a CUDA graph overwrites it
             logits = logits.to("cpu", non_blocking=True)
             copied.record()
-        return _Running(logits, (sent, begun, ended, copied))
+        return logits, events
 
-    def finish(self, started: _Running) -> Execution:
-        sent, begun, ended, copied = started.events
+    def finish(self, started: tuple[torch.Tensor, list[Any]]) -> Execution:
+        logits, (sent, begun, ended, copied) = started
         copied.synchronize()
         # by the GPU's clock: the logits may be taken much later than they came
-        return Execution(started.logits.numpy(), begun.elapsed_time(ended), sent.elapsed_time(copied))
+        return Execution(logits.numpy(), begun.elapsed_time(ended), sent.elapsed_time(copied))
 
     def describe(self) -> dict[str, Any]:
         gpu = torch.cuda.get_device_name(self._device) if self.on_gpu else None

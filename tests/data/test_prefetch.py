@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deit_helpers.data.prefetch import ahead, mapped
+from deit_helpers.data.prefetch import Timed, ahead, mapped, pipelined
 
 
 def test_items_come_in_order_and_no_further_ahead_than_asked() -> None:
@@ -73,3 +73,42 @@ def test_a_worker_that_dies_is_heard_and_the_rest_is_not_started() -> None:
         found.extend(mapped(work, range(1000), workers=2, depth=4))
     assert found == [0, 1, 2]
     assert len(started) < 20
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_an_exception_of_the_source_loses_nothing_that_is_under_way(overlapping: bool) -> None:
+    def source() -> Iterator[int]:
+        yield from range(5)
+        raise KeyError("sixth")
+
+    squares = mapped(square, source(), 2, 3) if overlapping else pipelined(square, lambda result: result, source(), 2)
+    results = []
+    with pytest.raises(KeyError, match="sixth"):
+        results.extend(squares)
+    assert results == [0, 1, 4, 9, 16]
+
+
+def square(i: int) -> int:
+    return i * i
+
+
+def test_an_item_is_started_before_the_one_before_it_is_finished() -> None:
+    log: list[str] = []
+    results = pipelined(lambda i: log.append(f"start {i}") or i, lambda i: log.append(f"finish {i}") or i, range(3), 2)
+    assert list(results) == [0, 1, 2]
+    assert log == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]
+
+
+def test_what_is_waited_for_an_item_adds_up() -> None:
+    def source() -> Iterator[int]:
+        for i in range(2):
+            time.sleep(0.02)
+            yield i
+
+    timed = Timed(source())
+    assert next(timed) == 0
+    first_ms = timed.waited_ms
+    time.sleep(0.05)  # the consumer's own time
+    assert list(timed) == [1]
+    assert 20 <= first_ms <= timed.waited_ms - 20
+    assert timed.waited_ms < 80 + first_ms

@@ -119,3 +119,31 @@ def test_peak_memory_is_of_this_process_not_of_the_one_that_started_it() -> None
     code = "from deit_helpers.run import host; print(host.peak_memory_mib())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 10 < float(child.stdout) < 400
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "rounds_s", "counts"),
+    [
+        (1.0, 6.0, (5, 5)),
+        (1300.0, 6.0, (2, 0)),  # six rounds would not fit: the profile is all there is time for
+        (1190.0, 6.0, (5, 5)),  # the first call takes longer than the others
+        (0.0, 0.0, (2, 2)),
+    ],
+)
+def test_profiled_and_plain_calls_are_taken_in_turn(
+    monkeypatch: pytest.MonkeyPatch, first_ms: float, rounds_s: float, counts: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(latency, "ROUNDS_S", rounds_s)
+    log: list[str] = []
+
+    def profiled() -> float:
+        log.append("profiled")
+        return first_ms if len(log) == 1 else 3.0
+
+    def plain() -> float:
+        log.append("plain")
+        return 2.0
+
+    profiled_ms, plain_ms = latency.in_turn(profiled, lambda: plain, 5)
+    assert (profiled_ms, plain_ms) == ([3.0] * counts[0], [2.0] * counts[1])
+    assert log == (["profiled", "plain"] + ["plain", "profiled"] * counts[1] if counts[1] else ["profiled"] * 3)

@@ -96,22 +96,22 @@ def test_a_vits_attention_has_its_matrix_products_and_softmaxes(run: Run) -> Non
     assert nodes["MatMulV2"] == 2 * 4 + 1  # qkv, proj, fc1, fc2; the head
 
 
+class Plain(Backend):
+    def load(self) -> Loaded:
+        return Loaded([None], None, 3, 224, np.dtype(np.float32))
+
+    def infer(self, session: None, batch: np.ndarray) -> Execution:
+        return Execution(np.zeros((len(batch), 3), np.float32))
+
+    def describe(self) -> dict[str, str]:
+        return {"backend": "plain", "version": "1", "device": "none", "precision": "fp32"}
+
+
 def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = copy_of(run, tmp_path)
     records.forget(copy, "perf")
-
-    class Plain(Backend):
-        def load(self) -> Loaded:
-            return Loaded([None], run.size, 3, 224, np.dtype(np.float32))
-
-        def infer(self, session: None, batch: np.ndarray) -> Execution:
-            return Execution(np.zeros((len(batch), 3), np.float32))
-
-        def describe(self) -> dict[str, str]:
-            return {"backend": "plain", "version": "1", "device": "none", "precision": "fp32"}
-
     monkeypatch.setattr(bench, "open_backend", lambda *_: Pool(Plain(Path("m"), Options())))
     found = perf.measure(copy)
     assert (found["families"], found["profile_reason"]) == ({}, "backend onnxruntime has no profiler")
@@ -158,7 +158,7 @@ def test_a_new_run_starts_with_02(tmp_path: Path) -> None:
 def test_predictions_that_come_together_are_timed_together() -> None:
     """Two threads are done at nearly the same moment: the median of single intervals would be one of two wrong ones."""
 
-    def predictions(batches: Iterable[Batch]) -> Iterator[Prediction]:
+    def predictions(batches: Iterable[Batch], singly: bool) -> Iterator[Prediction]:
         for i, batch in enumerate(batches):
             yield Prediction(batch, np.zeros((4, 3)), 19.9 if i % 2 else 0.1, 20.0)
 
@@ -168,10 +168,24 @@ def test_predictions_that_come_together_are_timed_together() -> None:
 
 
 def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution() -> None:
-    executions = (Execution(np.zeros(4), 41.0 + i) for i in range(10**9))
-    model = SimpleNamespace(backend=SimpleNamespace(times_executions=True), execute=lambda tensor: next(executions))
-    found = bench.time_alone(model, Batch(0, np.zeros(4), np.ones(4, bool)), 0.05)
-    np.testing.assert_array_equal(found.every_ms, 41.0 + np.arange(len(found.every_ms)))
+    class Device(Plain):
+        times_executions, executions = True, 0
+
+        def load(self) -> Loaded:
+            return super().load()._replace(sessions=[None, None])
+
+        def infer(self, session: None, batch: np.ndarray) -> Execution:
+            self.executions += 1
+            return super().infer(session, batch)._replace(ms=40.0 + self.executions)
+
+        def start(self, session: None, batch: np.ndarray) -> None:
+            pytest.fail("executions that overlap are not timed alone")
+
+        finish = start
+
+    model = Pool(Device(Path("m"), Options()))
+    measurement = bench.time_alone(model, model.noise(1), 0.05)
+    np.testing.assert_array_equal(measurement.every_ms, 41.0 + np.arange(len(measurement.every_ms)))
 
 
 def test_the_profilers_overhead_has_an_interval_from_six_batches_on(run: Run, tmp_path: Path) -> None:
