@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..ascend import msprof
 from ..executors import measured
 from ..metrics.operators import OperatorProfile
@@ -47,6 +48,7 @@ def bring_in(
     runtime = {"version": "imported", "device": device, "precision": "precision not stated"}
     card = {"devices": devices, "card_images_per_s": devices * found.images_per_s}
     facts = measured.write_performance(run, found, runtime, imported_from=source.name, **card)
+    files.write_json(run.file("infer"), facts)
     perf.write(run, facts, operators, *perf.stated_peak(run))
     for stage in ("infer", "perf"):
         records.adopt(run, stage, [str(path) for path in (source, dumps, prof) if path], device, images=dumps is not None)

@@ -37,7 +37,7 @@ def infer(run: Run) -> dict[str, Any]:
 
 def _infer(run: Run) -> None:
     if run.spec.backend_row.is_program:
-        vendor.infer(run)
+        files.write_json(run.file("infer"), vendor.infer(run))
         return
     names, targets = sources.read_index(run)
     every = journal.of(run, len(targets))
