@@ -69,11 +69,7 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
         DeitError: a notebook failed; its page is published with the error in it, the rest is not run but the report.
     """
     if force:
-        for step in steps:
-            for stage in records.stages_of(step.run, step.notebook):
-                records.forget(step.run, stage)
-            if step.notebook == "05_infer":
-                journal.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
+        _forget(steps)
     numbers = itertools.count(1)
 
     def run_in_turn(lane: list[Step]) -> None:
@@ -91,6 +87,14 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
             if notebook != "report":  # the report must not go on showing what held before
                 _run_notebook(steps[-1])
             raise
+
+
+def _forget(steps: list[Step]) -> None:
+    for step in steps:
+        for stage in records.stages_of(step.run, step.notebook):
+            records.forget(step.run, stage)
+        if step.notebook == "05_infer":
+            journal.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
 
 
 def _lanes(steps: list[Step]) -> Iterator[tuple[str, list[list[Step]]]]:

@@ -34,14 +34,11 @@ def build(run: Run, fused_attention: bool = False) -> Any:
 
 
 def create(run: Run, fused_attention: bool, **options: Any) -> Any:
-    """The spec's model in evaluation mode, with the weights that timm starts it from.
-
-    Args:
-        options: arguments of `timm.create_model`, such as `num_classes`; `model_args` of the spec go before them.
+    """The spec's model in evaluation mode as timm makes it; `options` are timm's, and `model_args` of the spec go before them.
 
     Raises:
-        SpecError: timm does not know the model or refuses an argument.
-        ArtifactError: the download of pretrained weights failed.
+        SpecError: timm does not know the model or an argument.
+        ArtifactError: the download of the weights failed.
     """
     import timm
     from timm.layers import set_fused_attn
@@ -74,10 +71,8 @@ def load_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"checkpoint: no such file {path}; give a .pth or .safetensors file, `hub` or `demo`")
     prefix = re.search(r"-([0-9a-f]{8})\.(pth|pt|safetensors)$", path.name)
-    if prefix and not (digest := hashing.sha256(path)).startswith(prefix[1]):
-        raise ArtifactError(
-            f"{path}: its sha256 starts with {digest[:8]}, its name says {prefix[1]}: get it again, or rename it"
-        )
+    if prefix and (start := hashing.sha256(path)[:8]) != prefix[1]:
+        raise ArtifactError(f"{path}: its sha256 starts with {start}, its name says {prefix[1]}: get it again, or rename it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on raw pickles
