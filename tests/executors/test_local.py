@@ -82,10 +82,10 @@ def test_shards_of_another_data_set_or_model_are_not_taken(uninferred: Run, monk
     monkeypatch.setattr(pool, "WARMUP_BATCHES", 0)
     infer.infer(with_keys(uninferred, runtime={"threads": 1}))
     records.forget(uninferred, "infer")
-    first = journal.of(uninferred, IMAGES)[0]
+    first = journal.shards(uninferred, IMAGES)[0]
     files.write_dir(first.path.parent)
     with first.path.open("wb") as file:
-        np.savez(file, logits=np.zeros((4, 3), np.float32), spans=np.zeros((1, 7)), facts='{"key": "another"}')
+        np.savez(file, logits=np.zeros((4, 3), np.float32), timings=np.zeros((1, 7)), facts='{"key": "another"}')
     (first.path.parent / "0000004-0000007.npz").write_bytes(b"half of it")
     (first.path.parent / "0000008-0000011.npz").write_bytes(first.path.read_bytes()[:200])  # a copy that broke off
     ran = failing_after(monkeypatch, 99, AssertionError())
@@ -199,7 +199,7 @@ def test_a_damaged_image_in_a_stream_is_named_and_no_shard_holds_it(run: Run, tm
     records.forget(copy, "preprocess")
     preprocess.preprocess(copy)
     with pytest.raises(ArtifactError, match=r"b/10\.png: cannot be decoded"):
-        infer._infer(copy)
+        infer.infer.__wrapped__(copy)  # whatever 01 was made from
 
 
 @pytest.mark.parametrize(

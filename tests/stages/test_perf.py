@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from pipeline import SIZES, copy_of, finished, new_run
 from torch.utils.flop_counter import FlopCounterMode
 
+from deit_helpers import files
 from deit_helpers.backends import Backend, Execution, Loaded, Options, Pool, Prediction, bench
 from deit_helpers.data.batches import Batch
 from deit_helpers.errors import ArtifactError
@@ -164,7 +165,7 @@ def test_predictions_that_come_together_are_timed_together() -> None:
 
     model = SimpleNamespace(backend=SimpleNamespace(times_executions=False), workers=2, predictions=predictions)
     found = bench.time_alone(model, None, 1.0)
-    np.testing.assert_allclose(found.every_ms, 10.0)
+    np.testing.assert_allclose(found.all_ms, 10.0)
 
 
 def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution() -> None:
@@ -185,7 +186,7 @@ def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution()
 
     model = Pool(Device(Path("m"), Options()))
     measurement = bench.time_alone(model, model.noise(1), 0.05)
-    np.testing.assert_array_equal(measurement.every_ms, 41.0 + np.arange(len(measurement.every_ms)))
+    np.testing.assert_array_equal(measurement.all_ms, 41.0 + np.arange(len(measurement.all_ms)))
 
 
 def test_the_profilers_overhead_has_an_interval_from_six_batches_on(run: Run, tmp_path: Path) -> None:
@@ -194,10 +195,10 @@ def test_the_profilers_overhead_has_an_interval_from_six_batches_on(run: Run, tm
     for slower, known in (([1.1, 1.2, 1.3, 1.2, 1.2, 1.2], (10, 30)), ([1.2], None)):
         plain = 100.0 + np.arange(len(slower))
         found = operators.OperatorProfile(table, len(slower), list(plain * slower), list(plain))
-        perf.write(copy, copy.read("infer"), found, None, "")
-        perf_json = copy.read("perf")
+        perf_json = perf.perf_facts(copy, copy.read("infer"), found, None)
         assert perf_json["profiler_overhead_percent"] == pytest.approx(20)
         assert perf_json["profiler_overhead_ci95_percent"] == (known and pytest.approx(known))
+        files.write_json(copy.file("perf"), perf_json)
         shown = report_perf.accounting(copy).values[f"profiler's overhead on {len(slower)} batches"]
         assert shown == ("20.0 % (10.0 to 30.0)" if known else "not known: too few batches")
 
