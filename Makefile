@@ -17,10 +17,11 @@ test: $(READY) ## Run the tests
 bench: $(READY) ## Time the pipeline beside timm over your JPEGs: make bench IMAGES=folder
 	$(BIN)/python tests/benchmarks/bench.py --images "$(IMAGES)"
 
-lint: $(READY) ## Check style, types and that notebooks are stripped
+lint: $(READY) ## Check style, types, layers and that notebooks are stripped
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
 
 lab: $(READY) ## Open the notebooks in Jupyter

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .run.folder import Run
+    from .explore import OpenedRun
 
 __version__ = "0.1.0"
 
 
-def open_run(spec: str | Path, batch_size: int | None = None) -> Run:
+def open_run(spec: str | Path, batch_size: int | None = None) -> OpenedRun:
     """Open a run for a notebook, from the repository root or from `notebooks/` alike; the demo is prepared first.
 
     Args:
@@ -22,7 +22,9 @@ def open_run(spec: str | Path, batch_size: int | None = None) -> Run:
         SpecError: a wrong spec or batch size.
         ArtifactError: the run folder cannot be written.
     """
-    from .run.folder import Run
-    from .stages import demo
+    from . import demo
+    from .explore import OpenedRun
 
-    return demo.prepare(Run.open(spec, batch_size))
+    run = OpenedRun.open(spec, batch_size)
+    demo.prepare(run)
+    return run

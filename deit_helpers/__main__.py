@@ -110,7 +110,7 @@ def import_(
     if batch_size not in sizes:
         raise SpecError(f"-b {batch_size}: the run has batch sizes {list(sizes)}: name one of them")
     opened = Run.open(path, batch_size)
-    imported.bring_in(opened, perf, dumps, prof, devices, device)
+    imported.import_results(opened, perf, dumps, prof, devices, device)
     steps = pipeline.plan(opened, "05" if dumps else "07", "07")
     mine = [step for step in steps if step.run.batch_size in (None, batch_size)]
     pipeline.execute(mine, False, lambda line: click.echo(line, err=True))

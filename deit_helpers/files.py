@@ -22,13 +22,16 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise unwritable(path, err) from err
+    try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as err:
-        if err.filename is not None and Path(err.filename).parent not in (path.parent, path.parent.parent):
-            raise  # something the caller read, not what is written here
+        if err.filename is not None and str(err.filename) != str(temporary):
+            raise  # of another file, such as one that the caller reads
         raise unwritable(path, err) from err
     finally:
         with contextlib.suppress(OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 
 from . import files
 from .errors import ArtifactError, DeitError, SpecError
-from .report import html, notes
+from .report import html
 from .run import hashing, journal, records
 from .run.expected import expected_row
 from .run.folder import Run, html_path, project_root
 from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
+from .run.marks import marks
 
 STEPS = tuple(name for name in NOTEBOOKS if name != "report")
 
@@ -68,32 +69,41 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
         DeitError: a notebook failed; its page is published with the error in it, the rest is not run but the report.
     """
     if force:
-        for step in steps:
-            for stage in _own_stages(step.notebook):
-                records.forget(step.run, stage)
-            if step.notebook == "05_infer":
-                journal.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
-    done = itertools.count(1)
+        _forget(steps)
+    numbers = itertools.count(1)
 
-    def in_turn(lane: list[Step]) -> None:
+    def run_in_turn(lane: list[Step]) -> None:
         for step in lane:
-            number = next(done)
+            number = next(numbers)
             if force or _why(step.notebook, step.run):
                 say(f"[{number}/{len(steps)}] {step.name}")
                 _run_notebook(step)
 
-    for _, group in itertools.groupby(steps, key=lambda step: NOTEBOOKS[step.notebook].beside or step.notebook):
-        members = list(group)
-        lanes: dict[int | str, list[Step]] = {}
-        for step in members:
-            lanes.setdefault(step.run.batch_size or step.notebook, []).append(step)
+    for notebook, lanes in _lanes(steps):
         try:
-            with ThreadPoolExecutor(1 if NOTEBOOKS[members[0].notebook].alone else os.cpu_count()) as pool:
-                list(pool.map(in_turn, lanes.values()))
+            with ThreadPoolExecutor(1 if NOTEBOOKS[notebook].alone else os.cpu_count()) as pool:
+                list(pool.map(run_in_turn, lanes))
         except DeitError:
-            if members[0].notebook != "report":  # the report must not go on showing what held before
+            if notebook != "report":  # the report must not go on showing what held before
                 _run_notebook(steps[-1])
             raise
+
+
+def _forget(steps: list[Step]) -> None:
+    for step in steps:
+        for stage in records.stages_of(step.run, step.notebook):
+            records.forget(step.run, stage)
+        if step.notebook == "05_infer":
+            journal.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
+
+
+def _lanes(steps: list[Step]) -> Iterator[tuple[str, list[list[Step]]]]:
+    """The steps in groups that run one after the other; the lanes of a group run side by side, a batch size in each."""
+    for notebook, group in itertools.groupby(steps, key=lambda step: NOTEBOOKS[step.notebook].beside or step.notebook):
+        lanes: dict[int | str, list[Step]] = {}
+        for step in group:
+            lanes.setdefault(step.run.batch_size or step.notebook, []).append(step)
+        yield notebook, list(lanes.values())
 
 
 def render(run: Run, show_code: bool = False) -> Path:
@@ -125,15 +135,9 @@ def _between(first: str | None, last: str | None) -> list[str]:
     return [name for name in numbers if (first or "") <= name[:2] and name[:2] <= (last or "99")] + ["report"]
 
 
-def _own_stages(notebook: str) -> list[str]:
-    return list(NOTEBOOKS[notebook].stages)
-
-
 def _why(notebook: str, run: Run) -> str:
     """Why a page must be made, or an empty string."""
-    for stage in _own_stages(notebook):
-        if stage in ("demo", "demo_images") and "demo" not in (run.spec.checkpoint, run.spec.images):
-            continue
+    for stage in records.stages_of(run, notebook):
         if why := records.problem(run, stage):
             return f"{stage}: {why}"
     page = run.page(notebook)
@@ -150,14 +154,14 @@ def _page_record(notebook: str, run: Run) -> Path:
 
 
 def _page_key(notebook: str, run: Run) -> dict[str, Any]:
-    shown = [(stage, run) for stage in _own_stages(notebook)]
+    shown = [(stage, run) for stage in records.stages_of(run, notebook)]
     sizes = run.at_each()
     shown += [(s, at) for s in NOTEBOOKS[notebook].shows for at in (sizes if STAGES[s].per_batch else sizes[:1])]
     spec = run.spec.model_dump(mode="json") if notebook == "report" else {}  # the others show what their stages recorded
     return {
         "notebook": hashing.sha256(notebook_source(notebook)),
         "helpers": hashing.code_sha256(PAGE_CODE),
-        "notes": hashing.fingerprint(notes.notes(run)._repr_html_()),
+        "notes": hashing.fingerprint(marks(run)),
         "spec": hashing.fingerprint(spec),
         "files": hashing.fingerprint([_hashes(records.read_record(at, stage)) for stage, at in shown]),
         "state": hashing.fingerprint([records.problem(at, stage, strict=False) for stage, at in shown]),

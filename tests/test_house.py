@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import house
@@ -14,9 +18,7 @@ from deit_helpers.run.backends import BACKENDS
 # What every stage uses and none depends on: how runs are kept, files written, errors said.
 NOT_HASHED = ("run", "files.py", "errors.py")
 # Beside a store, a graph or a shard: statistics over them and the vendor's file formats.
-LEFT_OUT = dict.fromkeys(("export", "optimize", "preprocess", "reference", "infer"), ("metrics", "ascend")) | {
-    "demo_images": ("metrics", "ascend", "model", "data", "backends"),
-    "demo": ("metrics", "ascend"),
+LEFT_OUT = dict.fromkeys(("export", "optimize", "preprocess", "reference", "agreement", "infer"), ("metrics", "ascend")) | {
     "convert": ("ascend",),
     "perf": ("ascend", "metrics"),
     "score": ("ascend", "data", "metrics/latency.py"),
@@ -60,7 +62,7 @@ def test_a_row_of_the_lineage_names_every_file_that_its_stage_imports(stage: str
         file for name, other in BACKENDS.items() if name != backend for file in other.code if file not in row.code
     )
     starts = [house.PACKAGE / file for file in code if file.endswith(".py")]
-    files = set().union(*(reached(start) for start in starts))
+    files = set[str]().union(*(reached(start) for start in starts))
     left_out = (*NOT_HASHED, *LEFT_OUT.get(stage, ()), *of_others)
     assert sorted(file for file in files if not covers(code, file) and not covers(left_out, file)) == []
 
@@ -69,3 +71,34 @@ def test_what_the_lineage_names_exists() -> None:
     for stage in lineage.STAGES.values():
         assert [entry for entry in stage.code if entry != "backend" and not (house.PACKAGE / entry).exists()] == []
     assert [file for row in BACKENDS.values() for file in row.code if not (house.PACKAGE / file).exists()] == []
+
+
+def test_functions_are_short() -> None:
+    assert {place: lines for place, lines in house.functions().items() if lines > house.MOST["function"]} == {}
+
+
+def test_rooms_stay_small() -> None:
+    rooms = house.lines_by_room()
+    assert sum(rooms[room] for room in house.CORE) <= house.MOST["core"]
+    assert {room: lines for room, lines in rooms.items() if room not in house.CORE and lines > house.MOST["room"]} == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "broken"),
+    [
+        ("run/folder.py", "", False),
+        ("ascend/cann.py", "from ..run import folder", True),
+        ("metrics/latency.py", "from ..files import atomic\nfrom ..data import batches", True),
+        ("report/perf.py", "from ..backends import bench", True),
+    ],
+)
+def test_an_upward_import_breaks_the_contract(tmp_path: Path, file: str, line: str, broken: bool) -> None:
+    shutil.copytree(house.PACKAGE, tmp_path / "deit_helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(house.PACKAGE.parent / "pyproject.toml", tmp_path)
+    with (tmp_path / "deit_helpers" / file).open("a") as code:
+        code.write(f"\n{line}\n")
+    program = Path(sys.executable).with_name("lint-imports")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run([program, "--no-cache"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode != 0) is broken, result.stdout
+    assert ("BROKEN" in result.stdout) is broken

@@ -55,8 +55,8 @@ def compile_om(arguments: list[str], om: Path, log: Path, folder: Path) -> None:
     for path in (om, *om.parent.glob(named)):
         path.unlink(missing_ok=True)  # an OM of an earlier run must not pass for this one's
     code, text = cann.logged(arguments, log, folder, cann.without_driver())
-    if not om.is_file() and (other := next(om.parent.glob(named), None)):
-        other.replace(om)
+    if not om.is_file() and (with_platform := next(om.parent.glob(named), None)):
+        with_platform.replace(om)
     made = om.is_file() and om.stat().st_size > 0
     if code == 0 and SUCCESS in text and made:
         return
@@ -66,5 +66,5 @@ def compile_om(arguments: list[str], om: Path, log: Path, folder: Path) -> None:
         raise ToolError(f"{failed}: its log {log} names no error code; look into ~/ascend/log")
     first = errors[0]
     where = f" at operator {first.operator}" if first.operator else ""
-    more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-    raise ToolError(f"{failed}: {first.code}{where}: {first.text}{more}: {first.advice}; log {log}")
+    others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    raise ToolError(f"{failed}: {first.code}{where}: {first.text}{others}: {first.advice}; log {log}")

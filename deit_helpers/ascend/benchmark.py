@@ -104,12 +104,12 @@ def read_perf(text: str, source: str) -> Performance:
     rates = {}
     for stage in STAGES:
         label = _LABELS.get(stage, stage)
-        found = re.search(rf"^\s*\[{label}\] throughputRate: {_NUMBER}", text, re.MULTILINE)
-        if not found:
+        line = re.search(rf"^\s*\[{label}\] throughputRate: {_NUMBER}", text, re.MULTILINE)
+        if not line:
             raise ArtifactError(
                 f"{source}: no line '[{stage}] throughputRate: …': name a perf_vision_batchsize_<n>_device_<d>.txt"
             )
-        rates[stage] = _positive(found[1], stage, source)
+        rates[stage] = _positive(line[1], stage, source)
     latency = re.search(rf"\[e2e\].*latency: {_NUMBER}", text)
     interface = re.search(rf"Interface throughputRate: {_NUMBER}", text)
     if not latency or not interface:
@@ -145,10 +145,10 @@ def read_pure(text: str, source: str) -> tuple[float, float]:
     Raises:
         ArtifactError: no such line.
     """
-    found = re.search(rf"ave_throughputRate\s*[:=]\s*{_NUMBER}.*ave_latency\s*[:=]\s*([0-9.,eE+-]+?)ms", text)
-    if not found:
+    line = re.search(rf"ave_throughputRate\s*[:=]\s*{_NUMBER}.*ave_latency\s*[:=]\s*([0-9.,eE+-]+?)ms", text)
+    if not line:
         raise ArtifactError(f"{source}: no line 'ave_throughputRate = … ave_latency = …ms': name a PureInfer_perf_of_…txt")
-    return _positive(found[1], "ave_throughputRate", source), _positive(found[2], "ave_latency", source)
+    return _positive(line[1], "ave_throughputRate", source), _positive(line[2], "ave_latency", source)
 
 
 def _percent(text: str) -> float:

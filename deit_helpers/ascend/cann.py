@@ -32,7 +32,7 @@ OPSETS = {(5, 0): (9, 13), (7, 0): (9, 18)}
 
 @functools.lru_cache(maxsize=4)
 def _sourced(script: Path) -> dict[str, str]:
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", '. "$0" >/dev/null; env -0', str(script)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -40,10 +40,10 @@ def _sourced(script: Path) -> dict[str, str]:
         errors="replace",
         check=False,
     )
-    if done.returncode or "PATH=" not in done.stdout:
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise ToolError(f"{script}: sourcing it failed ({said[0]}): repair the CANN installation")
-    return dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
+    if process.returncode or "PATH=" not in process.stdout:
+        last = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        raise ToolError(f"{script}: sourcing it failed ({last}): repair the CANN installation")
+    return dict(line.split("=", 1) for line in process.stdout.split("\0") if "=" in line)
 
 
 def environment() -> dict[str, str]:
@@ -99,9 +99,9 @@ def without_driver() -> dict[str, str]:
     return {"LD_LIBRARY_PATH": os.pathsep.join([str(stubs), environment().get("LD_LIBRARY_PATH", "")])}
 
 
-def _started(arguments: list[str], **how: Any) -> subprocess.Popen[str]:
+def _started(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
     try:
-        return subprocess.Popen(arguments, **how)
+        return subprocess.Popen(arguments, **options)
     except (OSError, ValueError) as err:
         raise ToolError(f"{arguments[0]}: cannot be started ({err}): install it again, and look at the flags it gets") from err
 
@@ -114,8 +114,8 @@ def logged(arguments: list[str], log: Path, cwd: Path, variables: dict[str, str]
     """
     with files.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(shlex.join(arguments) + "\n")
-        how: dict[str, Any] = {"cwd": cwd, "env": {**environment(), **(variables or {})}, "text": True, "errors": "replace"}
-        with _started(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
+        options: dict[str, Any] = {"cwd": cwd, "env": {**environment(), **(variables or {})}, "text": True, "errors": "replace"}
+        with _started(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as process:
             try:
                 for line in process.stdout or ():
                     file.write(line)
@@ -136,8 +136,8 @@ def version() -> str | None:
         home = Path(variables.get(name) or "/nowhere")
         for place in (home / f"{platform.machine()}-linux", home):
             info = place / "ascend_toolkit_install.info"
-            if info.is_file() and (found := re.search(r"^version=(\S+)", info.read_text(errors="replace"), re.MULTILINE)):
-                return found.group(1)
+            if info.is_file() and (line := re.search(r"^version=(\S+)", info.read_text(errors="replace"), re.MULTILINE)):
+                return line[1]
     return None
 
 
@@ -150,7 +150,7 @@ def check_opset(opset: int, cann: str | None) -> None:
     numbers = re.match(r"(\d{1,4})\.(\d{1,4})\b", cann or "")
     if not numbers:
         return
-    known = [span for first, span in OPSETS.items() if first <= (int(numbers[1]), int(numbers[2]))]
-    if known and not known[-1][0] <= opset <= known[-1][1]:
-        low, high = known[-1]
+    ranges = [opsets for first, opsets in OPSETS.items() if first <= (int(numbers[1]), int(numbers[2]))]
+    low, high = ranges[-1] if ranges else (opset, opset)
+    if not low <= opset <= high:
         raise ToolError(f"opset {opset}: ATC of CANN {cann} takes {low} to {high}: set opset: 11 and run from 01 again")

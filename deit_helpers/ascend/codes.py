@@ -37,12 +37,12 @@ def atc_errors(log: str) -> list[AtcError]:
 
     Codes are `E` or `EZ`, `EE`, `EH`, `EL` and digits; an operator is named as `Op [name, …]`, `Op [name]` or `optype [Type]`.
     """
-    known = {code: row["advice"] for row in _tables()["atc"] for code in row["codes"]}
-    found = []
+    advices = {code: row["advice"] for row in _tables()["atc"] for code in row["codes"]}
+    errors = []
     for line in log.splitlines():
         match = re.search(r"(?:^|[^\w\[])(E[A-Z]?\d{3,5})\s*:\s*(.+)", line)
         if match:
             operator = re.search(r"(?:Op|Opname|optype)\s*\[([^\],]+)", match[2])
-            advice = known.get(match[1], "look the code up in CANN's documentation, and read the plog in ~/ascend/log")
-            found.append(AtcError(match[1], operator[1] if operator else None, match[2].strip(), advice))
-    return found
+            advice = advices.get(match[1], "look the code up in CANN's documentation, and read the plog in ~/ascend/log")
+            errors.append(AtcError(match[1], operator[1] if operator else None, match[2].strip(), advice))
+    return errors

@@ -35,14 +35,14 @@ def read(folder: Path, names: list[str]) -> np.ndarray:
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder of dumps: name the one that the tool wrote, such as dumpOutput_device0")
-    found = {path.name: path for path in folder.glob("*_[01].*") if path.suffix in (".txt", ".bin", ".npy")}
-    if not found:
+    dumps = {path.name: path for path in folder.glob("*_[01].*") if path.suffix in (".txt", ".bin", ".npy")}
+    if not dumps:
         raise ArtifactError(f"{folder}: no dumps <image>_1.txt, .bin (benchmark) or <image>_0.txt, .bin, .npy (ais_bench)")
     rows, used = [], set()
     for name in names:
         stem = stem_of(name)
         wanted = [f"{s}_{k}{end}" for s in (stem, stem.partition(".")[0]) for k in (1, 0) for end in (".txt", ".bin", ".npy")]
-        path = next((found[candidate] for candidate in wanted if candidate in found), None)
+        path = next((dumps[candidate] for candidate in wanted if candidate in dumps), None)
         if path is None:
             raise ArtifactError(f"{folder}: no dump of {name}, expected {wanted[0]} or the like: run the tool on every image")
         if path.name in used:
@@ -51,7 +51,7 @@ def read(folder: Path, names: list[str]) -> np.ndarray:
         used.add(path.name)
         if len(rows[-1]) != len(rows[0]):
             raise ArtifactError(f"{path}: {len(rows[-1])} values, {len(rows[0])} in the first dump: use one model's dumps")
-    if left := sorted(found.keys() - used):
+    if left := sorted(dumps.keys() - used):
         raise ArtifactError(f"{folder}: {len(left)} dumps are of no image of this run, such as {left[0]}: use its own folder")
     return np.stack(rows)
 

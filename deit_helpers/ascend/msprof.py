@@ -6,18 +6,20 @@ stands beside them, changes with every release and with the counters that were s
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ..errors import ToolError
-from ..metrics.operators import COLUMNS, listed, with_shares
+from ..metrics.operators import COLUMNS, family_of_ascend, with_shares
 from . import cann
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TIMEOUT_S = 1800
 
@@ -35,7 +37,7 @@ def profile(program: list[str], cwd: Path) -> pd.DataFrame | str:
         command = [path, f"--output={folder}", f"--application={shlex.join(program)}", "--model-execution=on", "--task-time=on"]
         try:
             # msprof changes its working directory: only absolute paths may be handed to it, and the root is set here.
-            done = subprocess.run(
+            process = subprocess.run(
                 command, cwd=cwd, env=cann.environment(), capture_output=True, text=True, errors="replace",
                 timeout=TIMEOUT_S, check=False,
             )  # fmt: skip
@@ -43,9 +45,9 @@ def profile(program: list[str], cwd: Path) -> pd.DataFrame | str:
             raise ToolError(f"{path}: cannot be started ({err.strerror}): install the toolkit again") from err
         except subprocess.TimeoutExpired as err:
             raise ToolError(f"msprof did not end within {TIMEOUT_S} s: free the device and run 07 again") from err
-        if done.returncode:
-            said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
-            raise ToolError(f"msprof failed ({done.returncode}): {said[-1]}: try what it watches alone: {shlex.join(program)}")
+        if process.returncode:
+            last = ((process.stdout + process.stderr).strip().splitlines() or ["nothing"])[-1]
+            raise ToolError(f"msprof failed ({process.returncode}): {last}: try what it watches alone: {shlex.join(program)}")
         return read(Path(folder))
 
 
@@ -58,6 +60,8 @@ def read(folder: Path) -> pd.DataFrame:
     Raises:
         ToolError: no such file, or one without a column that is needed; names the file and the column.
     """
+    import pandas as pd
+
     profiles = sorted({path for path in folder.glob("**/PROF_*") if path.is_dir()})
     if len(profiles) > 1:
         raise ToolError(f"{folder}: holds {len(profiles)} profiles, such as {profiles[0].name}: name one of them")
@@ -68,8 +72,8 @@ def read(folder: Path) -> pd.DataFrame:
         grouped = tasks.dropna().groupby(["op_type", "name"], as_index=False)
         table = grouped.agg(calls=("total_us", "size"), total_us=("total_us", "sum"))
     else:
-        read = [_read(path, {"op type": str, "count": float, "total time": float}) for path in statistics]
-        table = pd.concat([pd.DataFrame(columns=["op type", "count", "total time"]), *read])
+        totals = [_read(path, {"op type": str, "count": float, "total time": float}) for path in statistics]
+        table = pd.concat([pd.DataFrame(columns=["op type", "count", "total time"]), *totals])
         table.columns = ["op_type", "calls", "total_us"]
         table = table.assign(name=table["op_type"])
     table = table[table["op_type"].str.lower() != "total"]
@@ -80,26 +84,10 @@ def read(folder: Path) -> pd.DataFrame:
     return with_shares(table[COLUMNS[:5]], "msprof")
 
 
-_FAMILIES = {
-    "SoftmaxV2": "softmax",
-    "BatchMatMulV2": "batchmatmul",
-    "MatMulV2": "matmul",
-    "LayerNorm": "layernorm addlayernorm",
-    "Gelu": "gelu fastgelu",
-    "Conv2D": "conv2 conv2d",
-    "TransData": "transdata transpose confusiontranspose reshape concat split slice stridedslice pad squeeze",
-    "Elementwise": "add sub mul muls adds div realdiv pow sqrt cast reciprocal tanh erf",
-}
-
-
-def family_of_ascend(op_type: str) -> str:
-    """The family of an Ascend operator type, whatever its version: BatchMatMulV3, MatMulV2, ConcatD, AddLayerNorm."""
-    plain = re.sub(r"(?:V?D|V\d+)+$", "", op_type).lower()  # the D of ConcatD, the VD of SplitVD, versions
-    return listed(plain, _FAMILIES)
-
-
 def _read(path: Path, wanted: dict[str, type]) -> pd.DataFrame:
     """The wanted columns of a CSV under plain names: `Task Duration(us)` and `Task Duration` are the same."""
+    import pandas as pd
+
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         header = file.readline()
         file.seek(0)
@@ -109,15 +97,15 @@ def _read(path: Path, wanted: dict[str, type]) -> pd.DataFrame:
             table = pd.read_csv(file, sep=delimiter, thousands="," if delimiter == "," else None, **decimal)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as err:
             raise ToolError(f"{path}: cannot be read as a table ({err}): export it again") from err
-    there = ", ".join(map(str, table.columns))
+    columns = ", ".join(map(str, table.columns))
     table.columns = [str(name).partition("(")[0].strip().lower().replace("_", " ") for name in table.columns]
     for name, kind in wanted.items():
         if name not in table:
-            raise ToolError(f"{path}: no column {name.title()!r}; it has: {there}: export it again")
+            raise ToolError(f"{path}: no column {name.title()!r}; it has: {columns}: export it again")
         if kind is float:
-            given = table[name]
-            table[name] = pd.to_numeric(given, errors="coerce")
-            wrong = given[(table[name].isna() & given.notna()) | (table[name] < 0) | np.isinf(table[name])]
+            texts = table[name]
+            table[name] = pd.to_numeric(texts, errors="coerce")
+            wrong = texts[(table[name].isna() & texts.notna()) | (table[name] < 0) | np.isinf(table[name])]
             if len(wrong):
                 row, text = wrong.index[0] + 2, wrong.iloc[0]
                 raise ToolError(f"{path}: line {row}, {name.title()!r}: {text!r} is no duration or count: export it again")

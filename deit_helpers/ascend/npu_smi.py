@@ -40,7 +40,7 @@ class Report(NamedTuple):
 
 def parse(text: str) -> Report:
     """Read the table of `npu-smi info`, whatever separators and columns its version draws."""
-    found = re.search(r"Version:\s*(\S+)", text)
+    version = re.search(r"Version:\s*(\S+)", text)
     chips: list[Chip] = []
     first: tuple[int, str, str] | None = None
     for line in text.splitlines():
@@ -55,7 +55,7 @@ def parse(text: str) -> Report:
             used = re.findall(r"(\d{1,9})\s*/\s*(\d{1,9})", cells[2])
             chips.append(Chip(*first, cells[1], *(int(number) for number in used[-1]) if used else (0, 0)))
             first = None
-    return Report(found[1] if found else None, chips)
+    return Report(version[1] if version else None, chips)
 
 
 def info() -> Report | None:
@@ -65,25 +65,29 @@ def info() -> Report | None:
         ToolError: the tool failed or printed no chip.
     """
     path = cann.tool("npu-smi")
-    found = _ask(path) if path else None
-    if isinstance(found, ToolError):
-        raise ToolError(*found.args)
-    return found
-
-
-@functools.cache  # every check of an OM's freshness asks: once a process is enough, above all when the driver hangs
-def _ask(path: str) -> Report | ToolError:
-    try:
-        done = subprocess.run([path, "info"], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
-    except OSError as err:
-        return ToolError(f"{path}: cannot be started ({err.strerror}): install the driver's npu-smi again")
-    except subprocess.TimeoutExpired:
-        return ToolError(f"npu-smi info did not end within {TIMEOUT_S} s: the driver hangs, reboot the host")
-    report = parse(done.stdout)
-    if done.returncode or not report.chips:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
-        return ToolError(f"npu-smi info failed ({done.returncode}): {said[-1]}; check the driver and the group of your user")
+    if path is None:
+        return None
+    report, failure = _ask(path)
+    if failure:
+        raise ToolError(failure)
     return report
+
+
+@functools.cache  # every check of an OM asks: once a process is enough, above all when the driver hangs
+def _ask(path: str) -> tuple[Report, str]:
+    """What the tool printed, and why that is of no use; the reason is empty when it is."""
+    nothing = Report(None, [])
+    try:
+        asked = subprocess.run([path, "info"], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
+    except OSError as err:
+        return nothing, f"{path}: cannot be started ({err.strerror}): install the driver's npu-smi again"
+    except subprocess.TimeoutExpired:
+        return nothing, f"npu-smi info did not end within {TIMEOUT_S} s: the driver hangs, reboot the host"
+    report = parse(asked.stdout)
+    if asked.returncode == 0 and report.chips:
+        return report, ""
+    last = ((asked.stdout + asked.stderr).strip().splitlines() or ["nothing"])[-1]
+    return report, f"npu-smi info failed ({asked.returncode}): {last}; check the driver and the group of your user"
 
 
 def soc_version(device: int) -> str:

@@ -21,11 +21,10 @@ def pack(folder: Path, output: Path) -> Path:
     """
 
     def chosen(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        inside = entry.name.partition("/")[2]
-        hidden = Path(entry.name).name.startswith(".tmp-") or entry.name.endswith(".lock")
         if entry.isdev():
             raise ArtifactError(f"{folder.parent / entry.name}: is no plain file: remove it from the run folder")
-        hidden = hidden or entry.name.endswith(".tar.gz")
+        hidden = Path(entry.name).name.startswith(".tmp-") or entry.name.endswith((".lock", ".tar.gz"))
+        inside = entry.name.partition("/")[2]
         return None if hidden or f"{inside}/".startswith(f"{LEFT_OUT}/") else entry
 
     RunSpec.load(folder / "spec.yaml")

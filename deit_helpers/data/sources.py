@@ -38,7 +38,7 @@ def list_images(run: Run) -> list[Item]:
     folder = run.image_folder
     if not folder.is_dir():
         raise ArtifactError(f"images: no such folder {folder}; set `images` to a folder of JPEG or PNG files")
-    items = _flat_items(folder, run.root / run.spec.labels) if run.spec.labels else _class_items(folder)
+    items = _flat_items(folder, run.root / run.spec.labels) if run.spec.labels else class_items(folder)
     if not items:
         kinds = ", ".join(SUFFIXES)
         raise ArtifactError(f"{folder}: no images ({kinds}) found; set `images` to a folder that holds some")
@@ -92,7 +92,7 @@ def synset_names() -> dict[str, str]:
     return {synset: words[synset] for synset in synsets}
 
 
-def _class_items(folder: Path) -> list[Item]:
+def class_items(folder: Path) -> list[Item]:
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not classes and any(_image_names(folder)):
         raise ArtifactError(f"{folder}: images lie in it directly, without labels: give `labels`, or one folder per class")

@@ -71,18 +71,18 @@ def probes(run: Run) -> list[Probe]:
         "one colour": colours,
         "one hot pixel": one,
     }
-    found = [Probe(kind, transforms.tensors(pixels, recipe), pixels) for kind, pixels in pictures.items()]
+    normalised = [Probe(kind, transforms.tensors(pixels, recipe), pixels) for kind, pixels in pictures.items()]
     loud = np.concatenate([transforms.tensors(crops[:1], recipe), rng.standard_normal((1, 3, side, side)).astype(np.float32)])
-    return [*found, Probe(f"magnitude ×{MAGNITUDE}", loud * np.float32(MAGNITUDE), None)]
+    return [*normalised, Probe(f"magnitude ×{MAGNITUDE}", loud * np.float32(MAGNITUDE), None)]
 
 
 def observe(path: Path, chosen: Sequence[Probe], batch_size: int) -> Observation:
     """Run a graph on the probes, in batches of `batch_size` whose last one is padded, and time it."""
     with open_backend("onnxruntime", path) as model:
-        parts = {probe.kind: given for probe in chosen if (given := probe.input(model.dtype)) is not None}
-        found, batch_ms = _run(model, np.concatenate(list(parts.values())), batch_size)
+        parts = {probe.kind: images for probe in chosen if (images := probe.input(model.dtype)) is not None}
+        rows, batch_ms = _run(model, np.concatenate(list(parts.values())), batch_size)
     ends = np.cumsum([len(part) for part in parts.values()])
-    logits = dict(zip(parts, np.split(found, ends[:-1]), strict=True))
+    logits = dict(zip(parts, np.split(rows, ends[:-1]), strict=True))
     graph = Graph(onnx.load(path))
     refused = [probe.kind for probe in chosen if probe.kind not in parts]
     return Observation(logits, refused, batch_ms, operators(graph), _softmax_tokens(graph), _interface(graph))
@@ -95,19 +95,19 @@ def certify(name: str, before: Observation, after: Observation) -> dict[str, Any
     """
     kinds = [kind for kind in before.logits if kind in after.logits]
     rows = [_compared(kind, before.logits[kind], after.logits[kind]) for kind in kinds]
-    every = [np.concatenate([seen.logits[kind] for kind in kinds]) for seen in (before, after)]
-    whole = _compared("all", *every)
-    moved = spread(every[0])
+    logits_before, logits_after = (np.concatenate([seen.logits[kind] for kind in kinds]) for seen in (before, after))
+    total = _compared("all", logits_before, logits_after)
+    moved = spread(logits_before)
     limit = MAX_DIFF * max(1.0, moved)
     added = Counter(after.operators) - Counter(before.operators)
     removed = Counter(before.operators) - Counter(after.operators)
     return {
         "name": name,
         "applied": True,
-        "verdict": _verdict(whole["max_abs_diff"], whole["top1_agreement"], limit),
-        "exact": whole["max_abs_diff"] == 0.0,
-        **{key: whole[key] for key in ("max_abs_diff", "top1_agreement", "images")},
-        "relative_diff": whole["max_abs_diff"] / moved if moved else whole["max_abs_diff"],
+        "verdict": _verdict(total["max_abs_diff"], total["top1_agreement"], limit),
+        "exact": total["max_abs_diff"] == 0.0,
+        **{key: total[key] for key in ("max_abs_diff", "top1_agreement", "images")},
+        "relative_diff": total["max_abs_diff"] / moved if moved else total["max_abs_diff"],
         "max_abs_diff_allowed": limit,
         "probes": rows,
         "not_probed": sorted({*before.refused, *after.refused}),

@@ -19,7 +19,7 @@ from ..run.folder import Run
 from ..run.host import machine
 
 
-def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[journal.Shard], key: str) -> None:
+def run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[journal.Shard], key: str) -> None:
     start = time.perf_counter()
     with open_model(run) as model, batches.progress(len(targets)) as bar:
         load_s = time.perf_counter() - start - model.tuning_s
@@ -38,15 +38,15 @@ def _run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[j
         }
         bar.update(len(targets) - sum(shard.stop - shard.first for shard in missing))
         for group in journal.consecutive(missing):
-            for shard, logits, spans_ms, wall_s in _predicted(run, model, group, targets, bar):
+            for shard, logits, timings_ms, wall_s in _predicted(run, model, group, targets, bar):
                 of_shard = {"key": key, "wall_s": wall_s, "peak_memory_mib": host.peak_memory_mib()}
-                journal.write(shard, logits, spans_ms, facts | of_shard)
+                journal.write(shard, journal.Content(logits, timings_ms, facts | of_shard))
 
 
 def _predicted(
     run: Run, model: Pool, group: list[journal.Shard], targets: np.ndarray, bar: tqdm
 ) -> Iterator[tuple[journal.Shard, np.ndarray, np.ndarray, float]]:
-    """The shards of a group as they are done: logits, ms of their batches as in latency.SPANS, and wall seconds.
+    """The shards of a group as they are done: logits, ms of their batches as in latency.TIMINGS, and wall seconds.
 
     Reading and normalising happen in threads while the model works; `wait` is how long the model was kept waiting for a
     batch, `inference` how long this thread was held by the model, `interface` the call alone. The wall holds what the caller
@@ -59,7 +59,7 @@ def _predicted(
     timed = prefetch.Timed(source)
     with contextlib.closing(source), contextlib.closing(model.predictions(timed)) as predictions:
         for shard in group:
-            logits, spans_ms = np.empty((shard.stop - shard.first, model.classes), np.float32), []
+            logits, timings_ms = np.empty((shard.stop - shard.first, model.classes), np.float32), []
             for prediction in itertools.islice(predictions, -(-len(logits) // run.size)):
                 taken, batch = time.perf_counter_ns(), prediction.batch
                 valid = prediction.logits[batch.valid]
@@ -72,7 +72,7 @@ def _predicted(
                 wait_ms, waited_ms = timed.waited_ms - waited_ms, timed.waited_ms
                 inference_ms, postprocess_ms = (taken - start) / 1e6 - wait_ms, (end - taken) / 1e6
                 model_ms = inference_ms, prediction.interface_ms, prediction.latency_ms
-                spans_ms.append((batch.read_ms, batch.prepare_ms, wait_ms, *model_ms, postprocess_ms))
+                timings_ms.append((batch.read_ms, batch.prepare_ms, wait_ms, *model_ms, postprocess_ms))
                 start = end
-            yield shard, logits, np.array(spans_ms), (end - shard_start) / 1e9
+            yield shard, logits, np.array(timings_ms), (end - shard_start) / 1e9
             shard_start, start = end, time.perf_counter_ns()

@@ -1,4 +1,4 @@
-"""What the vendor's tools wrote, here or elsewhere -> the files of 05: `logits.npy`, `latency.csv`, `infer.json`."""
+"""What the vendor's tools wrote, here or elsewhere -> the files of 05: `logits.npy`, `latency.csv`, facts of `infer.json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from .. import files
 from ..ascend import ais_bench, benchmark, dumps
 from ..data import sources
-from ..data.sources import read_index
 from ..errors import ArtifactError
 from ..metrics import latency
 from ..run.folder import Run
@@ -28,7 +27,7 @@ def write_logits(run: Run, folder: Path, stems: list[str] | None = None) -> None
     Raises:
         ArtifactError: the dumps do not fit the images or their labels.
     """
-    names, targets = read_index(run)
+    names, targets = sources.read_index(run)
     logits = dumps.read(folder, stems or names)
     classes = files.read_json(run.file("export")).get("classes", logits.shape[1])
     if logits.shape[1] != classes:
@@ -39,7 +38,7 @@ def write_logits(run: Run, folder: Path, stems: list[str] | None = None) -> None
         np.save(file, logits)
 
 
-class Performance(NamedTuple):
+class ToolResult(NamedTuple):
     """What a file says: the tool, images per second of the call alone, ms of its batches, and facts for `infer.json`."""
 
     tool: str
@@ -49,7 +48,7 @@ class Performance(NamedTuple):
     text: str | None = None  # of a performance file, which is kept
 
 
-def read_performance(run: Run, source: Path) -> Performance:
+def read_performance(run: Run, source: Path) -> ToolResult:
     """Read a performance file, a pure-inference file, a recipe's text (.md) or a summary. Writes nothing.
 
     Raises:
@@ -62,45 +61,52 @@ def read_performance(run: Run, source: Path) -> Performance:
         summary = ais_bench.read_summary(source)
         if summary.batch_size != run.size:
             raise ArtifactError(f"{source}: measured at batch size {summary.batch_size}, imported as {run.size}: correct -b")
-        return Performance("ais_bench", summary.images_per_s, summary.batch_ms, dict(_UNKNOWN))
+        return ToolResult("ais_bench", summary.images_per_s, summary.batch_ms, dict(_UNKNOWN))
     text = _text(source)
-    recipe_text = source.suffix.lower() == ".md"
-    if "ave_throughputRate" in text and not recipe_text:
-        rate, image_ms = benchmark.read_pure(text, str(source))
-        mean = {**latency.latency_ms([]), "mean": image_ms * run.size}
-        return Performance("benchmark", rate, [], {**_UNKNOWN, "latency_ms": mean})
-    facts: dict[str, Any] = {}
-    if recipe_text:
+    if source.suffix.lower() == ".md":
         recipe = benchmark.read_recipe(text, str(source))
         if run.size not in recipe.performance:
             sizes = ", ".join(map(str, recipe.performance)) or "none"
             raise ArtifactError(f"{source}: prints performance of batch sizes {sizes}, not {run.size}: correct -b")
-        facts["quoted_accuracy"] = recipe.accuracies
-        found = recipe.performance[run.size]
-    else:
-        found = benchmark.read_perf(text, str(source))
-    per_image = {name: value * (run.size if name == "postprocess" else 1) for name, value in found.rates.items()}
-    facts["stages"] = [{"name": n, "images_per_s": r, "seconds": found.images / r} for n, r in per_image.items()]
-    facts |= {"images": found.images, "e2e_images_per_s": found.rates["e2e"], "e2e_efficiency": found.e2e_efficiency}
-    facts["latency_ms"] = {**latency.latency_ms([]), "mean": 1000 * run.size / found.interface_per_s}
-    return Performance("benchmark", found.interface_per_s, [], facts, None if recipe_text else text)
+        return _result(run.size, recipe.performance[run.size], {"quoted_accuracy": recipe.accuracies})
+    if "ave_throughputRate" in text:
+        rate, image_ms = benchmark.read_pure(text, str(source))
+        return ToolResult("benchmark", rate, [], {**_UNKNOWN, "latency_ms": _mean_alone(image_ms * run.size)})
+    return _result(run.size, benchmark.read_perf(text, str(source)), {}, text)
 
 
-def write_performance(run: Run, found: Performance, runtime: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Write `infer.json`, `latency.csv` and the performance file.
+def _result(size: int, performance: benchmark.Performance, facts: dict[str, Any], text: str | None = None) -> ToolResult:
+    """The result that the benchmark tool's performance lines give, with further facts."""
+    per_s = {name: rate * (size if name == "postprocess" else 1) for name, rate in performance.rates.items()}
+    facts |= {
+        "stages": [{"name": name, "images_per_s": rate, "seconds": performance.images / rate} for name, rate in per_s.items()],
+        "images": performance.images,
+        "e2e_images_per_s": performance.rates["e2e"],
+        "e2e_efficiency": performance.e2e_efficiency,
+        "latency_ms": _mean_alone(1000 * size / performance.interface_per_s),
+    }
+    return ToolResult("benchmark", performance.interface_per_s, [], facts, text)
+
+
+def _mean_alone(mean_ms: float) -> dict[str, Any]:
+    return {**latency.latency_ms([]), "mean": mean_ms}
+
+
+def write_performance(run: Run, result: ToolResult, runtime: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    """Write `latency.csv` and the performance file.
 
     Args:
         runtime: version, device and precision of what was measured; the tool's name is added.
-        more: further facts for `infer.json`.
+        facts: further ones for `infer.json`.
 
     Returns:
-        The content of `infer.json`.
+        The content of `infer.json`, which the caller writes.
     """
-    rate, samples = found.images_per_s, found.batch_ms
-    if found.text is not None:
-        files.write_text(run.file("perf_vision"), found.text)
+    rate, samples = result.images_per_s, result.batch_ms
+    if result.text is not None:
+        files.write_text(run.file("perf_vision"), result.text)
     latency.write_latency(run.file("latency"), [run.size] * len(samples), {"interface": samples, "latency": samples})
-    facts = {
+    return {
         "batch_size": run.size,
         "latency_ms": latency.latency_ms(samples),
         "stages": [{"name": "inference", "images_per_s": rate, "seconds": sum(samples) / 1000 or None}],
@@ -110,13 +116,11 @@ def write_performance(run: Run, found: Performance, runtime: dict[str, Any], **m
         "warmup_ms": None,
         "interface_images_per_s": rate,
         "interface_batches": len(samples),
-        "runtime": {**runtime, "backend": found.tool},
+        "runtime": {**runtime, "backend": result.tool},
         "machine": None,
-        **found.facts,
-        **more,
+        **result.facts,
+        **facts,
     }
-    files.write_json(run.file("infer"), facts)
-    return facts
 
 
 def _text(path: Path) -> str:

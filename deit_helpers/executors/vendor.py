@@ -26,8 +26,11 @@ from . import measured
 _DUMPS = "dumps"
 
 
-def infer(run: Run) -> None:
-    """Run every image of the store through the OM with the tool of the spec; writes the files of 05.
+def infer(run: Run) -> dict[str, Any]:
+    """Run every image of the store through the OM with the tool of the spec; writes the files of 05 but `infer.json`.
+
+    Returns:
+        The content of `infer.json`.
 
     Raises:
         ToolError: no tool, no room for its inputs, it failed or left no results; its log is kept.
@@ -50,15 +53,15 @@ def infer(run: Run) -> None:
             options |= {"useDvpp": False, "output_binary": binary}
             results = folder / "result" / f"dumpOutput_device{run.spec.device}"
             performance = folder / "result" / run.file("perf_vision").name
-        runtime = describe(run)  # before the work: a failing npu-smi must not cost its results
+        runtime = _describe(run)  # before the work: a failing npu-smi must not cost its results
         code, text = cann.logged(_command(run, options), log, folder)
         if code or not performance.is_file():
-            said = text.strip().splitlines()[1:][-1:] or ["it printed nothing"]
+            last = (text.strip().splitlines()[1:] or ["it printed nothing"])[-1]
             missing = "" if performance.is_file() else f", no {performance.name}"
-            raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {said[0]}: see {log}")
-        found = measured.read_performance(run, performance)
+            raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {last}: see {log}")
+        result = measured.read_performance(run, performance)
         measured.write_logits(run, results, stems)
-        measured.write_performance(run, found, runtime, images=count, machine=machine())
+        return measured.write_performance(run, result, runtime, images=count, machine=machine())
 
 
 @contextlib.contextmanager
@@ -90,7 +93,7 @@ def pure_inference(run: Run, batches: int) -> list[str]:
     return _command(run, ais_bench if run.spec.backend == "ais_bench" else {"round": batches})
 
 
-def describe(run: Run) -> dict[str, Any]:
+def _describe(run: Run) -> dict[str, Any]:
     """What is measured, for the report."""
     report = npu_smi.info()
     chips = report.chips if report else ()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 TOP = (1, 2, 3, 4, 5)
+FEW_CLASSES = 20  # up to so many, the confusion matrix is kept and drawn
 
 
 def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -21,9 +22,9 @@ def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         (N,) integers.
     """
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
-    ties_before = (logits == own) & (np.arange(logits.shape[1]) < labels[:, None])
-    return (logits > own).sum(axis=1) + ties_before.sum(axis=1)
+    scores = np.take_along_axis(logits, labels[:, None], axis=1)
+    ties_before = (logits == scores) & (np.arange(logits.shape[1]) < labels[:, None])
+    return (logits > scores).sum(axis=1) + ties_before.sum(axis=1)
 
 
 def percent_within(ranks: np.ndarray, k: int) -> float:
@@ -36,13 +37,13 @@ def agreement_percent(a: np.ndarray, b: np.ndarray) -> float:
     return float(100 * np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
 
 
-def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+def compare(expected: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
     """How far two sets of logits (N, C) lie apart: largest absolute difference, spread of the first, top-1 agreement."""
     return {
         "images": len(expected),
-        "max_abs_diff": float(np.abs(expected - found).max()),
+        "max_abs_diff": float(np.abs(expected - logits).max()),
         "std": float(expected.std()),
-        "top1_agreement_percent": agreement_percent(expected, found),
+        "top1_agreement_percent": agreement_percent(expected, logits),
     }
 
 

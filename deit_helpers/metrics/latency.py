@@ -1,4 +1,4 @@
-"""How long calls take, without what statistics import."""
+"""How long calls take: clocks, the statistics of their samples, and `latency.csv`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import psutil
-import scipy.stats
 
 from .. import files
 
 ROUNDS_S = 6.0  # calls are compared in turn for so long
+SETTLED_PERCENT = 2.0  # a measurement ends when the interval of its median is narrower than this, but
+MIN_S = 1.0  # not before: clocks go up and down
+LEAST = 6  # samples: the median of fewer has no 95 % interval
+P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
+# Timed per batch. read and preprocess happen in another thread, and wait is what was left of them; interface lies in inference.
+# latency is that of the call, and longer than interface where batches overlap.
+TIMINGS = ("read", "preprocess", "wait", "inference", "interface", "latency", "postprocess")
 _PEAK_S = 2.0  # long enough to outlast what others take of a shared machine
+_QUANTILES = {"p50": 50, "p90": 90, "p99": 99}
 
 
 def time_ms(call: Callable[[], object]) -> float:
@@ -53,51 +58,40 @@ def in_turn(
 def peak_rate(multiply: Callable[[], object], side: int) -> float:
     """Best rate in FLOP/s of a product of two square matrices, a first, uncounted one warming up."""
     multiply()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     best_ms = time_ms(multiply)
-    while time.perf_counter() - begun < _PEAK_S:
+    while time.perf_counter() - start < _PEAK_S:
         best_ms = min(best_ms, time_ms(multiply))
     return 2 * side**3 / (best_ms / 1000)
 
 
-_QUANTILES = {"p50": 50, "p90": 90, "p99": 99}
-SETTLED_PERCENT = 2.0  # a measurement ends when the interval of its median is narrower than this, but
-MIN_S = 1.0  # not before: clocks go up and down
-LEAST = 6  # samples: the median of fewer has no 95 % interval
-P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
-# Timed per batch. read and preprocess happen in another thread, and wait is what was left of them; interface lies in inference.
-# latency is that of the call, and longer than interface where batches overlap.
-SPANS = ("read", "preprocess", "wait", "inference", "interface", "latency", "postprocess")
-
-
 class Measurement(NamedTuple):
-    """Samples in ms, every one kept; the first `warmup` are not counted. `steal_percent` is what other guests took."""
+    """Samples in ms, all of them kept; the first `warmup` are not counted. `steal_percent` is what other guests took."""
 
-    every_ms: np.ndarray
+    all_ms: np.ndarray
     warmup: int
     steal_percent: float | None
 
     @property
     def samples_ms(self) -> np.ndarray:
-        return self.every_ms[self.warmup :]
+        return self.all_ms[self.warmup :]
 
     @property
     def settled(self) -> bool:
         """Whether the 95 % interval of the median is narrower than SETTLED_PERCENT of it, and the warm-up certainly over."""
-        found = interval(self.samples_ms, 0.5)
-        narrow = found is not None and found[1] - found[0] < SETTLED_PERCENT / 100 * float(np.median(self.samples_ms))
-        return narrow and self.warmup < len(self.every_ms) // 2  # no more than half is ever taken for warm-up
+        bounds = interval(self.samples_ms, 0.5)
+        narrow = bounds is not None and bounds[1] - bounds[0] < SETTLED_PERCENT / 100 * float(np.median(self.samples_ms))
+        return narrow and self.warmup < len(self.all_ms) // 2  # no more than half is ever taken for warm-up
 
     def summary(self) -> dict[str, Any]:
         """Percentiles with their 95 % intervals in ms, n, the warm-up, and the spread: interquartile range over median."""
         values = self.samples_ms
         low, middle, high = np.percentile(values, (25, 50, 75))
-        found = latency_ms(values)
         return {
-            "latency_ms": found,
+            "latency_ms": latency_ms(values),
             "ci95_ms": {name: interval(values, q / 100) for name, q in _QUANTILES.items()},
             "warmup_batches": self.warmup,
-            "warmup_ms": [round(float(ms), 3) for ms in self.every_ms[: self.warmup]],
+            "warmup_ms": [round(float(ms), 3) for ms in self.all_ms[: self.warmup]],
             "spread_percent": float(100 * (high - low) / middle),
             "steal_percent": self.steal_percent,
             "settled": self.settled,
@@ -112,23 +106,23 @@ def measure(samples_ms: Iterator[float], box_s: float) -> Measurement:
     Args:
         samples_ms: does the work and yields how long it took.
     """
-    every: list[float] = []
-    steal, start = _steal_s(), time.perf_counter()
+    all_ms: list[float] = []
+    stolen_before, start = _stolen_s(), time.perf_counter()
     for ms in samples_ms:
-        every.append(ms)
+        all_ms.append(ms)
         wall_s = time.perf_counter() - start
-        if wall_s > box_s and len(every) - warm_up(every) >= LEAST:
+        if wall_s > box_s and len(all_ms) - warmup_count(all_ms) >= LEAST:
             break
-        if wall_s > MIN_S and len(every) % 10 == 0:
-            so_far = Measurement(np.array(every), warm_up(every), None)
+        if wall_s > MIN_S and len(all_ms) % 10 == 0:
+            so_far = Measurement(np.array(all_ms), warmup_count(all_ms), None)
             if len(so_far.samples_ms) >= P99_SAMPLES and so_far.settled:
                 break
-    wall_s = time.perf_counter() - start
-    stolen = None if steal is None else 100 * ((_steal_s() or 0.0) - steal) / (wall_s * (os.cpu_count() or 1))
-    return Measurement(np.array(every), warm_up(every), stolen)
+    cpu_s = (time.perf_counter() - start) * (os.cpu_count() or 1)
+    stolen = None if stolen_before is None else 100 * ((_stolen_s() or 0.0) - stolen_before) / cpu_s
+    return Measurement(np.array(all_ms), warmup_count(all_ms), stolen)
 
 
-def warm_up(samples: Sequence[float]) -> int:
+def warmup_count(samples: Sequence[float]) -> int:
     """How many samples at the start are warm-up, at most half of them.
 
     Marginal standard error rule: the cut that leaves the mean of the rest with the smallest standard error (White 1997).
@@ -149,15 +143,17 @@ def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None
 
     None where there are too few samples for one, such as five for a median.
     """
-    found = scipy.stats.quantile_test(samples, p=quantile).confidence_interval(0.95)
-    return None if np.isnan([found.low, found.high]).any() else (float(found.low), float(found.high))
+    from scipy.stats import quantile_test
+
+    bounds = quantile_test(samples, p=quantile).confidence_interval(0.95)
+    return None if np.isnan([bounds.low, bounds.high]).any() else (float(bounds.low), float(bounds.high))
 
 
 def rate(samples_ms: np.ndarray, images: int) -> tuple[float, tuple[float, float] | None]:
     """Images per second of timings of so many images: that of the median, and its 95 % interval where there is one."""
-    known = interval(samples_ms, 0.5)
+    bounds = interval(samples_ms, 0.5)
     per_ms = 1000 * images
-    return per_ms / float(np.median(samples_ms)), (per_ms / known[1], per_ms / known[0]) if known else None
+    return per_ms / float(np.median(samples_ms)), (per_ms / bounds[1], per_ms / bounds[0]) if bounds else None
 
 
 def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float] | None:
@@ -168,13 +164,15 @@ def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float] | Non
     if interval(new, 0.5) is None or interval(base, 0.5) is None:
         return None
 
+    from scipy.stats import bootstrap
+
     def of_medians(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.median(a, axis=axis) / np.median(b, axis=axis)
 
     # in parts: 2000 resamples of a fast device's timings at once would not fit a small memory
-    how: dict[str, Any] = {"n_resamples": 2000, "batch": 100, "method": "percentile", "rng": np.random.default_rng(0)}
-    found = scipy.stats.bootstrap((new, base), of_medians, **how)
-    return float(of_medians(new, base)), float(found.confidence_interval.low), float(found.confidence_interval.high)
+    options: dict[str, Any] = {"n_resamples": 2000, "batch": 100, "method": "percentile", "rng": np.random.default_rng(0)}
+    bounds = bootstrap((new, base), of_medians, **options).confidence_interval
+    return float(of_medians(new, base)), float(bounds.low), float(bounds.high)
 
 
 def latency_ms(samples: Iterable[float]) -> dict[str, float | int | None]:
@@ -185,18 +183,24 @@ def latency_ms(samples: Iterable[float]) -> dict[str, float | int | None]:
     values = np.array(list(samples))
     if not len(values):
         return {"mean": None, **dict.fromkeys(_QUANTILES), "n": 0}
-    percentiles = dict(zip(_QUANTILES, map(float, np.percentile(values, list(_QUANTILES.values()))), strict=True))
-    enough = {"p99": percentiles["p99"] if len(values) >= P99_SAMPLES else None}
-    return {"mean": float(values.mean()), **percentiles, **enough, "n": len(values)}
+    at = np.percentile(values, list(_QUANTILES.values())).tolist()
+    percentiles: dict[str, float | None] = dict(zip(_QUANTILES, at, strict=True))
+    if len(values) < P99_SAMPLES:
+        percentiles["p99"] = None
+    return {"mean": float(values.mean()), **percentiles, "n": len(values)}
 
 
 def write_latency(path: Path, sizes: Sequence[int] | np.ndarray, columns: dict[str, Sequence[float] | np.ndarray]) -> None:
     """Write a `latency.csv`: a row per batch with its number, its images and the spans in ms; empty where not measured."""
-    table = pd.DataFrame({"images": sizes, **{f"{span}_ms": columns.get(span) for span in SPANS}})
+    import pandas as pd
+
+    table = pd.DataFrame({"images": sizes, **{f"{span}_ms": columns.get(span) for span in TIMINGS}})
     with files.atomic(path) as temporary:
         table.to_csv(temporary, index_label="batch", float_format="%.6f")
 
 
-def _steal_s() -> float | None:
+def _stolen_s() -> float | None:
     """CPU seconds that the hypervisor gave to others; None where the system does not say."""
+    import psutil
+
     return getattr(psutil.cpu_times(), "steal", None)

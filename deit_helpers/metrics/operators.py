@@ -5,16 +5,66 @@ On a CPU the families are Ascend's names for the counterpart work; the `backend`
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import onnx
-import pandas as pd
+if TYPE_CHECKING:
+    import onnx
+    import pandas as pd
 
 COLUMNS = ["family", "op_type", "name", "calls", "total_us", "share_percent", "backend"]
-NAMED_FIRST = ("TransData", "SoftmaxV2", "BatchMatMulV2")  # the three the users must account for
-FAMILIES = (*NAMED_FIRST, "MatMulV2", "LayerNorm", "Gelu", "Conv2D", "Elementwise", "Other")
+
+
+class Family(NamedTuple):
+    """A family and its operators in the words of each source; what no row names is `Other`.
+
+    Attributes:
+        runtime: operators of ONNX Runtime and layers of OpenVINO's CPU plugin.
+        ascend: Ascend's operator types, in lower case and without version.
+        torch: parts of the names of torch's operators and kernels, in lower case.
+    """
+
+    name: str
+    runtime: str = ""
+    ascend: str = ""
+    torch: str = ""
+
+
+_FAMILIES = (  # in the order of tables and charts
+    Family(
+        "TransData",
+        "Transpose Reorder ReorderInput ReorderOutput Split Concat Concatenation Reshape Squeeze Unsqueeze Slice StridedSlice "
+        "Convert",
+        "transdata transpose confusiontranspose reshape concat split slice stridedslice pad squeeze",
+        "copy clone cat transpose contiguous reorder",
+    ),
+    Family("SoftmaxV2", "Softmax", "softmax", "softmax"),
+    Family("BatchMatMulV2", "", "batchmatmul", "bmm"),
+    Family("MatMulV2", "Gemm FusedGemm FullyConnected", "matmul", "addmm linear aten::mm gemm nvjet cutlass"),
+    Family(
+        "LayerNorm",
+        "LayerNormalization SkipLayerNormalization SimplifiedLayerNormalization ReduceMean MVN",
+        "layernorm addlayernorm",
+        "layer_norm",
+    ),
+    Family("Gelu", "Gelu BiasGelu FastGelu Erf", "gelu fastgelu", "gelu"),
+    Family("Conv2D", "Conv FusedConv Convolution", "conv2 conv2d", "fprop conv"),
+    Family(
+        "Elementwise",
+        "Add Sub Mul Div Pow Sqrt Relu Sigmoid Tanh Clip Eltwise",
+        "add sub mul muls adds div realdiv pow sqrt cast reciprocal tanh erf",
+        "add mul div",
+    ),
+    Family("Other", torch="attention flash fmha"),  # fused attention is several families at once
+)
+# Of the families whose parts a name of torch holds, the first of these: kernels of cuDNN are Conv2D, some an implicit gemm.
+_TORCH_ORDER = ["Other", "Conv2D", "SoftmaxV2", "BatchMatMulV2", "LayerNorm", "Gelu", "MatMulV2", "TransData", "Elementwise"]
+FAMILIES = tuple(family.name for family in _FAMILIES)
+NAMED_FIRST = FAMILIES[:3]  # the three the users must account for
+_MATMULS = frozenset({"MatMul", "FusedMatMul", "TransposeMatMul"})  # their family depends on what is multiplied
+_LAYER_NORM_STEPS = frozenset({"ReduceMean", "Sub", "Pow", "Add", "Sqrt", "Div", "Mul"})
 
 
 class OperatorProfile(NamedTuple):
@@ -29,32 +79,6 @@ class OperatorProfile(NamedTuple):
     plain_ms: Sequence[float] = ()
 
 
-_FAMILIES = {  # of ONNX Runtime's operators, and of the layers of OpenVINO's CPU plugin
-    "SoftmaxV2": "Softmax",
-    "LayerNorm": "LayerNormalization SkipLayerNormalization SimplifiedLayerNormalization ReduceMean MVN",
-    "Gelu": "Gelu BiasGelu FastGelu Erf",
-    "Conv2D": "Conv FusedConv Convolution",
-    "MatMulV2": "Gemm FusedGemm FullyConnected",
-    "TransData": "Transpose Reorder ReorderInput ReorderOutput Split Concat Concatenation Reshape Squeeze Unsqueeze Slice "
-    "StridedSlice Convert",
-    "Elementwise": "Add Sub Mul Div Pow Sqrt Relu Sigmoid Tanh Clip Eltwise",
-}
-_MATMULS = frozenset({"MatMul", "FusedMatMul", "TransposeMatMul"})
-# Operators and kernels of torch's profiler, by a part of their name, the first that fits.
-_BY_TORCH_NAME = {
-    "Other": "attention flash fmha",  # fused attention is several at once
-    "Conv2D": "fprop conv",  # before the rest: kernels of cuDNN, some of them an implicit gemm
-    "SoftmaxV2": "softmax",
-    "BatchMatMulV2": "bmm",
-    "LayerNorm": "layer_norm",
-    "Gelu": "gelu",
-    "MatMulV2": "addmm linear aten::mm gemm nvjet cutlass",
-    "TransData": "copy clone cat transpose contiguous reorder",
-    "Elementwise": "add mul div",
-}
-_LAYER_NORM_STEPS = frozenset({"ReduceMean", "Sub", "Pow", "Add", "Sqrt", "Div", "Mul"})
-
-
 def table_from_onnxruntime(events: list[dict[str, Any]], layer_norm: set[str]) -> pd.DataFrame:
     """Operators of ONNX Runtime's profile.
 
@@ -65,6 +89,8 @@ def table_from_onnxruntime(events: list[dict[str, Any]], layer_norm: set[str]) -
     Returns:
         A table with COLUMNS, one row per node, most time first; shares are of the sum of all operators.
     """
+    import pandas as pd
+
     calls: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for event in events:
         if event["cat"] != "Node" or not event["name"].endswith("_kernel_time"):
@@ -97,18 +123,20 @@ def family_of(op_type: str, two_activations: bool, in_layer_norm: bool) -> str:
         return "LayerNorm"
     if op_type in _MATMULS:
         return "BatchMatMulV2" if two_activations else "MatMulV2"
-    return listed(op_type, _FAMILIES)
+    return next((family.name for family in _FAMILIES if op_type in family.runtime.split()), "Other")
 
 
-def listed(name: str, families: dict[str, str]) -> str:
-    """The family among whose words `name` is, or `Other`."""
-    return next((family for family, words in families.items() if name in words.split()), "Other")
+def family_of_ascend(op_type: str) -> str:
+    """The family of an Ascend operator type, whatever its version: BatchMatMulV3, MatMulV2, ConcatD, AddLayerNorm."""
+    plain = re.sub(r"(?:V?D|V\d+)+$", "", op_type).lower()  # the D of ConcatD, the VD of SplitVD, versions
+    return next((family.name for family in _FAMILIES if plain in family.ascend.split()), "Other")
 
 
 def family_of_torch(name: str) -> str:
     """The Ascend family of an operator or kernel of torch; fused attention is several at once and belongs to none."""
     plain = name.lower()
-    return next((family for family, parts in _BY_TORCH_NAME.items() if any(p in plain for p in parts.split())), "Other")
+    ordered = sorted(_FAMILIES, key=lambda family: _TORCH_ORDER.index(family.name))
+    return next((family.name for family in ordered if any(part in plain for part in family.torch.split())), "Other")
 
 
 def family_shares(table: pd.DataFrame) -> dict[str, float]:
@@ -126,12 +154,12 @@ def layer_norm_nodes(graph: onnx.ModelProto) -> set[str]:
     for node in graph.graph.node:
         for name in node.input:
             users[name].append(node)
-    found: set[str] = set()
+    steps: set[str] = set()
     means = [node for node in graph.graph.node if node.op_type == "ReduceMean"]
     todo = means + [user for node in means for user in users[node.input[0]] if user.op_type == "Sub"]
     while todo:
         node = todo.pop()
-        if node.op_type in _LAYER_NORM_STEPS and node.name not in found:
-            found.add(node.name)
+        if node.op_type in _LAYER_NORM_STEPS and node.name not in steps:
+            steps.add(node.name)
             todo += [user for name in node.output for user in users[name]]
-    return found
+    return steps

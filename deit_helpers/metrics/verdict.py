@@ -22,16 +22,15 @@ def decide(drop: float, interval: list[float] | None, limit: float) -> str:
     return "fail" if low > limit else "inconclusive"
 
 
-def describe(check: dict[str, Any]) -> str:
-    """One check of `accuracy.json` in words."""
-    drop = check["drop_points"]
-    distance = (
-        f"{abs(drop):.2f} points {'above' if drop < 0 else 'below'} the {check['expected_percent']:.2f} % of {check['of']}"
-    )
-    return f"{check['metric']} is {check['percent']:.2f} %, {distance}, at most {check['max_drop_points']:g} below allowed"
+def sentence(row: dict[str, Any]) -> str:
+    """A row of `checks` of `accuracy.json` in words."""
+    side = "above" if row["drop_points"] < 0 else "below"
+    distance = f"{abs(row['drop_points']):.2f} points {side} the {row['expected_percent']:.2f} % of {row['of']}"
+    return f"{row['metric']} is {row['percent']:.2f} %, {distance}, at most {row['max_drop_points']:g} below allowed"
 
 
-def _check(metric: str, percent: float, expected: float, of: str, limit: float, interval: list[float] | None) -> dict[str, Any]:
+def check(metric: str, percent: float, expected: float, of: str, limit: float, interval: list[float] | None) -> dict[str, Any]:
+    """A row of `checks` of `accuracy.json`: a measured accuracy against the expected one `of` some source, in percent."""
     drop = expected - percent
     return {
         "metric": metric,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import onnx_ir as ir
@@ -25,14 +26,14 @@ def table(graph: Graph) -> list[dict[str, Any]]:
         Rows with operator, operand (`input`, `result`, …), rows, columns, padded_rows, padded_columns, count (places in the
         graph), waste_percent (share of the padded matrix that is padding), aligned.
     """
-    found = []
+    rows = []
     places = Counter((operator, operand, shape(value)[-2:]) for operator, operand, value in _matrices(graph))
-    for (operator, operand, (rows, columns)), count in places.items():
-        padded = [-(-side // BLOCK) * BLOCK for side in (rows, columns)]
-        row = {"operator": operator, "operand": operand, "rows": rows, "columns": columns, "count": count}
-        row |= {"padded_rows": padded[0], "padded_columns": padded[1], "aligned": padded == [rows, columns]}
-        found.append({**row, "waste_percent": 100 * (1 - rows * columns / (padded[0] * padded[1]))})
-    return found
+    for (operator, operand, sides), count in places.items():
+        padded = tuple(-(-side // BLOCK) * BLOCK for side in sides)
+        row = {"operator": operator, "operand": operand, "rows": sides[0], "columns": sides[1], "count": count}
+        row |= {"padded_rows": padded[0], "padded_columns": padded[1], "aligned": padded == sides}
+        rows.append({**row, "waste_percent": 100 * (1 - prod(sides) / prod(padded))})
+    return rows
 
 
 def broken_runs(graph: Graph) -> int | None:
@@ -60,21 +61,20 @@ def block(graph: Graph) -> list[dict[str, Any]]:
     norm = norm_before(attention, layer_norms(graph))
     if norm is None or not is_static(attention.softmax.inputs[0]):
         return []
-    below, inside = {id(norm.output)}, []
-    for node in graph.nodes():
-        if not any(id(value) in below for value in node.inputs):
-            continue
-        below.update(id(value) for value in node.outputs)
+    inside: list[ir.Node] = []
+    below = {norm.output}
+    for node in graph.below(norm.output):
         inside.append(node)
+        below.update(node.outputs)
         # The residual addition: what comes from the attention, and what went past it.
-        after = any(n is attention.context for n in inside)
-        if after and node.op_type == "Add" and any(id(value) not in below for value in activations(node)):
+        if attention.context in inside and node.op_type == "Add" and not below.issuperset(activations(node)):
             break
-    above = {id(value) for value in inside[-1].outputs}
+    needed = set(inside[-1].outputs)
     for node in reversed(inside):
-        if any(id(value) in above for value in node.outputs):
-            above.update(id(value) for value in node.inputs)
-    rows = [_drawn(node.op_type, node.name, activations(node), node.outputs) for node in inside if id(node.outputs[0]) in above]
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+    on_the_way = [node for node in inside if node.outputs[0] in needed]
+    rows = [_drawn(node.op_type, node.name, activations(node), node.outputs) for node in on_the_way]
     source = norm.readers[0].inputs[0]
     rows.insert(0, _drawn("LayerNorm", norm.output.name, [source], [norm.output]))
     cut = source.producer()

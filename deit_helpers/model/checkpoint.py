@@ -24,13 +24,35 @@ def build(run: Run, fused_attention: bool = False) -> Any:
         ArtifactError: the checkpoint is missing, damaged, refused or belongs to another model.
     """
     if run.spec.checkpoint == "hub":
-        return _create(run, fused_attention, pretrained=True)
+        return create(run, fused_attention, pretrained=True)
     state = load_state(run.checkpoint)
     heads = [tensor for name, tensor in state.items() if re.fullmatch(r"head(\.fc)?\.weight", name) and tensor.ndim]
-    model = _create(run, fused_attention, **({"num_classes": heads[0].shape[0]} if heads else {}))
+    model = create(run, fused_attention, **({"num_classes": heads[0].shape[0]} if heads else {}))
     _check_keys(run, model.state_dict(), state)
     model.load_state_dict(state)
     return model
+
+
+def create(run: Run, fused_attention: bool, **options: Any) -> Any:
+    """The spec's model in evaluation mode as timm makes it; `options` are timm's, and `model_args` of the spec go before them.
+
+    Raises:
+        SpecError: timm does not know the model or an argument.
+        ArtifactError: the download of the weights failed.
+    """
+    import timm
+    from timm.layers import set_fused_attn
+
+    set_fused_attn(fused_attention)
+    try:
+        return timm.create_model(run.spec.model, **{**options, **run.spec.model_args}).eval()
+    except (RuntimeError, TypeError, ValueError) as err:
+        reason = " ".join(str(err).split())
+        raise SpecError(
+            f"model: timm cannot create {run.spec.model!r} ({reason}); names are those of timm.list_models()"
+        ) from err
+    except OSError as err:
+        raise ArtifactError(f"checkpoint: hub: the download of {run.spec.model} failed ({err}); give a file instead") from err
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -44,22 +66,18 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     import torch
     from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     if not path.is_file():
         raise ArtifactError(f"checkpoint: no such file {path}; give a .pth or .safetensors file, `hub` or `demo`")
     prefix = re.search(r"-([0-9a-f]{8})\.(pth|pt|safetensors)$", path.name)
-    if prefix and not hashing.sha256(path).startswith(prefix[1]):
-        found = hashing.sha256(path)[:8]
-        raise ArtifactError(f"{path}: its sha256 starts with {found}, its name says {prefix[1]}: get it again, or rename it")
+    if prefix and (start := hashing.sha256(path)[:8]) != prefix[1]:
+        raise ArtifactError(f"{path}: its sha256 starts with {start}, its name says {prefix[1]}: get it again, or rename it")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's advice on raw pickles
-                state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on raw pickles
+            safe = path.suffix == ".safetensors"
+            state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
         advice = "use the official file, or safetensors"
         raise ArtifactError(f"{path}: refused, reading it would run code or build more than tensors; {advice}") from err
@@ -77,32 +95,16 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _create(run: Run, fused_attention: bool, **options: Any) -> Any:
-    import timm
-    from timm.layers import set_fused_attn
-
-    set_fused_attn(fused_attention)
-    try:
-        model = timm.create_model(run.spec.model, **{**options, **run.spec.model_args})
-    except (RuntimeError, TypeError, ValueError) as err:
-        reason = " ".join(str(err).split())
-        raise SpecError(
-            f"model: timm cannot create {run.spec.model!r} ({reason}); names are those of timm.list_models()"
-        ) from err
-    except OSError as err:
-        raise ArtifactError(f"checkpoint: hub: the download of {run.spec.model} failed ({err}); give a file instead") from err
-    return model.eval()
-
-
-def _check_keys(run: Run, wanted: dict[str, Any], given: dict[str, Any]) -> None:
+def _check_keys(run: Run, weights: dict[str, Any], state: dict[str, Any]) -> None:
+    differences = {
+        "missing": weights.keys() - state.keys(),
+        "unexpected": state.keys() - weights.keys(),
+        "of another shape": {key for key in weights.keys() & state.keys() if weights[key].shape != state[key].shape},
+    }
     wrong = [
-        f"{kind} {', '.join(names[:3])}{' …' if len(names) > 3 else ''} ({len(names)})"
-        for kind, names in (
-            ("missing", sorted(wanted.keys() - given.keys())),
-            ("unexpected", sorted(given.keys() - wanted.keys())),
-            ("of another shape", sorted(k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape)),
-        )
-        if names
+        f"{kind} {', '.join(sorted(keys)[:3])}{' …' if len(keys) > 3 else ''} ({len(keys)})"
+        for kind, keys in differences.items()
+        if keys
     ]
     if wrong:
         raise ArtifactError(f"{run.checkpoint}: not a checkpoint of {run.spec.model}: keys {'; '.join(wrong)}; name its model")

@@ -1,6 +1,6 @@
 """The named graph edits. Each finds its place by pattern, changes a `Graph` in place and raises when it finds nothing.
 
-Whether an edit is the identity is declared in `spec.py` and proved by the certificate, for every graph anew.
+Whether an edit is the identity is declared in `run/spec.py` and proved by the certificate, for every graph anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..errors import GraphError
 from ..run.recipes import PreprocessSpec
 from . import token_edits
 from .graph import Graph, array, axis_of, is_constant, perm_of, rank, scale_factor, shape
-from .patterns import Linear, attentions, between, qkv_exits, trace
+from .patterns import Linear, attentions, qkv_exits, trace
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ def fold_scale(graph: Graph, recipe: PreprocessSpec) -> None:
     folded = 0
     for attention in attentions(graph):
         path, linear = trace(attention.queries)
-        of_scores = itertools.takewhile(scale_factor, reversed(between(attention)))  # a scale after a mask scales it too
+        of_scores = itertools.takewhile(scale_factor, reversed(attention.between))  # a scale after a mask scales it too
         before_values = trace(attention.values)[0]
-        scales = [n for n in (*path, *trace(attention.keys)[0]) if scale_factor(n) and n not in before_values]
-        scales += of_scores
+        of_operands = [value.producer() for value in (*path, *trace(attention.keys)[0]) if value not in before_values]
+        scales = [*filter(scale_factor, of_operands), *of_scores]
         if not scales:
             continue
         if linear is None:
@@ -49,8 +49,7 @@ def fold_scale(graph: Graph, recipe: PreprocessSpec) -> None:
             by, value = scale_factor(node) or (1.0, node.inputs[0])
             factor *= by
             node.outputs[0].replace_all_uses_with(value)
-        first, last = _part_of(path, linear)
-        _scale_columns(graph, linear, slice(first, last), np.float32(factor))
+        _scale_columns(graph, linear, _part_of(path, linear), np.float32(factor))
         folded += 1
     if not folded:
         raise GraphError("fold_scale: no scores are scaled by a constant, perhaps already folded: leave the edit out")
@@ -62,7 +61,7 @@ def split_qkv(graph: Graph, recipe: PreprocessSpec) -> None:
     Raises:
         GraphError: no attention has one linear layer for all three.
     """
-    found = 0
+    split = 0
     for attention in attentions(graph):
         exits = qkv_exits(attention)
         if exits is None:
@@ -80,8 +79,8 @@ def split_qkv(graph: Graph, recipe: PreprocessSpec) -> None:
             if labels != "bnhd":
                 value = graph.transpose(value, ["bnhd".index(label) for label in labels], f"{name}/Transpose")
             value_before.replace_all_uses_with(value)
-        found += 1
-    if not found:
+        split += 1
+    if not split:
         raise GraphError("split_qkv: no attention takes queries, keys and values from one linear layer: leave the edit out")
 
 
@@ -97,9 +96,9 @@ def merge_transpose(graph: Graph, recipe: PreprocessSpec) -> None:
     crossed = 0
     for attention in attentions(graph):
         exits = qkv_exits(attention)
-        if exits is None or not any(_transposes(exit_.value) for exit_ in exits):
+        if exits is None or all(exit_.labels == "bnhd" for exit_ in exits):  # the 5-D tensor is not transposed
             continue
-        if all(exit_.labels == "bnhd" for exit_ in exits):  # the 5-D tensor is not transposed: nothing to move
+        if not any(user.op_type == "Transpose" for exit_ in exits for user in exit_.value.consumers()):
             continue
         name = exits[0].linear.name
         inputs = [exits[0].reshape.outputs[0]]
@@ -135,7 +134,7 @@ def softmax_axis(graph: Graph, recipe: PreprocessSpec) -> None:
         raise GraphError("softmax_axis: every softmax runs over the last but one axis already: leave the edit out")
     for attention in plain:
         queries, keys, values = attention.queries, attention.keys, attention.values
-        for node in between(attention):
+        for node in attention.between:
             for i, value in enumerate(node.inputs):
                 if is_constant(value) and array(value).size > 1:
                     swapped = np.ascontiguousarray(np.atleast_2d(array(value)).swapaxes(-1, -2))
@@ -154,7 +153,7 @@ def softmax_axis(graph: Graph, recipe: PreprocessSpec) -> None:
 def uint8_input(graph: Graph, recipe: PreprocessSpec) -> None:
     """Take the crops as the store holds them, (N, H, W, 3) uint8, and normalise inside the graph.
 
-    The steps are those of `images.tensors`, in its order, so that the result is the same to the bit. On a device AIPP does
+    The steps are those of `transforms.tensors`, in its order, so that the result is the same to the bit. On a device AIPP does
     this work (`related_input_rank`, `min_chn`, `var_reci_chn` of its configuration).
 
     Raises:
@@ -188,18 +187,19 @@ EDITS = {
 }
 
 
-def _part_of(path: list[ir.Node], linear: Linear) -> tuple[int, int]:
-    """Which columns of the linear layer's weight reach an operand: a third of them behind a Split or Gather, else all."""
+def _part_of(path: list[ir.Value], linear: Linear) -> slice:
+    """The columns of the linear layer's weight that reach an operand: a third of them behind a Split or Gather, else all."""
     width = linear.weight.shape[1]
-    for upper, node in zip([None, *path], path, strict=False):
+    for value in path:
+        node = value.producer()
         if node.op_type == "Split":
-            parts = len(node.outputs)
-            i = node.outputs.index(upper.inputs[0]) if upper is not None else 0
-            return i * width // parts, (i + 1) * width // parts
-        if node.op_type == "Gather":
+            parts, i = len(node.outputs), node.outputs.index(value)
+        elif node.op_type == "Gather":
             parts, i = shape(node.inputs[0])[axis_of(node, 0)], int(array(node.inputs[1]))
-            return i * width // parts, (i + 1) * width // parts
-    return 0, width
+        else:
+            continue
+        return slice(i * width // parts, (i + 1) * width // parts)
+    return slice(width)
 
 
 def _scale_columns(graph: Graph, linear: Linear, columns: slice, factor: np.float32) -> None:
@@ -210,10 +210,6 @@ def _scale_columns(graph: Graph, linear: Linear, columns: slice, factor: np.floa
         new[..., columns] *= factor
         index = next(i for i, value in enumerate(node.inputs) if is_constant(value))
         node.replace_input_with(index, graph.constant(f"{node.inputs[index].name}_scaled", new))
-
-
-def _transposes(value: ir.Value) -> bool:
-    return any(user.op_type == "Transpose" for user in value.consumers())
 
 
 def _last_two_swapped(axes: int) -> list[int]:

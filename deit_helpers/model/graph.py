@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,14 @@ class Graph:
     def nodes(self, *op_types: str) -> Iterator[ir.Node]:
         """The nodes of these types, or all, in topological order; a copy, so that the graph may be changed meanwhile."""
         return iter([node for node in self.graph if node.op_type in op_types or not op_types])
+
+    def below(self, *values: ir.Value, cuts: Collection[ir.Value] = ()) -> Iterator[ir.Node]:
+        """The nodes that depend on these values, in topological order; a node that makes one of `cuts` is passed over."""
+        dependent = set(values)
+        for node in self.nodes():
+            if dependent.intersection(node.inputs) and node.outputs[0] not in cuts:
+                dependent.update(node.outputs)
+                yield node
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """A new initializer; a number is added to a name that is taken."""

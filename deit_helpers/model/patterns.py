@@ -30,9 +30,13 @@ class Linear:
 
 @dataclass(frozen=True)
 class Attention:
-    """scores = queries · keysᵀ, softmax, context = probabilities · values (or all of it transposed)."""
+    """scores = queries · keysᵀ, softmax, context = probabilities · values (or all of it transposed).
+
+    `between` are the scales and additions of constants (a mask, a position bias) before the softmax, the last one first.
+    """
 
     scores: ir.Node
+    between: tuple[ir.Node, ...]
     softmax: ir.Node
     context: ir.Node
 
@@ -78,47 +82,40 @@ def attentions(graph: Graph) -> list[Attention]:
     Raises:
         GraphError: there is none.
     """
-    found = []
+    complete = []
     for softmax in graph.nodes("Softmax"):
-        scores = softmax.inputs[0].producer()
-        while scores is not None and scores.op_type != "MatMul":
-            scaled = scale_factor(scores)
-            # Besides a scale only the addition of a constant (a mask, a position bias) may lie in between.
-            known = scaled is not None or (scores.op_type == "Add" and len(activations(scores)) == 1)
-            scores = activations(scores)[0].producer() if known else None
-        users = [user for user in softmax.outputs[0].consumers() if user.op_type == "MatMul"]
+        between, scores = [], softmax.inputs[0].producer()
+        while scores is not None and (scale_factor(scores) or _adds_constant(scores)):
+            between.append(scores)
+            scores = activations(scores)[0].producer()
+        contexts = [user for user in softmax.outputs[0].consumers() if user.op_type == "MatMul"]
         flattens = graph.opset < 13 and axis_of(softmax) != rank(softmax.inputs[0]) - 1
-        if scores is not None and len(users) == 1 and len(activations(scores)) == 2 and not flattens:
-            found.append(Attention(scores, softmax, users[0]))
-    if not found:
+        product = scores is not None and scores.op_type == "MatMul" and len(activations(scores)) == 2
+        if product and len(contexts) == 1 and not flattens:
+            complete.append(Attention(scores, tuple(between), softmax, contexts[0]))
+    if not complete:
         kinds = ", ".join(sorted({node.op_type for node in graph.nodes()}))
         message = "no attention (MatMul, Softmax, MatMul) in this graph: the edits are for vision transformers, set edits: []"
         raise GraphError(f"{message} (operators: {kinds})")
-    return found
+    return complete
 
 
-def between(attention: Attention) -> list[ir.Node]:
-    """The nodes between the scores and the softmax: scales, masks."""
-    nodes = []
-    node = attention.softmax.inputs[0].producer()
-    while node is not None and node is not attention.scores:
-        nodes.append(node)
-        node = activations(node)[0].producer()
-    return nodes
+def _adds_constant(node: ir.Node) -> bool:
+    return node.op_type == "Add" and len(activations(node)) == 1
 
 
-def trace(value: ir.Value) -> tuple[list[ir.Node], Linear | None]:
+def trace(value: ir.Value) -> tuple[list[ir.Value], Linear | None]:
     """Walk up from an operand of an attention through layout work and scales to the linear layer it comes from.
 
     Returns:
-        The nodes passed, nearest first, and the linear layer, None when something else is met.
+        The results of the nodes passed, nearest first, and the linear layer, None when something else is met.
     """
-    path: list[ir.Node] = []
+    path: list[ir.Value] = []
     while (node := value.producer()) is not None:
         scaled = scale_factor(node)
         if scaled is None and node.op_type not in LAYOUT:
             return path, linear_into(value)
-        path.append(node)
+        path.append(value)
         value = scaled[1] if scaled else node.inputs[0]
     return path, None
 
@@ -129,7 +126,7 @@ def linear_into(value: ir.Value) -> Linear | None:
     if node is None:
         return None
     adding = None
-    if node.op_type == "Add" and len(activations(node)) == 1:
+    if _adds_constant(node):
         adding, node = node, activations(node)[0].producer()
     if node is None or node.op_type != "MatMul" or not is_constant(node.inputs[1]) or array(node.inputs[1]).ndim != 2:
         return None
@@ -139,11 +136,11 @@ def linear_into(value: ir.Value) -> Linear | None:
 
 def layer_norms(graph: Graph) -> list[LayerNorm]:
     """Every LayerNorm: the operator of opset 17, or (x - mean(x)) / sqrt(var + eps), times weight, plus bias."""
-    found = []
+    norms = []
     for node in graph.nodes("LayerNormalization", "Sub"):
         value = node.inputs[0]
         if node.op_type == "LayerNormalization":
-            found.append(LayerNorm(value, node.outputs[0], (node,)))
+            norms.append(LayerNorm(value, node.outputs[0], (node,)))
             continue
         mean = node.inputs[1].producer() if node.inputs[1] else None
         if mean is None or mean.op_type != "ReduceMean" or mean.inputs[0] is not value:
@@ -155,8 +152,8 @@ def layer_norms(graph: Graph) -> list[LayerNorm]:
             if step is None or (op_type != "Div" and not any(is_constant(v) and array(v).ndim for v in step.inputs)):
                 break
             output = step.outputs[0]
-        found.append(LayerNorm(value, output, (mean, node)))
-    return found
+        norms.append(LayerNorm(value, output, (mean, node)))
+    return norms
 
 
 def norm_before(attention: Attention, norms: list[LayerNorm]) -> LayerNorm | None:
@@ -182,30 +179,30 @@ class Exit(NamedTuple):
 
 def qkv_exits(attention: Attention) -> list[Exit] | None:
     """The exits of queries, keys and values, None if they do not come from one linear layer."""
-    rows = []
-    for position, operand in enumerate((attention.queries, attention.keys, attention.values)):
-        path, linear = trace(operand)
-        if linear is None or not path or path[-1].op_type != "Reshape" or rank(path[-1].outputs[0]) != 5:
+    operands = (attention.queries, attention.keys, attention.values)
+    exits = [exit_ for part, operand in enumerate(operands) if (exit_ := _exit(operand, part)) is not None]
+    return exits if len(exits) == 3 and len({exit_.reshape for exit_ in exits}) == 1 else None
+
+
+def _exit(operand: ir.Value, part: int) -> Exit | None:
+    """The exit of an operand that is this part of the 5-D tensor, None if it is not: its Split, Gather and Squeeze are read."""
+    path, linear = trace(operand)
+    reshape = path[-1].producer() if path else None
+    if linear is None or reshape is None or reshape.op_type != "Reshape" or rank(path[-1]) != 5 or shape(path[-1])[2] != 3:
+        return None
+    labels, taken = "bn3hd", -1
+    for value in reversed(path[:-1]):
+        node = value.producer()
+        if node.op_type == "Transpose":
+            labels = "".join(labels[axis] for axis in perm_of(node))
+        elif node.op_type == "Split" and labels[axis_of(node, 0)] == "3" and len(node.outputs) == 3:
+            taken = node.outputs.index(value)
+        elif node.op_type == "Gather" and labels[axis_of(node, 0)] == "3":
+            taken, labels = int(array(node.inputs[1])), labels.replace("3", "")
+        elif node.op_type == "Squeeze" and shape(node.inputs[0])[labels.index("3")] == 1:
+            labels = labels.replace("3", "")
+        else:
             return None
-        if shape(path[-1].outputs[0])[2] != 3:
-            return None
-        labels, exit_, part = "bn3hd", None, -1
-        down = path[::-1]
-        for node, following in zip(down[1:], [*down[2:], None], strict=True):
-            if node.op_type == "Transpose":
-                labels = "".join(labels[axis] for axis in perm_of(node))
-            elif node.op_type == "Split" and labels[axis_of(node, 0)] == "3" and len(node.outputs) == 3 and following:
-                part = node.outputs.index(following.inputs[0])
-            elif node.op_type == "Gather" and labels[axis_of(node, 0)] == "3":
-                part, labels = int(array(node.inputs[1])), labels.replace("3", "")
-            elif node.op_type == "Squeeze" and shape(node.inputs[0])[labels.index("3")] == 1:
-                labels = labels.replace("3", "")
-            else:
-                return None
-            if "3" not in labels:
-                exit_ = node.outputs[0]
-                break
-        if exit_ is None or part != position:
-            return None
-        rows.append(Exit(exit_, labels, linear, path[-1]))
-    return rows if len({id(row.reshape) for row in rows}) == 1 else None
+        if "3" not in labels:
+            return Exit(value, labels, linear, reshape) if taken == part else None
+    return None

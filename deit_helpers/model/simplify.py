@@ -1,6 +1,6 @@
 """The simplifier, in a process of its own with a limit of time and memory: it may crash, hang or return another graph.
 
-`python -m deit_helpers.simplifier IN OUT` simplifies one file; `simplify` runs that.
+`python -m deit_helpers.model.simplify IN OUT LIMIT_BYTES` simplifies one file; `simplify` runs that.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ def simplify(graph: Path, simplified: Path, limit_s: float = LIMIT_S, limit_byte
     """
     command = [sys.executable, "-m", __name__, str(graph), str(simplified), str(limit_bytes)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
         return f"onnxsim did not end within {limit_s:g} s"
-    if done.returncode == 0 and simplified.is_file():
+    code = process.returncode
+    if code == 0 and simplified.is_file():
         return None
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"failed with exit code {done.returncode}"
+    lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
+    how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
     return f"onnxsim {how}{': ' + lines[-1] if lines else ''}"
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..errors import GraphError
 from ..run.recipes import PreprocessSpec
 from .graph import Graph, activations, array, axis_of, is_constant, rank, shape
-from .patterns import Attention, LayerNorm, attentions, between, layer_norms, norm_before, trace
+from .patterns import Attention, LayerNorm, attentions, layer_norms, norm_before, trace
 
 BLOCK = 16  # k0 and n0 of FRACTAL_NZ in fp16
 MASKED = -1e4  # exp of it is 0 in fp32 and fp16 beside real scores, which are tens or hundreds; and fp16 can hold it
@@ -22,15 +22,15 @@ def pad_tokens(graph: Graph, recipe: PreprocessSpec) -> None:
     Raises:
         GraphError: no attention, or the tokens are a multiple of 16 already.
     """
-    found, tokens, padded = _plan(graph, "pad_tokens")
-    _resize(graph, _pad_stream(graph, found, tokens, padded), tokens, padded)
-    add_mask(graph, found, tokens, padded)
+    layers, tokens, padded = _plan(graph, "pad_tokens")
+    _resize(graph, _pad_stream(graph, layers, tokens, padded), tokens, padded)
+    add_mask(graph, layers, tokens, padded)
 
 
 def pad_tokens_unmasked(graph: Graph, recipe: PreprocessSpec) -> None:
     """Pad the tokens everywhere and forget the mask, as the old recipe does. Not an identity: kept to measure its damage."""
-    found, tokens, padded = _plan(graph, "pad_tokens_unmasked")
-    _resize(graph, _pad_stream(graph, found, tokens, padded), tokens, padded)
+    layers, tokens, padded = _plan(graph, "pad_tokens_unmasked")
+    _resize(graph, _pad_stream(graph, layers, tokens, padded), tokens, padded)
 
 
 def pad_outside_attention(graph: Graph, recipe: PreprocessSpec) -> None:
@@ -41,11 +41,11 @@ def pad_outside_attention(graph: Graph, recipe: PreprocessSpec) -> None:
     Raises:
         GraphError: no attention, or the tokens are a multiple of 16 already.
     """
-    found, tokens, padded = _plan(graph, "pad_outside_attention")
+    layers, tokens, padded = _plan(graph, "pad_outside_attention")
     norms = layer_norms(graph)
-    before_attention = [_norm("pad_outside_attention", attention, norms) for attention in found]
-    projections = [_projection(attention) for attention in found]
-    stream = _pad_stream(graph, found, tokens, padded)
+    before_attention = [_norm("pad_outside_attention", attention, norms) for attention in layers]
+    projections = [_projection(attention) for attention in layers]
+    stream = _pad_stream(graph, layers, tokens, padded)
     cuts = set()
     for norm in before_attention:
         cut = graph.slice(norm.readers[0].inputs[0], tokens, 1, f"{norm.output.name}_tokens")
@@ -72,14 +72,15 @@ def class_token_only(graph: Graph, recipe: PreprocessSpec) -> None:
     residual = [(user, index) for user, index in stream.uses() if user not in norm.readers]
     if not residual:  # the Slice of pad_outside_attention lies in between
         raise GraphError("class_token_only: nothing passes the last attention: leave this edit or pad_outside_attention out")
-    if any(len(shape(v)) > 1 and min(shape(v)[-2:]) > 1 for node in between(last) for v in node.inputs if is_constant(v)):
+    if any(len(shape(v)) > 1 and min(shape(v)[-2:]) > 1 for node in last.between for v in node.inputs if is_constant(v)):
         raise GraphError(f"class_token_only: {last.name} adds a bias per position, which this edit does not cut: leave it out")
     read = _tokens_read(graph, last, tokens)
     kept = -(-read // BLOCK) * BLOCK if tokens % BLOCK == 0 else read
     if kept >= tokens:
         raise GraphError("class_token_only: the head reads every token: leave the edit out")
     path, linear = trace(last.queries)
-    if linear is not None and not any(node.op_type in ("Split", "Gather") for node in path):  # a layer of the queries' own
+    shared = any(value.producer().op_type in ("Split", "Gather") for value in path)  # the layer makes keys and values too
+    if linear is not None and not shared:
         cut = graph.slice(norm.output, kept, 1, f"{norm.output.name}_class_token")
         linear.node.replace_input_with(0, cut)
     else:
@@ -93,11 +94,8 @@ def class_token_only(graph: Graph, recipe: PreprocessSpec) -> None:
 
 def _tokens_read(graph: Graph, last: Attention, tokens: int) -> int:
     """How many tokens, the first ones, are read of what the last attention makes; all of them unless picked by index."""
-    below, most = {last.context.outputs[0]}, 0
-    for node in graph.nodes():
-        if not any(value in below for value in node.inputs):
-            continue
-        below.update(node.outputs)
+    most = 0
+    for node in graph.below(last.context.outputs[0]):
         if _picks_tokens(node, tokens):
             return tokens
         if node.op_type == "Gather" and rank(node.inputs[0]) == 3 and axis_of(node, 0) == 1:
@@ -105,9 +103,9 @@ def _tokens_read(graph: Graph, last: Attention, tokens: int) -> int:
     return most or tokens
 
 
-def add_mask(graph: Graph, found: list[Attention], tokens: int, padded: int) -> None:
+def add_mask(graph: Graph, layers: list[Attention], tokens: int, padded: int) -> None:
     """Add a constant to the scores: 0 for real keys, MASKED for padded ones, along the axis of the softmax."""
-    for attention in found:
+    for attention in layers:
         axes = [1] * rank(attention.softmax.inputs[0])
         axes[axis_of(attention.softmax)] = padded
         scores = attention.softmax.inputs[0]
@@ -118,21 +116,21 @@ def add_mask(graph: Graph, found: list[Attention], tokens: int, padded: int) -> 
 
 def _plan(graph: Graph, name: str) -> tuple[list[Attention], int, int]:
     """The attentions, their number of tokens, and the multiple of BLOCK to pad it to."""
-    found = attentions(graph)
-    counts = sorted({attention.tokens for attention in found})
+    layers = attentions(graph)
+    counts = sorted({attention.tokens for attention in layers})
     if len(counts) != 1:
         raise GraphError(f"{name}: attentions over {counts} tokens, expected one number: this model cannot be padded")
     padded = -(-counts[0] // BLOCK) * BLOCK
     if padded == counts[0]:
         raise GraphError(f"{name}: the graph has {padded} tokens, a multiple of {BLOCK}, perhaps padded already: leave it out")
-    known = {id(attention.softmax) for attention in found}
+    edited = {attention.softmax for attention in layers}
     for softmax in graph.nodes("Softmax"):
-        if id(softmax) not in known and shape(softmax.inputs[0])[axis_of(softmax)] == counts[0]:
+        if softmax not in edited and shape(softmax.inputs[0])[axis_of(softmax)] == counts[0]:
             raise GraphError(f"{name}: {softmax.name} runs over the tokens but is no attention this edit knows: leave it out")
-    for attention in found:
-        if any(counts[0] in shape(v) for node in between(attention) for v in node.inputs if is_constant(v)):
+    for attention in layers:
+        if any(counts[0] in shape(v) for node in attention.between for v in node.inputs if is_constant(v)):
             raise GraphError(f"{name}: {attention.name} adds a bias per position, which this edit does not pad: leave it out")
-    return found, counts[0], padded
+    return layers, counts[0], padded
 
 
 def _norm(name: str, attention: Attention, norms: list[LayerNorm]) -> LayerNorm:
@@ -157,9 +155,9 @@ def _projection(attention: Attention) -> tuple[ir.Node, ir.Value]:
     return node, value
 
 
-def _pad_stream(graph: Graph, found: list[Attention], tokens: int, padded: int) -> ir.Value:
+def _pad_stream(graph: Graph, layers: list[Attention], tokens: int, padded: int) -> ir.Value:
     """Append zero tokens where the residual stream begins, to the Concat of the class token or in a new one; returns it."""
-    stream = _norm("padding", found[0], layer_norms(graph)).input
+    stream = _norm("padding", layers[0], layer_norms(graph)).input
     extra = padded - tokens
     node = stream.producer()
     embedding = None  # of the positions, added to the tokens
@@ -185,11 +183,7 @@ def _pad_stream(graph: Graph, found: list[Attention], tokens: int, padded: int) 
 def _resize(graph: Graph, stream: ir.Value, tokens: int, now: int, cuts: Collection[ir.Value] = ()) -> None:
     """Let the Reshapes behind `stream`, up to `cuts`, deal with so many tokens, and what picks tokens see the real ones."""
     graph.graph.sort()
-    below = {stream}
-    for node in graph.nodes():
-        if not any(value in below for value in node.inputs) or node.outputs[0] in cuts:
-            continue
-        below.update(node.outputs)
+    for node in graph.below(stream, cuts=cuts):
         if node.op_type == "Reshape":
             to = array(node.inputs[1])
             if len(to) >= 3 and to[1] == tokens:
@@ -208,9 +202,9 @@ def _picks_tokens(node: ir.Node, tokens: int) -> bool:
     if node.op_type == "Gather":
         return axis_of(node, 0) == 1 and int(np.min(array(node.inputs[1]))) < 0
     if node.op_type.startswith("Reduce"):
-        given = node.attributes["axes"].as_ints() if "axes" in node.attributes else [*node.inputs[1:]]
-        axes = array(given[0]) if given and not isinstance(given[0], int) else given
-        return not len(axes) or any(int(axis) % 3 == 1 for axis in axes)
+        by_input = array(node.inputs[1]).tolist() if len(node.inputs) > 1 else []
+        axes = node.attributes.get_ints("axes") or by_input
+        return not axes or any(axis % 3 == 1 for axis in axes)
     return node.op_type == "Slice"
 
 

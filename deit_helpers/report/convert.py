@@ -1,4 +1,4 @@
-"""What 03 shows."""
+"""What 03 shows: the device's model, or why none is needed, and the command that makes it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from .notes import notes as notes
 
 
 def conversion(run: Run) -> Facts:
+    """Whether a device model was made, of which graph, for which chip and by which command."""
     convert = run.read("convert")
     return Facts(
         f"Conversion for {convert['backend']}, bs{convert['batch_size']}",

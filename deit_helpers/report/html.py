@@ -1,11 +1,15 @@
-"""Where the pages of a run lie, and an executed notebook -> one HTML page that makes no request."""
+"""An executed notebook -> one HTML page beside it that makes no request."""
 
 from __future__ import annotations
 
+import functools
+import threading
 from pathlib import Path
 
 from .. import files
 from ..run.folder import html_path
+
+_one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
 
 
 def html(notebook: Path, run_folder: Path, show_code: bool = False) -> Path:
@@ -23,11 +27,13 @@ def html(notebook: Path, run_folder: Path, show_code: bool = False) -> Path:
     links = [] if page.parent == run_folder else [("Report", "../index.html")]
     batch = f" ({page.parent.name})" if page.parent.name.startswith("bs") else ""
     resources = {"page_title": title.partition(":")[0] + batch, "links": links}
-    body, _ = _exporter(show_code).from_notebook_node(node, resources)
+    with _one_at_a_time:
+        body, _ = _exporter(show_code).from_notebook_node(node, resources)
     files.write_text(page, body)
     return page
 
 
+@functools.cache
 def _exporter(show_code: bool):  # type: ignore[no-untyped-def]  # nbconvert has no types
     from nbconvert import HTMLExporter
 

@@ -1,4 +1,4 @@
-"""Tables over all batch sizes of a run: what the report shows first."""
+"""What the report shows of its own, besides tables of the other pages: the run, its pages, files and provenance."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
 
 
 def summary(run: Run) -> Facts:
+    """What was asked for."""
     spec = run.spec
     sizes = ", ".join(map(str, spec.batch_sizes))
     return Facts(
@@ -31,16 +32,8 @@ def summary(run: Run) -> Facts:
     )
 
 
-def pages(run: Run) -> Links:
-    """Links to every published page, by step."""
-    groups: dict[str, dict[str, str]] = {}
-    for notebook, at, path in run.pages():
-        text = f"batch size {at.batch_size}" if at.batch_size else "page"
-        groups.setdefault(notebook.replace("_", " "), {})[text] = run.relative(path)
-    return Links(groups)
-
-
 def provenance(manifest: dict[str, Any]) -> Facts:
+    """Where and with what the files of a manifest were made."""
     machine = manifest["machine"]
     measured = sorted({row["machine"] for path, row in manifest["artifacts"].items() if path.endswith("infer.json")})
     return Facts(
@@ -50,13 +43,13 @@ def provenance(manifest: dict[str, Any]) -> Facts:
             "git commit": manifest["git_commit"] or "unknown",
             "measured on": ", ".join(measured) or "nothing measured yet",
             "page made on": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
-            **_npu(manifest["npu"]),
+            **_chips(manifest["npu"]),
             "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
         },
     )
 
 
-def _npu(npu: dict[str, Any] | None) -> dict[str, Cell]:
+def _chips(npu: dict[str, Any] | None) -> dict[str, Cell]:
     if not npu:
         return {}
     chips = ", ".join(f"{chip['name']} ({chip['health']}, {chip['memory_total_mb']} MB)" for chip in npu["chips"])
@@ -64,9 +57,19 @@ def _npu(npu: dict[str, Any] | None) -> dict[str, Cell]:
 
 
 def files(manifest: dict[str, Any]) -> Table:
+    """Every file of a manifest, what it was made from and its hash."""
     rows: list[list[Cell]] = [
         [path, row["bytes"], row["seconds"], row["sha256"][:16], ", ".join(row["inputs"]) or None]
         for path, row in manifest["artifacts"].items()
     ]
-    columns = ("file", "bytes", "made in s", "sha256, first 16", "made from")
-    return Table("Files of this run; manifest.json has the full hashes", columns, rows, {"bytes": ",", "made in s": ".1f"})
+    header = "file | bytes:, | made in s:.1f | sha256, first 16 | made from"
+    return Table("Files of this run; manifest.json has the full hashes", header, rows)
+
+
+def pages(run: Run) -> Links:
+    """Links to every published page, by step."""
+    groups: dict[str, dict[str, str]] = {}
+    for notebook, at, path in run.pages():
+        text = f"batch size {at.batch_size}" if at.batch_size else "page"
+        groups.setdefault(notebook.replace("_", " "), {})[text] = run.relative(path)
+    return Links(groups)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..ascend.cann import is_emulated
-from ..files import read_json
 from ..run.folder import Run
+from ..run.marks import marks
 from .elements import Banner, Stack
 
 DEMO_NOTE = (
@@ -16,19 +15,18 @@ IMPORTED_NOTE = "Another tool measured these figures elsewhere; nothing of this 
 
 
 def notes(run: Run) -> Stack:
-    """What must be said on every page: the embedded demo, an emulated device, imported figures."""
-    found = []
-    if run.spec.checkpoint == "demo":
-        found.append(Banner("note", "This is the embedded demo.", DEMO_NOTE))
-    sizes = [run.at(size) for size in {*run.spec.batch_sizes, *([run.batch_size] if run.batch_size else [])}]
-    records = [read_json(at.file(name)) for at in sizes for name in ("convert", "infer")]
-    if is_emulated(run.spec.backend) or any(r.get("emulated") or r.get("runtime", {}).get("emulated") for r in records):
-        found.append(Banner("fail", "Emulated device, no hardware measured.", EMULATED_NOTE))
-    if any(record.get("imported_from") for record in records):
-        found.append(Banner("inconclusive", "Imported figures.", IMPORTED_NOTE))
-    quoted = {top1: where for record in records for where, top1, _ in record.get("quoted_accuracy", [])}
+    """A banner for each of the run's marks, or nothing."""
+    demo, emulated, imported, quoted = marks(run)
+    banners = []
+    if demo:
+        banners.append(Banner("note", "This is the embedded demo.", DEMO_NOTE))
+    if emulated:
+        banners.append(Banner("fail", "Emulated device, no hardware measured.", EMULATED_NOTE))
+    if imported:
+        banners.append(Banner("inconclusive", "Imported figures.", IMPORTED_NOTE))
     if len(quoted) > 1:
-        both = " and ".join(f"{top1:.2f} % ({where})" for top1, where in sorted(quoted.items()))
-        text = f"Acc@1 is {both}: {max(quoted) - min(quoted):.2f} points apart, and neither can be traced to a cause."
-        found.append(Banner("inconclusive", "The imported accuracies disagree.", text))
-    return Stack(found)
+        both = " and ".join(f"{top1:.2f} % ({where})" for where, top1 in quoted)
+        apart = quoted[-1][1] - quoted[0][1]
+        text = f"Acc@1 is {both}: {apart:.2f} points apart, and neither can be traced to a cause."
+        banners.append(Banner("inconclusive", "The imported accuracies disagree.", text))
+    return Stack(banners)

@@ -1,50 +1,152 @@
-"""What 02 shows of a graph: operators, certificates, alignment. The picture of a block is in `figures.py`."""
+"""What 02 shows of a graph: operators, edits, certificates, alignment, a picture of the first attention block."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from ..run.folder import Run
 from ..run.records import per_batch
-from .elements import Banner, Cell, Chart, Table, from_records
+from .elements import Banner, Cell, Chart, Table
 from .notes import notes as notes
-from .style import END_TO_END, PURE, STYLE, WIDTH_IN
+from .style import END_TO_END, NEUTRAL, PURE, WIDTH_IN, new_figure
+
+MOST_KINDS = 8  # of operators an edit may name before they are only counted
+SIDES = ("before", "after")
 
 
-def graphs(run: Run) -> Table:
-    """One row per batch size and edit: the certificate, and the operators it added and removed."""
-    columns = ["batch size", "edit", "verdict", "max abs diff", "same top-1 %", "nodes", "operators"]
+def operators(run: Run) -> Table:
+    """Operators of the exported, the simplified and the edited graph; those the symbolic batch needed are gone."""
+    optimize = run.read("optimize")
+    steps = {"exported": "operators_before", "simplified": "operators_simplified", "after the edits": "operators_after"}
+    if not run.spec.edits:
+        del steps["after the edits"]
+    counts = [optimize[key] for key in steps.values()]
+    kinds = sorted({kind for row in counts for kind in row})
+    rows: list[list[Cell]] = [[kind, *(row.get(kind, 0) for row in counts)] for kind in kinds]
+    rows.append(["all", *(sum(row.values()) for row in counts)])
+    shape = "×".join(map(str, optimize["input_shape"]))
+    return Table(
+        f"Operators by step, bs{run.batch_size}, input {shape} {optimize['input_dtype']}",
+        " | ".join(["operator", *steps]),
+        rows,
+    )
+
+
+def edits(run: Run) -> Table:
+    """What each edit does, what it claims, and what it changed in the graph."""
     rows: list[list[Cell]] = []
-    alarm = set()
-    for size, optimize in per_batch(run, "optimize", "optimize").items():
-        if isinstance(optimize, str):
-            rows.append([size, None, optimize, *[None] * 4])
-            continue
-        for row in (*optimize["edits"], *([optimize["chain"]] if run.spec.edits else [])):
-            if row["verdict"] == "not equal":
-                alarm.add(len(rows))
-            nodes = f"{row['nodes_before']} → {row['nodes_after']}"
-            numbers = [row["max_abs_diff"], row["top1_agreement"], nodes, operators_changed(row)]
-            rows.append([size, row["name"], verdict(row), *numbers])
-    caption = "Static graphs: each edit certified against the graph before it, on real crops, noise and hostile images"
-    return Table(caption, columns, rows, {"max abs diff": ".1e", "same top-1 %": ".2f"}, alarm=frozenset(alarm))
+    for row in run.read("optimize")["edits"]:
+        claim = "the same function" if row["declared_exact"] else "NOT the same function"
+        fed = _change(*(_interface(row[f"interface_{side}"]["input"]) for side in SIDES))
+        rows.append([row["name"], row["purpose"], claim, fed, operators_changed(row)])
+    return Table(
+        f"The edits in order, bs{run.batch_size}; what goes in before and after, and the operators that came and went",
+        "edit | what it does | claims | input | operators",
+        rows,
+    )
+
+
+def _change(before: str, after: str) -> str:
+    return " → ".join(dict.fromkeys(filter(None, (before, after))))
+
+
+def _interface(value: dict[str, Any]) -> str:
+    return f"{'×'.join(str(side or 'batch') for side in value['shape'])} {value['dtype']}"
+
+
+def operators_changed(row: dict[str, Any]) -> str:
+    """Operators an edit added and removed, such as `+12 Add −12 Mul`; many kinds are only counted."""
+    added, removed = row["operators_added"], row["operators_removed"]
+    if len(added) + len(removed) > MOST_KINDS:
+        return f"+{sum(added.values())} −{sum(removed.values())}, {len(added) + len(removed)} kinds"
+    changes = [f"{sign}{n} {kind}" for sign, counts in (("+", added), ("−", removed)) for kind, n in sorted(counts.items())]
+    return " ".join(changes) or "none"
+
+
+def certificates(run: Run) -> Table:
+    """One row per edit and one for the chain of all; a row that is not equal is marked as an alarm."""
+    rows = _certified(run.read("optimize"))
+    return Table(
+        f"Certificates, bs{run.batch_size}: logits before against after each edit and through the whole chain; spread is "
+        "how much the images move a logit; ms per batch are medians of so many runs before / after on ONNX Runtime, CPU, "
+        "and tell nothing about a device",
+        "edit | verdict | max abs diff:.1e | diff / spread:.1e | same top-1 %:.2f | tensors | tokens per softmax "
+        "| ms before:.1f | ms after:.1f | runs",
+        [_certificate(row) for row in rows],
+        alarm=frozenset(i for i, row in enumerate(rows) if row["verdict"] == "not equal"),
+    )
+
+
+def _certificate(row: dict[str, Any]) -> list[Cell]:
+    numbers = [row[key] for key in ("max_abs_diff", "relative_diff", "top1_agreement", "images")]
+    tokens = _change(*(", ".join(map(str, row[f"softmax_tokens_{side}"])) for side in SIDES))
+    before, after = (row[f"batch_ms_{side}"] for side in SIDES)
+    timings = [float(np.median(before)), float(np.median(after)), f"{len(before)} / {len(after)}"]
+    return [row["name"], _outcome(row), *numbers, tokens or None, *timings]
+
+
+def _certified(optimize: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*optimize["edits"], optimize["chain"]]
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    """The verdict of a certificate, or why the edit was not applied."""
+    return row["verdict"] if row["applied"] else f"not applied: {row['reason']}"
+
+
+def probes(run: Run) -> Table:
+    """Largest difference of a logit by edit and kind of image."""
+    certified = _certified(run.read("optimize"))
+    images = {probe["kind"]: probe["images"] for row in certified for probe in row["probes"]}
+    rows = []
+    for row in certified:
+        differences = {probe["kind"]: probe["max_abs_diff"] for probe in row["probes"]}
+        rows.append([row["name"], *(differences.get(kind) for kind in images)])
+    return Table(
+        f"Largest difference of a logit by kind of image, bs{run.batch_size}; – where an 8-bit input cannot hold the image",
+        " | ".join(["edit", *(f"{kind} ({count}):.1e" for kind, count in images.items())]),
+        rows,
+    )
+
+
+def alignment(run: Run) -> Table:
+    """Matrices by operator and shape, before and after the edits, and how they fit blocks of 16 × 16."""
+    sides = run.read("optimize")["alignment"]
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for side in SIDES:
+        for row in sides[side]["matrices"]:
+            key = (row["operator"], row["operand"], row["rows"], row["columns"])
+            merged.setdefault(key, {**row, "before": 0, "after": 0})[side] += row["count"]
+    rows: list[list[Cell]] = []
+    for row in sorted(merged.values(), key=lambda row: (row["operator"], row["operand"])):
+        matrix, blocks = f"{row['rows']}×{row['columns']}", f"{row['padded_rows']}×{row['padded_columns']}"
+        rows.append([row["operator"], row["operand"], matrix, blocks, row["waste_percent"], row["before"], row["after"]])
+    before, after = (sides[side]["broken_runs"] for side in SIDES)
+    counted = f"{before} tensors break an aligned run before the edits, {after} after: there ATC would insert TransData"
+    if before is None:
+        counted = "broken runs are not counted: the graph could not be simplified, its shapes are symbolic"
+    return Table(
+        "A model, not a measurement: matrices against the 16×16 blocks of FRACTAL_NZ. Inside the blocks of the network "
+        + counted,
+        "operator | operand | matrix | in blocks | wasted %:.2f | places before | places after",
+        rows,
+    )
 
 
 def attention_block(run: Run) -> Chart | Banner:
     """The first attention before and after the edits, drawn from the graph: operators, shapes, what is out of alignment."""
     blocks = run.read("optimize")["block"]
     sides = {name: nodes for name, nodes in blocks.items() if nodes and (name == "before" or nodes != blocks["before"])}
-    if not sides or any(x > 2 for nodes in sides.values() for x, _ in _places(nodes)):
+    places = {name: _places(nodes) for name, nodes in sides.items()}
+    if not sides or any(x > 2 for side in places.values() for x, _ in side):
         return Banner("note", "No picture.", "No attention of the usual form with static shapes was found in this graph.")
-    depth = max(y for nodes in sides.values() for _, y in _places(nodes)) + 1
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN * (1.3 if len(sides) > 1 else 0.8), 0.5 + 0.46 * depth))
-        for axes, (name, nodes) in zip(np.atleast_1d(figure.subplots(1, len(sides))), sides.items(), strict=True):
-            _draw_block(axes, nodes)
+    depth = max(y for side in places.values() for _, y in side) + 1
+    width = WIDTH_IN * (1.3 if len(sides) > 1 else 0.8)
+    with new_figure(0.5 + 0.46 * depth, width, len(sides)) as (figure, columns):
+        for axes, (name, nodes) in zip(np.atleast_1d(columns), sides.items(), strict=True):
+            _draw_block(axes, nodes, places[name])
             axes.set_title(f"{name} the edits" if len(sides) > 1 else "no edits", fontsize=10)
             axes.set(xlim=(-0.6, 2.6), ylim=(depth - 0.4, -0.6))
             axes.axis("off")
@@ -75,164 +177,48 @@ def _places(nodes: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return places
 
 
-def _draw_block(axes: Any, nodes: list[dict[str, Any]]) -> None:
-    at: dict[str, tuple[int, int]] = {}
-    for node, (x, y) in zip(nodes, _places(nodes), strict=True):
-        for name in node["inputs"]:
-            if name in at:  # down its own column first, so that no line passes behind a box that is not its own
-                x0, y0 = at[name]
-                axes.plot([x0, x0, x], [y0, max(y0, y - 0.75), y], color="#999999", linewidth=0.8, zorder=0)
-        colour, line = {True: (PURE, "-"), False: (END_TO_END, "--"), None: ("#999999", "-")}[node["aligned"]]
+def _draw_block(axes: Any, nodes: list[dict[str, Any]], places: list[tuple[int, int]]) -> None:
+    maker: dict[str, tuple[int, int]] = {}  # where the node stands that made a result
+    for node, (x, y) in zip(nodes, places, strict=True):
+        for x0, y0 in (maker[name] for name in node["inputs"] if name in maker):
+            # Down its own column first, so that no line passes behind a box that is not its own.
+            axes.plot([x0, x0, x], [y0, max(y0, y - 0.75), y], color=NEUTRAL, linewidth=0.8, zorder=0)
+        colour, line = {True: (PURE, "-"), False: (END_TO_END, "--"), None: (NEUTRAL, "-")}[node["aligned"]]
         box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "linestyle": line}
         label = f"{node['op_type']}\n{'×'.join(map(str, node['shape'][-2:]))}"
         axes.text(x, y, label, ha="center", va="center", fontsize=7, linespacing=0.95, bbox=box)
-        at.update(dict.fromkeys(node["outputs"], (x, y)))
-
-
-MOST_KINDS = 8  # of operators an edit may name before they are only counted
-
-
-def operators(run: Run) -> Table:
-    """Operators of the exported, the simplified and the edited graph; those the symbolic batch needed are gone."""
-    optimize = run.read("optimize")
-    steps = {"exported": "operators_before", "simplified": "operators_simplified", "after the edits": "operators_after"}
-    if not run.spec.edits:
-        del steps["after the edits"]
-    counts = {name: optimize[key] for name, key in steps.items()}
-    kinds = sorted({op for row in counts.values() for op in row})
-    rows: list[list[Cell]] = [[op, *(row.get(op, 0) for row in counts.values())] for op in kinds]
-    rows.append(["all", *(sum(row.values()) for row in counts.values())])
-    shape = "×".join(map(str, optimize["input_shape"]))
-    return Table(f"Operators by step, bs{run.batch_size}, input {shape} {optimize['input_dtype']}", ("operator", *counts), rows)
-
-
-def edits(run: Run) -> Table:
-    """What each edit does, what it claims, and what it changed in the graph."""
-    rows = run.read("optimize")["edits"]
-    shown = []
-    for row in rows:
-        inputs = dict.fromkeys(_interface(row[f"interface_{side}"]["input"]) for side in ("before", "after"))
-        claims = "the same function" if row["declared_exact"] else "NOT the same function"
-        shown.append({**row, "claims": claims, "input": " → ".join(inputs), "operators": operators_changed(row)})
-    return from_records(
-        f"The edits in order, bs{run.batch_size}; what goes in before and after, and the operators that came and went",
-        shown,
-        {"name": "edit", "purpose": "what it does", "claims": "claims", "input": "input", "operators": "operators"},
-    )
-
-
-def _interface(value: dict[str, Any]) -> str:
-    return f"{'×'.join(str(side or 'batch') for side in value['shape'])} {value['dtype']}"
-
-
-def certificates(run: Run) -> Table:
-    """One row per edit and one for the chain of all; a row that is not equal is marked as an alarm."""
-    optimize = run.read("optimize")
-    rows = [_certificate(row) for row in (*optimize["edits"], optimize["chain"])]
-    return from_records(
-        f"Certificates, bs{run.batch_size}: logits before against after each edit and through the whole chain; spread is "
-        "how much the images move a logit; ms per batch are medians of so many runs before / after on ONNX Runtime, CPU, "
-        "and tell nothing about a device",
-        rows,
-        {
-            "name": "edit",
-            "verdict": "verdict",
-            "max_abs_diff": "max abs diff",
-            "relative_diff": "diff / spread",
-            "top1_agreement": "same top-1 %",
-            "images": "tensors",
-            "tokens": "tokens per softmax",
-            "ms_before": "ms before",
-            "ms_after": "ms after",
-            "runs": "runs",
-        },
-        {"max_abs_diff": ".1e", "relative_diff": ".1e", "top1_agreement": ".2f", "ms_before": ".1f", "ms_after": ".1f"},
-        alarm=frozenset(i for i, row in enumerate(rows) if row["verdict"] == "not equal"),
-    )
-
-
-def verdict(row: dict[str, Any]) -> str:
-    """The verdict of a certificate in words, or why the edit was not applied."""
-    return row["verdict"] if row["applied"] else f"not applied: {row['reason']}"
-
-
-def operators_changed(row: dict[str, Any]) -> str:
-    """Operators an edit added and removed, such as `+12 Add −12 Mul`; many kinds are only counted."""
-    added, removed = row["operators_added"], row["operators_removed"]
-    if len(added) + len(removed) > MOST_KINDS:
-        return f"+{sum(added.values())} −{sum(removed.values())}, {len(added) + len(removed)} kinds"
-    changes = [f"{sign}{n} {op}" for sign, counts in (("+", added), ("−", removed)) for op, n in sorted(counts.items())]
-    return " ".join(changes) or "none"
-
-
-def _certificate(row: dict[str, Any]) -> dict[str, Any]:
-    tokens = [", ".join(map(str, row[f"softmax_tokens_{side}"])) for side in ("before", "after")]
-    return {
-        **row,
-        "verdict": verdict(row),
-        "tokens": " → ".join(dict.fromkeys(filter(None, tokens))) or None,
-        "runs": f"{len(row['batch_ms_before'])} / {len(row['batch_ms_after'])}",
-        "ms_before": float(np.median(row["batch_ms_before"])),
-        "ms_after": float(np.median(row["batch_ms_after"])),
-    }
-
-
-def probes(run: Run) -> Table:
-    """Largest difference of a logit by edit and kind of image."""
-    optimize = run.read("optimize")
-    rows = [*optimize["edits"], optimize["chain"]]
-    found = [{probe["kind"]: probe["max_abs_diff"] for probe in row["probes"]} for row in rows]
-    kinds = list(dict.fromkeys(kind for row in found for kind in row))
-    counts = {probe["kind"]: probe["images"] for row in rows for probe in row["probes"]}
-    return Table(
-        f"Largest difference of a logit by kind of image, bs{run.batch_size}; – where an 8-bit input cannot hold the image",
-        ("edit", *(f"{kind} ({counts[kind]})" for kind in kinds)),
-        [[row["name"], *(differences.get(kind) for kind in kinds)] for row, differences in zip(rows, found, strict=True)],
-        {f"{kind} ({counts[kind]})": ".1e" for kind in kinds},
-    )
+        maker.update(dict.fromkeys(node["outputs"], (x, y)))
 
 
 def inexact(run: Run) -> Banner:
     """Whether the graph that goes on to the device is still the same function."""
     optimize = run.read("optimize")
-    chain = optimize["chain"]
-    if names := optimize["inexact_edits"]:
-        text = f"{', '.join(names)} changes what the model computes: logits move by up to {chain['max_abs_diff']:.2g}, "
-        return Banner(
-            "fail", "Not the same function.", f"{text}{chain['top1_agreement']:.0f} % of the probes keep their top-1."
-        )
+    chain, names = optimize["chain"], ", ".join(optimize["inexact_edits"])
+    if names:
+        moved = f"{names} changes what the model computes: logits move by up to {chain['max_abs_diff']:.2g}"
+        text = f"{moved}, {chain['top1_agreement']:.0f} % of the probes keep their top-1."
+        return Banner("fail", "Not the same function.", text)
     text = f"Largest difference from the exported graph {chain['max_abs_diff']:.1e} on {chain['images']} tensors."
     return Banner("pass", "Still the same function.", f"{text} Verdict of the chain: {chain['verdict']}.")
 
 
-def alignment(run: Run) -> Table:
-    """Matrices by operator and shape, before and after the edits, and how they fit blocks of 16 × 16."""
-    sides = {name: run.read("optimize")["alignment"][name] for name in ("before", "after")}
-    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for name, side in sides.items():
-        for row in side["matrices"]:
-            key = (row["operator"], row["operand"], row["rows"], row["columns"])
-            merged.setdefault(key, {**row, "before": 0, "after": 0})[name] += row["count"]
-    rows = [
-        {**row, "matrix": f"{row['rows']}×{row['columns']}", "padded": f"{row['padded_rows']}×{row['padded_columns']}"}
-        for row in sorted(merged.values(), key=lambda row: (row["operator"], row["operand"]))
-    ]
-    before, after = (sides[name]["broken_runs"] for name in ("before", "after"))
-    counted = f"{before} tensors break an aligned run before the edits, {after} after: there ATC would insert TransData"
-    if before is None:
-        counted = "broken runs are not counted: the graph could not be simplified, its shapes are symbolic"
-    return from_records(
-        "A model, not a measurement: matrices against the 16×16 blocks of FRACTAL_NZ. Inside the blocks of the network "
-        + counted,
+def graphs(run: Run) -> Table:
+    """One row per batch size and edit: the certificate, and the operators it added and removed."""
+    rows: list[list[Cell]] = []
+    alarm = set()
+    for size, optimize in per_batch(run, "optimize", "optimize").items():
+        if isinstance(optimize, str):
+            rows.append([size, None, optimize, None, None, None, None])
+            continue
+        for row in _certified(optimize) if run.spec.edits else optimize["edits"]:
+            if row["verdict"] == "not equal":
+                alarm.add(len(rows))
+            nodes = f"{row['nodes_before']} → {row['nodes_after']}"
+            numbers = [row["max_abs_diff"], row["top1_agreement"], nodes, operators_changed(row)]
+            rows.append([size, row["name"], _outcome(row), *numbers])
+    return Table(
+        "Static graphs: each edit certified against the graph before it, on real crops, noise and hostile images",
+        "batch size | edit | verdict | max abs diff:.1e | same top-1 %:.2f | nodes | operators",
         rows,
-        {
-            "operator": "operator",
-            "operand": "operand",
-            "matrix": "matrix",
-            "padded": "in blocks",
-            "waste_percent": "wasted %",
-            "before": "places before",
-            "after": "places after",
-        },
-        {"waste_percent": ".2f"},
+        alarm=frozenset(alarm),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ..data import batches, sources
 from ..run.folder import Run
-from .elements import Facts, Gallery, Table, from_records
+from .elements import Facts, Gallery, Table
 from .notes import notes as notes
 
 
 def recipe(run: Run) -> Facts:
+    """How images become tensors, and the hash of the first of them."""
     prep = run.read("preprocess")
     values = prep["recipe"]
     return Facts(
@@ -24,17 +25,17 @@ def recipe(run: Run) -> Facts:
     )
 
 
-def skipped(run: Run) -> Table:
-    rows = run.read("preprocess")["skipped"]
-    return from_records(f"{len(rows)} images skipped, not counted anywhere", rows, {"name": "image", "reason": "why"})
-
-
 def crops(run: Run, count: int = 6) -> Gallery:
     """Crops spread evenly over the data set, with name and label."""
-    names, targets = sources.read_index(run)
+    names, labels = sources.read_index(run)
     chosen = sorted({i * len(names) // count for i in range(count)})
     words = sources.class_words(run)
-    texts = [f"{names[i].rpartition('/')[2]}: {words.get(int(targets[i]), targets[i])}" for i in chosen]
-    return Gallery(
-        batches.crops_at(run, chosen), texts, f"{len(chosen)} of {len(names)} crops as the model sees them, file: class"
-    )
+    texts = [f"{names[i].rpartition('/')[2]}: {words.get(int(labels[i]), labels[i])}" for i in chosen]
+    caption = f"{len(chosen)} of {len(names)} crops as the model sees them, file: class"
+    return Gallery(batches.crops_at(run, chosen), texts, caption)
+
+
+def skipped(run: Run) -> Table:
+    """Images that could not be decoded."""
+    rows = [[row["name"], row["reason"]] for row in run.read("preprocess")["skipped"]]
+    return Table(f"{len(rows)} images skipped, not counted anywhere", "image | why", rows)

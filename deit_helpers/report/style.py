@@ -1,18 +1,18 @@
-"""Every chart of the notebooks and the report. One style; a colour means one family or one rate everywhere."""
+"""How every chart of the notebooks and the report looks. A colour means one family or one rate everywhere."""
 
 from __future__ import annotations
 
-from ..metrics.operators import FAMILIES
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart by colour-blind readers; every bar also carries its name and value.
-FAMILY_COLOURS = dict(
-    zip(
-        FAMILIES,
-        ("#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#999999", "#CCCCCC"),
-        strict=True,
-    )
-)
-PURE, END_TO_END = "#0072B2", "#D55E00"
+# One for each of `metrics.operators.FAMILIES`, in their order.
+FAMILY_COLOURS = ("#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#999999", "#CCCCCC")
+PURE, END_TO_END, NEUTRAL = "#0072B2", "#D55E00", "#999999"
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -22,3 +22,14 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 WIDTH_IN = 5.4  # with 10 pt text still readable when scaled to a phone
+
+
+@contextlib.contextmanager
+def new_figure(height_in: float, width_in: float = WIDTH_IN, columns: int = 1) -> Iterator[tuple[Figure, Any]]:
+    """A figure and its axes, an array of them for several columns. Draw inside the block: the style holds there."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width_in, height_in))
+        yield figure, figure.subplots(1, columns)

@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactError
 from ..files import read_json, write_dir, write_text
 from .lineage import FILES, NOTEBOOKS
 from .spec import RunSpec, check_batch_size
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Run:
     batch_size: int | None = None
 
     @classmethod
-    def open(cls, spec: str | Path, batch_size: int | None = None) -> Run:
+    def open(cls, spec: str | Path, batch_size: int | None = None) -> Self:
         """Open a run, from the repository root or from `notebooks/` alike, and note its spec in its folder.
 
         Args:
@@ -71,11 +74,11 @@ class Run:
         """The batch size, where there must be one."""
         return check_batch_size(self.batch_size)
 
-    def at(self, batch_size: int) -> Run:
+    def at(self, batch_size: int) -> Self:
         """The run opened at a batch size."""
         return dataclasses.replace(self, batch_size=check_batch_size(batch_size))
 
-    def replace(self, **keys: Any) -> Run:
+    def replace(self, **keys: Any) -> Self:
         """The run with other values of some keys of its spec, which are not validated again."""
         return dataclasses.replace(self, spec=self.spec.model_copy(update=keys))
 
@@ -102,7 +105,7 @@ class Run:
             return self.folder / "demo" / "images"
         return self.root / self.spec.images
 
-    def at_each(self, per_batch: bool = True) -> list[Run]:
+    def at_each(self, per_batch: bool = True) -> list[Self]:
         """The run at every batch size of its spec, or itself alone for what is made once."""
         return [self.at(size) for size in self.spec.batch_sizes] if per_batch else [self]
 
@@ -111,7 +114,7 @@ class Run:
         row = NOTEBOOKS[notebook]
         return self.folder / row.folder.format(n=self.size if row.per_batch else None) / f"{notebook}.ipynb"
 
-    def pages(self) -> Iterator[tuple[str, Run, Path]]:
+    def pages(self) -> Iterator[tuple[str, Self, Path]]:
         """Every published page but the report: notebook, run at its batch size, HTML file."""
         for notebook in sorted(NOTEBOOKS.keys() - {"report"}):
             for at in self.at_each(NOTEBOOKS[notebook].per_batch):

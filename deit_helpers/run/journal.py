@@ -1,4 +1,4 @@
-"""Shards of 05: logits and spans of a fixed number of images, each complete or absent."""
+"""Shards of 05: logits and timings of a fixed number of images, each complete or absent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from .. import files
 from . import hashing, records
 from .folder import Run
+from .lineage import SHARD_CODE
 
 SHARD_IMAGES = 2048  # and up to the next full batch
 
@@ -25,18 +26,30 @@ class Shard(NamedTuple):
     path: Path
 
 
-def of(run: Run, count: int) -> list[Shard]:
-    """How the images of a run are divided: whole batches, SHARD_IMAGES or a little more."""
+class Content(NamedTuple):
+    """What a shard holds: logits (n, C), timings of its batches in ms (`latency.TIMINGS`), and how it was made."""
+
+    logits: np.ndarray
+    timings: np.ndarray
+    facts: dict[str, Any]
+
+
+def shards(run: Run, count: int) -> list[Shard]:
+    """How `count` images are divided: whole batches, SHARD_IMAGES or a little more."""
     step = _step(run)
-    spans = [(first, min(first + step, count)) for first in range(0, count, step)]
-    return [Shard(*span, _folder(run) / f"{span[0]:07d}-{span[1] - 1:07d}.npz") for span in spans]
+    bounds = [(first, min(first + step, count)) for first in range(0, count, step)]
+    return [Shard(first, stop, _folder(run) / f"{first:07d}-{stop - 1:07d}.npz") for first, stop in bounds]
 
 
 def key(run: Run) -> str:
-    """What the logits of a shard depend on. Not on how many threads or streams, or which of several chips, made them."""
-    facts = records.key(run, "infer")
-    runtime = {name: value for name, value in run.spec.runtime.items() if name not in ("threads", "streams")}
-    return hashing.fingerprint({**facts, "spec": {**facts["spec"], "runtime": runtime, "device": None}})
+    """What the logits of a shard depend on: model, data, backend and precision.
+
+    Not on how many threads or streams, or which of several chips, made them, nor on what is written beside them.
+    """
+    made_from = records.key(run, "infer")
+    spec = {name: value for name, value in made_from["spec"].items() if name not in ("bins", "device")}
+    spec["runtime"] = {name: value for name, value in run.spec.runtime.items() if name not in ("threads", "streams")}
+    return hashing.fingerprint({**made_from, "spec": spec, "code": hashing.code_sha256(records.code_of(run, SHARD_CODE))})
 
 
 def made_by(facts: dict[str, Any]) -> str:
@@ -81,19 +94,19 @@ def _folder(run: Run) -> Path:
     return run.file("infer").parent / "shards"
 
 
-def write(shard: Shard, logits: np.ndarray, spans: np.ndarray, facts: dict[str, Any]) -> None:
-    """Write a shard: logits (n, C), spans of its batches in ms, and how it was made; `key` tells what it depends on."""
+def write(shard: Shard, content: Content) -> None:
+    """Write a shard; `key` among its facts tells what it depends on."""
     with files.atomic(shard.path) as temporary, temporary.open("wb") as file:
-        np.savez(file, logits=logits, spans=spans, facts=json.dumps(facts))
+        np.savez(file, logits=content.logits, timings=content.timings, facts=json.dumps(content.facts))
 
 
-def read(shard: Shard, key: str) -> dict[str, Any] | None:
+def read(shard: Shard, key: str) -> Content | None:
     """What a shard's file holds; None when it is absent, damaged, or of another model, data set or code."""
     try:
         with shard.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             facts, logits = json.loads(str(file["facts"])), file["logits"]
             if facts.get("key") != key or len(logits) != shard.stop - shard.first:
                 return None
-            return {**facts, "logits": logits, "spans": file["spans"]}
+            return Content(logits, file["timings"], facts)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

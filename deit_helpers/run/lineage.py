@@ -20,7 +20,9 @@ class Stage:
         code: files and folders of this package that they depend on; `backend` stands for those of the spec's backend. What
             files are read and written with (`run/`, `files.py`), and the statistics and vendor's formats beside a result,
             are left out where a change of them leaves the result as it is: nobody infers 50,000 images again for them.
+            Empty for the demo's files: they are data, made once, as a user's images and checkpoint are.
         packages: packages whose versions they depend on; `backend` stands for that of the spec's backend.
+        only_for: the key of the spec that has to say `demo`: other runs do without this stage.
     """
 
     outputs: dict[str, str]
@@ -28,6 +30,7 @@ class Stage:
     keys: tuple[str, ...]
     code: tuple[str, ...]
     packages: tuple[str, ...] = ()
+    only_for: str | None = None
 
     @property
     def per_batch(self) -> bool:
@@ -63,16 +66,13 @@ _DATA = ("data", "run/recipes.py")
 _CONTRACT = ("backends/__init__.py", "backends/contract.py", "backends/pool.py")
 _REFERENCE = (*_CONTRACT, "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
 _MODEL = (*_CONTRACT, "backends/bench.py", "model/checkpoint.py", "backend")
+SHARD_CODE = ("executors/local.py", "run/journal.py", *_DATA, *_MODEL)
 NOTEBOOKS = {
     "01_export": Notebook("export", {
-        "demo_images": Stage(
-            {"demo_images": "demo/images.csv"}, (), (),
-            ("stages/demo.py", "data/sources.py"), ("scikit-learn", "numpy", "pillow"),
-        ),
+        "demo_images": Stage({"demo_images": "demo/images.csv"}, (), (), (), only_for="images"),
         "demo": Stage(
             {"demo_checkpoint": "demo/checkpoint.pth", "demo": "demo/demo.json"},
-            ("source",), ("model", "model_args", "preprocess", "limit"),
-            ("stages/demo.py", "model/checkpoint.py", *_DATA), ("torch", "timm", "scikit-learn", "numpy", "pillow"),
+            (), ("model", "model_args", "preprocess", "limit"), (), only_for="checkpoint",
         ),
         "export": Stage(
             {"onnx": "export/deit.onnx", "export": "export/export.json"},
@@ -115,7 +115,7 @@ NOTEBOOKS = {
                 "perf_vision": "bs{n}/perf_vision_batchsize_{n}_device_{d}.txt", "tool_log": "bs{n}/{backend}.log",
             },
             ("device_model", "images"), (*_RUNTIME_KEYS, "bins", "stream"),
-            ("stages/infer.py", "executors/local.py", "run/journal.py", *_DATA, *_MODEL), ("backend",),
+            ("stages/infer.py", *SHARD_CODE), ("backend",),
         ),
         "agreement": Stage(
             {"agreement": "bs{n}/agreement.json"}, ("logits", "reference"), (),

@@ -23,7 +23,7 @@ from .expected import expected_row
 from .folder import Run
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256
 from .host import git_commit, machine, version_of
-from .lineage import FILES, MAKER, NOTEBOOK_OF, STAGES
+from .lineage import FILES, MAKER, NOTEBOOK_OF, NOTEBOOKS, STAGES
 from .spec import check_batch_size
 
 MakeFacts = Callable[[Run], dict[str, Any]]
@@ -63,6 +63,12 @@ def read_record(run: Run, stage: str) -> dict[str, Any]:
     outputs = record["outputs"].values()
     sound = (isinstance(facts, dict) and {"sha256", "bytes"} <= facts.keys() for facts in outputs)
     return record if all(sound) and {"seconds", "machine", "git_commit"} <= record.keys() else {}
+
+
+def stages_of(run: Run, notebook: str) -> list[str]:
+    """The stages of a notebook that this run has."""
+    stages = NOTEBOOKS[notebook].stages
+    return [name for name, row in stages.items() if row.only_for is None or getattr(run.spec, row.only_for) == "demo"]
 
 
 def how_to_make(run: Run, stage: str) -> str:
@@ -116,13 +122,13 @@ def adopt(run: Run, stage: str, sources: list[str], device: str, images: bool) -
 
 
 def _record(run: Run, stage: str, made_from: dict[str, Any], seconds: float | None) -> None:
-    outputs = {}
-    for file in (file for name in _outputs(run, stage) if (file := run.file(name)).exists()):
+    hashes = {}
+    for file in (file for name in outputs(run, stage) if (file := run.file(name)).exists()):
         stat = file.stat()
-        outputs[run.relative(file)] = {"sha256": sha256(file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        hashes[run.relative(file)] = {"sha256": sha256(file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     head = {"stage": stage, "created": created, "seconds": seconds, "machine": machine(), "git_commit": git_commit()}
-    write_json(record_path(run, stage), {**head, **made_from, "outputs": outputs})
+    write_json(record_path(run, stage), {**head, **made_from, "outputs": hashes})
 
 
 def require(run: Run, *names: str) -> None:
@@ -188,7 +194,7 @@ def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> st
     for name, now in key["inputs"].items():
         if now != record["inputs"].get(name) and (strict or now is not None):
             return f"it is stale: {name} changed since" if now else f"its input {name} is missing"
-    if strict and record["code"] != key["code"]:
+    if strict and key["code"] and record["code"] != key["code"]:
         return "the code that makes it changed"
     for name, now in key["packages"].items() if strict else ():
         then = record["packages"].get(name)
@@ -197,7 +203,7 @@ def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> st
     return None
 
 
-def _outputs(run: Run, stage: str) -> list[str]:
+def outputs(run: Run, stage: str) -> list[str]:
     """The names of the files that a stage makes with this spec."""
     backend = run.spec.backend_row
     left_out = {
@@ -247,15 +253,14 @@ def key(run: Run, stage: str, strict: bool = True) -> dict[str, Any]:
     return {
         "spec": {name: spec[name] for name in row.keys},
         "inputs": inputs,
-        "code": code_sha256(code_of(run, stage)),
+        "code": code_sha256(code_of(run, row.code)) if row.code else None,
         "packages": versions,
     }
 
 
-def code_of(run: Run, stage: str) -> tuple[str, ...]:
-    """Files and folders of this package that a stage's files depend on with this spec."""
-    own = run.spec.backend_row.code
-    return tuple(path for entry in STAGES[stage].code for path in (own if entry == "backend" else (entry,)))
+def code_of(run: Run, code: tuple[str, ...]) -> tuple[str, ...]:
+    """The files and folders of this package that `code` of the lineage names with this spec."""
+    return tuple(path for entry in code for path in (run.spec.backend_row.code if entry == "backend" else (entry,)))
 
 
 def _input_sha256(run: Run, name: str) -> str | None:

@@ -89,11 +89,7 @@ class RunSpec(Frozen):
         return value
 
     @model_validator(mode="after")
-    def _what_goes_together(self) -> RunSpec:
-        if self.images == "demo" and self.labels:
-            raise ValueError("labels: null with images: demo: the demo's images lie in class folders")
-        if self.checkpoint == "demo" and self.images != "demo":
-            raise ValueError("images: demo with checkpoint: demo: its head knows the demo's digits only")
+    def _what_ascend_allows(self) -> RunSpec:
         if self.aipp and "uint8_input" in self.edits:
             raise ValueError("aipp: static or the edit 'uint8_input', not both: each of them takes 8-bit images and normalises")
         if self.aipp and not self.backend_row.needs_om:
@@ -104,6 +100,14 @@ class RunSpec(Frozen):
             raise ValueError("one of precision_mode and precision_mode_v2 in atc, not both")
         if self.aipp and "input_fp16_nodes" in self.atc:
             raise ValueError("aipp: null with input_fp16_nodes in atc: under AIPP the input is 8-bit")
+        return self
+
+    @model_validator(mode="after")
+    def _what_the_data_path_allows(self) -> RunSpec:
+        if self.images == "demo" and self.labels:
+            raise ValueError("labels: null with images: demo: the demo's images lie in class folders")
+        if self.checkpoint == "demo" and self.images != "demo":
+            raise ValueError("images: demo with checkpoint: demo: its head knows the demo's digits only")
         if self.stream and (self.bins or self.on_bad_image == "skip" or self.backend_row.is_program):
             raise ValueError("stream: false with bins, on_bad_image: skip or a vendor's program: they need the store")
         if self.backend == "torch" and self.edits:

@@ -5,7 +5,6 @@ Scoring reads files only; it never runs a model.
 
 from __future__ import annotations
 
-import functools
 import json
 from typing import Any
 
@@ -15,11 +14,14 @@ from .. import files
 from ..data.sources import check_labels, read_index
 from ..errors import VerdictError
 from ..metrics import proportions
-from ..metrics.classification import TOP, compare, label_ranks, per_class, percent_within
-from ..metrics.verdict import _check, describe
+from ..metrics.classification import FEW_CLASSES, TOP, compare, confusion, label_ranks, per_class, percent_within
+from ..metrics.verdict import check, sentence
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, expected_row
 from ..run.folder import Run
+from ..run.records import makes
+
+REFERENCE = "ONNX Runtime fp32, exported graph"
 
 
 def score(run: Run) -> dict[str, Any]:
@@ -30,11 +32,10 @@ def score(run: Run) -> dict[str, Any]:
     Returns:
         The content of `accuracy.json`.
     """
-    records.ensure(run, "score", lambda: _score(run))
-    for other in (run.at(size) for size in run.spec.batch_sizes if size != run.batch_size):
-        if records.problem(other, "infer", strict=False) is None:
-            records.ensure(other, "score", functools.partial(_score, other))
-    return run.read("accuracy")
+    for size in run.spec.batch_sizes:
+        if size != run.batch_size and records.problem(run.at(size), "infer", strict=False) is None:
+            _score(run.at(size))
+    return _score(run)
 
 
 def require_pass(run: Run) -> None:
@@ -47,60 +48,81 @@ def require_pass(run: Run) -> None:
     rows = [at.read("accuracy") for at in scored if records.problem(at, "score", strict=False) is None]
     failed = [row for row in rows if row["verdict"] == "fail"]
     if failed:
-        reason = next(describe(check) for check in failed[0]["checks"] if check["verdict"] == "fail")
+        reason = next(sentence(row) for row in failed[0]["checks"] if row["verdict"] == "fail")
         raise VerdictError(f"accuracy of {run.spec.run} bs{failed[0]['batch_size']}: FAIL, {reason}", failed)
 
 
-def _score(run: Run) -> None:
-    logits, reference = np.load(run.file("logits")), np.load(run.file("reference"))
+@makes("score", "accuracy")
+def _score(run: Run) -> dict[str, Any]:
+    logits, reference_logits = np.load(run.file("logits")), np.load(run.file("reference"))
     names, labels = read_index(run)
-    check_labels(names, labels, logits.shape[1])
-    ranks, reference_ranks = label_ranks(logits, labels), label_ranks(reference, labels)
-    top = {f"top{k}_percent": percent_within(ranks, k) for k in TOP}
-    reference_top = {f"top{k}_percent": percent_within(reference_ranks, k) for k in TOP}
-    reference_name = "ONNX Runtime fp32, exported graph"
-    compared = compare(reference, logits)
-    agreement = compared["top1_agreement_percent"]
-    own = {"name": "fp32 reference of this run", "source": "reference/logits.npy", "images": len(labels)}
-    expected = expected_row(run) or {**own, **{key: reference_top[key] for key in ("top1_percent", "top5_percent")}}
+    count, classes = logits.shape
+    check_labels(names, labels, classes)
+    ranks, reference_ranks = label_ranks(logits, labels), label_ranks(reference_logits, labels)
+    top = _top(ranks)
+    difference = compare(reference_logits, logits)
+    reference = {
+        "name": REFERENCE,
+        **_top(reference_ranks),
+        "agreement_percent": difference["top1_agreement_percent"],
+        "max_abs_diff": difference["max_abs_diff"],
+    }
+    ci95 = {k: proportions.wilson_percent(int(np.sum(ranks < k)), count) for k in (1, 5)}
+    expected = _expected(run, reference, count)
     limit = expected.pop("max_drop_points", MAX_DROP_POINTS)
+    checks = _checks(run, top, ci95, reference, expected, limit, count)
+    verdicts = [check["verdict"] for check in checks]
+    files.write_text(run.file("result"), json.dumps(seed_result(top, count, classes)))
+    return {
+        "batch_size": run.batch_size,
+        "images": count,
+        "classes": classes,
+        **top,
+        "top1_ci95_percent": ci95[1],
+        "top5_ci95_percent": ci95[5],
+        "reference": reference,
+        "paired": proportions.paired(ranks, reference_ranks),
+        "expected": expected,
+        "drop_points": checks[0]["drop_points"],
+        "max_drop_points": limit,
+        "checks": checks,
+        "verdict": next((word for word in ("fail", "inconclusive") if word in verdicts), "pass"),
+        "per_class": per_class(logits, labels),
+        "confusion": confusion(logits, labels).tolist() if classes <= FEW_CLASSES else None,
+    }
+
+
+def _top(ranks: np.ndarray) -> dict[str, float]:
+    return {f"top{k}_percent": percent_within(ranks, k) for k in TOP}
+
+
+def _expected(run: Run, reference: dict[str, Any], count: int) -> dict[str, Any]:
+    """The published figures that the spec names, or those of the run's own reference."""
+    figures = {key: reference[key] for key in ("top1_percent", "top5_percent")}
+    own_reference = {"name": "fp32 reference of this run", "source": "reference/logits.npy", "images": count, **figures}
+    return expected_row(run) or own_reference
+
+
+def _checks(
+    run: Run,
+    top: dict[str, float],
+    ci95: dict[int, list[float]],
+    reference: dict[str, Any],
+    expected: dict[str, Any],
+    limit: float,
+    count: int,
+) -> list[dict[str, Any]]:
     # The published figures are of all 50,000 images: on those, and on the demo's own, there is nothing left to chance.
-    same_images = expected.get("images") == len(labels)
+    same_images = expected.get("images") == count
     checks = []
-    ci95 = {k: proportions.wilson_percent(int(np.sum(ranks < k)), len(ranks)) for k in (1, 5)}
     for k, (low, high) in ci95.items():
         key = f"top{k}_percent"
         interval = None if same_images else [expected[key] - high, expected[key] - low]
-        checks.append(_check(f"Acc@{k}", top[key], expected[key], expected["name"], limit, interval))
+        checks.append(check(f"Acc@{k}", top[key], expected[key], expected["name"], limit, interval))
     if run.spec.expected is None:  # accuracies may agree by chance, above all low ones: the answers themselves must agree
-        checks.append(_check("top-1 agreement", agreement, 100.0, reference_name, MAX_DROP_POINTS, None))
-    verdicts = [check["verdict"] for check in checks]
-    verdict = next((word for word in ("fail", "inconclusive") if word in verdicts), "pass")
-    files.write_text(run.file("result"), json.dumps(seed_result(top, len(labels), logits.shape[1])))
-    files.write_json(
-        run.file("accuracy"),
-        {
-            "batch_size": run.batch_size,
-            "images": len(labels),
-            "classes": logits.shape[1],
-            **top,
-            "top1_ci95_percent": ci95[1],
-            "top5_ci95_percent": ci95[5],
-            "reference": {
-                "name": reference_name,
-                **reference_top,
-                "agreement_percent": agreement,
-                "max_abs_diff": compared["max_abs_diff"],
-            },
-            "paired": proportions.paired(ranks, reference_ranks),
-            "expected": expected,
-            "drop_points": checks[0]["drop_points"],
-            "max_drop_points": limit,
-            "checks": checks,
-            "verdict": verdict,
-            "per_class": per_class(logits, labels),
-        },
-    )
+        agreement = reference["agreement_percent"]
+        checks.append(check("top-1 agreement", agreement, 100.0, reference["name"], MAX_DROP_POINTS, None))
+    return checks
 
 
 def seed_result(top: dict[str, float], images: int, classes: int) -> dict[str, Any]:

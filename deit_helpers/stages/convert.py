@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import files
 from ..ascend import aipp, cann, npu_smi
 from ..ascend.atc import UNKNOWN_SOC, command, compile_om
 from ..errors import ToolError
-from ..run import records
 from ..run.folder import Run
+from ..run.records import makes
 
 NOT_NEEDED = "Backend {backend} loads the static ONNX graph directly: there is nothing to convert."
 NO_ATC = (
@@ -26,6 +26,7 @@ _PRECISION = {
 }
 
 
+@makes("convert")
 def convert(run: Run) -> dict[str, Any]:
     """Stage 03: make the device model of this batch size, or say that the backend needs none.
 
@@ -35,8 +36,35 @@ def convert(run: Run) -> dict[str, Any]:
     Raises:
         ToolError: ATC is missing or failed; what it said, and what to do. `convert.json` then has the command.
     """
-    records.ensure(run, "convert", lambda: _convert(run))
-    return run.read("convert")
+    optimize = run.read("optimize")
+    if optimize["input_shape"][0] != run.batch_size:
+        given = optimize["input_shape"][0]
+        raise ToolError(f"{run.file('optimize')}: graph of batch size {given}, this run has {run.batch_size}")
+    facts = {"backend": run.spec.backend, "batch_size": run.batch_size, "status": "not needed"}
+    if not run.spec.backend_row.needs_om:
+        facts["reason"] = NOT_NEEDED.format(backend=run.spec.backend)
+        return {**facts, **_described(run, _command(run, optimize, run.spec.soc_version), run.file("static_onnx"))}
+    path, version, soc = cann.tool("atc"), cann.version(), run.spec.soc_version
+    if soc is None and path and "soc_version" not in run.spec.atc:
+        soc = npu_smi.soc_version(run.spec.device)
+    arguments = _command(run, optimize, soc)
+    if path is None:
+        reason = NO_ATC.format(name=run.folder.name)
+        files.write_json(run.file("convert"), {**facts, "status": "missing", "reason": reason, **_described(run, arguments)})
+        raise ToolError(f"{reason} The command: {shlex.join(arguments)}")
+    cann.check_opset(optimize["opset"], version)
+    if run.spec.aipp:
+        recipe = run.spec.recipe
+        files.write_text(run.file("aipp"), aipp.config(recipe.crop_px, recipe.mean, recipe.std))
+    compile_om([path, *arguments[1:]], run.file("om"), run.file("atc_log"), run.folder)
+    facts |= {"status": "done", "reason": f"ATC of CANN {version or 'of unknown version'} made the OM"}
+    emulated = "EMULATED" in run.file("atc_log").read_text(encoding="utf-8")
+    return {**facts, "emulated": emulated, "cann": version, **_described(run, arguments, run.file("om"))}
+
+
+def _command(run: Run, optimize: dict[str, Any], soc: str | None) -> list[str]:
+    model = PurePosixPath(run.relative(run.file("static_onnx")))
+    return command(model, optimize["input_name"], optimize["input_shape"], soc, flags_of(run))
 
 
 def flags_of(run: Run) -> dict[str, str | int | None]:
@@ -52,42 +80,10 @@ def flags_of(run: Run) -> dict[str, str | int | None]:
     return {**flags, **run.spec.atc, **{name: str(path) for name, path in run.atc_files().items()}}
 
 
-def _convert(run: Run) -> None:
-    optimize = run.read("optimize")
-    shape = optimize["input_shape"]
-    if shape[0] != run.batch_size:
-        raise ToolError(f"{run.file('optimize')}: graph of batch size {shape[0]}, this run has {run.batch_size}")
-    model = PurePosixPath(run.relative(run.file("static_onnx")))
-    facts: dict[str, Any] = {"backend": run.spec.backend, "batch_size": run.batch_size, "status": "not needed"}
-    if not run.spec.backend_row.needs_om:
-        arguments = command(model, optimize["input_name"], shape, run.spec.soc_version, flags_of(run))
-        facts["reason"] = NOT_NEEDED.format(backend=run.spec.backend)
-        files.write_json(run.file("convert"), {**facts, **_described(run, arguments, model)})
-        return
-    if run.spec.aipp:
-        files.write_text(run.file("aipp"), aipp.config(run.spec.recipe.crop_px, run.spec.recipe.mean, run.spec.recipe.std))
-    version = cann.version()
-    path = cann.tool("atc")
-    soc = run.spec.soc_version
-    if soc is None and path and "soc_version" not in run.spec.atc:
-        soc = npu_smi.soc_version(run.spec.device)
-    arguments = command(model, optimize["input_name"], shape, soc, flags_of(run))
-    if path is None:
-        reason = NO_ATC.format(name=run.folder.name)
-        files.write_json(run.file("convert"), {**facts, "status": "missing", "reason": reason, **_described(run, arguments)})
-        raise ToolError(f"{reason} The command: {shlex.join(arguments)}")
-    cann.check_opset(optimize["opset"], version)
-    compile_om([path, *arguments[1:]], run.file("om"), run.file("atc_log"), run.folder)
-    emulated = "EMULATED" in run.file("atc_log").read_text(encoding="utf-8")
-    done = {"status": "done", "reason": f"ATC of CANN {version or 'of unknown version'} made the OM", "emulated": emulated}
-    om = PurePosixPath(run.relative(run.file("om")))
-    files.write_json(run.file("convert"), {**facts, **done, "cann": version, **_described(run, arguments, om)})
-
-
-def _described(run: Run, arguments: list[str], model: PurePosixPath | None = None) -> dict[str, Any]:
+def _described(run: Run, arguments: list[str], model: Path | None = None) -> dict[str, Any]:
     soc = next(argument.partition("=")[2] for argument in arguments if argument.startswith("--soc_version="))
     return {
-        "device_model": str(model) if model else None,
+        "device_model": run.relative(model) if model else None,
         "command": arguments,
         "command_line": shlex.join(arguments),
         "soc_version": None if soc == UNKNOWN_SOC else soc,

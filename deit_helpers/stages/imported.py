@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..ascend import msprof
 from ..executors import measured
 from ..metrics.operators import OperatorProfile
@@ -16,10 +17,10 @@ from ..run.folder import Run
 from . import perf
 
 
-def bring_in(
+def import_results(
     run: Run, source: Path, dumps: Path | None, prof: Path | None, devices: int = 1, device: str = "an Ascend device"
 ) -> dict[str, Any]:
-    """Bring in what was measured elsewhere; returns the content of `infer.json`.
+    """Write the files of 05 and 07 from what was measured elsewhere; returns the content of `infer.json`.
 
     Args:
         source: a performance file, a pure-inference file, the text of a recipe (.md), or an ais_bench summary.
@@ -33,11 +34,11 @@ def bring_in(
         ToolError: the profile cannot be read.
     """
     # All of it is read first: what is refused leaves the run as it is.
-    found = measured.read_performance(run, source)
-    operators: OperatorProfile | str = "no profile was imported"
+    result = measured.read_performance(run, source)
+    profile: OperatorProfile | str = "no profile was imported"
     if prof:
         table = msprof.read(prof)
-        operators = OperatorProfile(table, int(table["calls"].mode()[0]))  # most operators run once per batch
+        profile = OperatorProfile(table, int(table["calls"].mode()[0]))  # most operators run once per batch
     if dumps:
         records.require(run, "index")
         measured.write_logits(run, dumps)
@@ -45,9 +46,10 @@ def bring_in(
         run.file("logits").unlink(missing_ok=True)
         records.forget(run, "score")
     runtime = {"version": "imported", "device": device, "precision": "precision not stated"}
-    card = {"devices": devices, "card_images_per_s": devices * found.images_per_s}
-    facts = measured.write_performance(run, found, runtime, imported_from=source.name, **card)
-    perf.write(run, facts, operators, *perf.stated_peak(run))
+    card = {"devices": devices, "card_images_per_s": devices * result.images_per_s}
+    facts = measured.write_performance(run, result, runtime, imported_from=source.name, **card)
+    files.write_json(run.file("infer"), facts)
+    files.write_json(run.file("perf"), perf.perf_facts(run, facts, profile, perf.stated_peak(run)))
     for stage in ("infer", "perf"):
         records.adopt(run, stage, [str(path) for path in (source, dumps, prof) if path], device, images=dumps is not None)
     return facts

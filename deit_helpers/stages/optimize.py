@@ -20,13 +20,14 @@ from ..evidence.certificate import UNEQUAL, Observation
 from ..model import alignment, simplify
 from ..model.edits import EDITS
 from ..model.graph import Graph, with_shapes
-from ..run import records
 from ..run.folder import Run
+from ..run.records import makes
 from ..run.spec import INEXACT_EDITS
 
 _OF_THE_SYMBOLIC_BATCH = frozenset({"Where", "Equal", "Expand", "Shape", "ConstantOfShape"})
 
 
+@makes("optimize")
 def optimize(run: Run) -> dict[str, Any]:
     """Stage 02: fix the batch size, simplify, apply the spec's edits, and certify each step and the whole.
 
@@ -36,8 +37,35 @@ def optimize(run: Run) -> dict[str, Any]:
     Raises:
         GraphError: an edit found nothing to edit, or a graph that must be equivalent is not.
     """
-    records.ensure(run, "optimize", lambda: _optimize(run))
-    return run.read("optimize")
+    probes = certificate.probes(run)
+    with tempfile.TemporaryDirectory(prefix="deit-report-") as folder:
+        exported = certificate.observe(run.file("onnx"), probes, run.size)
+        path, row, simplified = _simplified(run, Path(folder), probes, exported)
+        before = onnx.load(path)
+        after, rows, edited = _edited(run, Path(folder), probes, before, row, simplified)
+    chain = certificate.certify("chain", exported, edited)
+    inexact = [name for name in run.spec.edits if name in INEXACT_EDITS]
+    if chain["verdict"] == UNEQUAL and not inexact:
+        raise _unequal(chain)
+    if static_batch(after) != run.batch_size:
+        raise GraphError(f"the graph came out with batch size {static_batch(after)}, expected {run.batch_size}")
+    onnx.checker.check_model(after, full_check=True)
+    with files.atomic(run.file("static_onnx")) as temporary:
+        onnx.save(after, temporary)
+    return {
+        "batch_size": run.batch_size,
+        "input_name": edited.interface["input"]["name"],
+        "input_shape": edited.interface["input"]["shape"],
+        "input_dtype": edited.interface["input"]["dtype"],
+        "output_shape": edited.interface["output"]["shape"],
+        "edits": rows,
+        "chain": chain,
+        "inexact_edits": inexact,
+        "operators_before": exported.operators,
+        "operators_after": edited.operators,
+        "operators_simplified": simplified.operators,
+        **_layout(Graph(before), Graph(after)),
+    }
 
 
 def fix_batch(graph: onnx.ModelProto, batch_size: int) -> onnx.ModelProto:
@@ -60,63 +88,48 @@ def static_batch(graph: onnx.ModelProto) -> int:
     return sizes.pop()
 
 
-def _optimize(run: Run) -> None:
-    chosen = certificate.probes(run)
-    with tempfile.TemporaryDirectory(prefix="deit-report-") as folder:
-        first = certificate.observe(run.file("onnx"), chosen, run.size)
-        path, rows, base = _simplified(run, Path(folder), chosen, first)
-        proto, last = onnx.load(path), base
-        simplified = Graph(proto)
-        for number, name in enumerate(run.spec.edits):
-            following = Path(folder) / f"{number}_{name}.onnx"
-            graph = Graph(proto)
-            try:
-                EDITS[name].apply(graph, run.spec.recipe)
-                proto = graph.proto()
-            except GraphError as err:
-                why = "" if rows[0]["applied"] else f"simplify was not applied ({rows[0]['reason']}), so "
-                raise GraphError(f"{why}{'' if str(err).startswith(name) else name + ': '}{err}") from err
-            onnx.save(proto, following)
-            seen = certificate.observe(following, chosen, run.size)
-            rows.append(_declared(name, certificate.certify(name, last, seen)))
-            last = seen
-        chain = certificate.certify("chain", first, last)
-        inexact = [name for name in run.spec.edits if name in INEXACT_EDITS]
-        if chain["verdict"] == UNEQUAL and not inexact:
-            raise _unequal(chain)
-        if static_batch(proto) != run.batch_size:
-            raise GraphError(f"the graph came out with batch size {static_batch(proto)}, expected {run.batch_size}")
-        onnx.checker.check_model(proto, full_check=True)
-        with files.atomic(run.file("static_onnx")) as temporary:
-            onnx.save(proto, temporary)
-    final = Graph(proto)
-    files.write_json(
-        run.file("optimize"),
-        {
-            "batch_size": run.batch_size,
-            "opset": final.opset,
-            "input_name": last.interface["input"]["name"],
-            "input_shape": last.interface["input"]["shape"],
-            "input_dtype": last.interface["input"]["dtype"],
-            "output_shape": last.interface["output"]["shape"],
-            "edits": rows,
-            "chain": chain,
-            "inexact_edits": inexact,
-            "operators_before": first.operators,
-            "operators_after": last.operators,
-            "operators_simplified": base.operators,
-            "alignment": {
-                side: {"matrices": alignment.table(graph), "broken_runs": alignment.broken_runs(graph)}
-                for side, graph in (("before", simplified), ("after", final))
-            },
-            "block": {"before": alignment.block(simplified), "after": alignment.block(final)},
+def _edited(
+    run: Run,
+    folder: Path,
+    probes: list[certificate.Probe],
+    proto: onnx.ModelProto,
+    simplify_row: dict[str, Any],
+    last: Observation,
+) -> tuple[onnx.ModelProto, list[dict[str, Any]], Observation]:
+    """The graph after the spec's edits, the rows of their certificates behind that of simplifying, and what it did."""
+    rows = [simplify_row]
+    for number, name in enumerate(run.spec.edits):
+        graph = Graph(proto)
+        try:
+            EDITS[name].apply(graph, run.spec.recipe)
+            proto = graph.proto()
+        except GraphError as err:
+            why = "" if simplify_row["applied"] else f"simplify was not applied ({simplify_row['reason']}), so "
+            raise GraphError(f"{why}{'' if str(err).startswith(name) else name + ': '}{err}") from err
+        path = folder / f"{number}_{name}.onnx"
+        onnx.save(proto, path)
+        observation = certificate.observe(path, probes, run.size)
+        rows.append(_declared(name, certificate.certify(name, last, observation)))
+        last = observation
+    return proto, rows, last
+
+
+def _layout(before: Graph, after: Graph) -> dict[str, Any]:
+    """What `optimize.json` says of the matrices of a graph, and of its first attention."""
+    graphs = {"before": before, "after": after}
+    return {
+        "opset": after.opset,
+        "alignment": {
+            side: {"matrices": alignment.table(graph), "broken_runs": alignment.broken_runs(graph)}
+            for side, graph in graphs.items()
         },
-    )
+        "block": {side: alignment.block(graph) for side, graph in graphs.items()},
+    }
 
 
 def _simplified(
-    run: Run, folder: Path, chosen: list[certificate.Probe], first: Observation
-) -> tuple[Path, list[dict[str, Any]], Observation]:
+    run: Run, folder: Path, probes: list[certificate.Probe], exported: Observation
+) -> tuple[Path, dict[str, Any], Observation]:
     """The simplified graph, or the shape-fixed one when the simplifier failed or its graph is not equivalent."""
     fixed, path = folder / "fixed.onnx", folder / "simplified.onnx"
     onnx.save(fix_batch(onnx.load(run.file("onnx")), run.size), fixed)
@@ -124,19 +137,19 @@ def _simplified(
     if why is None:
         try:
             onnx.save(Graph(with_shapes(onnx.load(path))).proto(), path)
-            seen = certificate.observe(path, chosen, run.size)
+            observation = certificate.observe(path, probes, run.size)
         except (DecodeError, DeitError) as err:
             why = f"the simplified graph is damaged: {' '.join(str(err).split())}"
         else:
-            row = certificate.certify("simplify", first, seen)
-            left = sorted(_OF_THE_SYMBOLIC_BATCH & seen.operators.keys())
+            row = certificate.certify("simplify", exported, observation)
+            left = sorted(_OF_THE_SYMBOLIC_BATCH & observation.operators.keys())
             if row["verdict"] != UNEQUAL and not left:
-                return path, [_declared("simplify", row)], seen
+                return path, _declared("simplify", row), observation
             why = f"left {', '.join(left)} of the symbolic batch" if left else "the simplified graph is not equivalent"
     onnx.save(with_shapes(onnx.load(fixed)), fixed)
-    seen = certificate.observe(fixed, chosen, run.size)
-    row = {**certificate.certify("simplify", first, seen), "applied": False, "reason": why}
-    return fixed, [_declared("simplify", row)], seen
+    observation = certificate.observe(fixed, probes, run.size)
+    row = {**certificate.certify("simplify", exported, observation), "applied": False, "reason": why}
+    return fixed, _declared("simplify", row), observation
 
 
 def _declared(name: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -154,8 +167,8 @@ def _declared(name: str, row: dict[str, Any]) -> dict[str, Any]:
 
 def _unequal(row: dict[str, Any]) -> GraphError:
     worst = max(row["probes"], key=lambda probe: probe["max_abs_diff"])
-    found = f"max abs diff {row['max_abs_diff']:.2g} (on {worst['kind']}), top-1 agreement {row['top1_agreement']:.1f} %"
+    measured = f"max abs diff {row['max_abs_diff']:.2g} (on {worst['kind']}), top-1 agreement {row['top1_agreement']:.1f} %"
     expected = f"expected at most {row['max_abs_diff_allowed']:.2g} and 100 %"
     return GraphError(
-        f"{row['name']}: the graph is not equivalent, {found}, {expected}: leave the edit out and report the graph"
+        f"{row['name']}: the graph is not equivalent, {measured}, {expected}: leave the edit out and report the graph"
     )

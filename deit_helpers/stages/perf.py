@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -11,56 +11,61 @@ import pandas as pd
 
 from .. import files
 from ..ascend import msprof
-from ..backends import Profiler, bench, watched
-from ..backends.bench import pure_inference
+from ..backends import Profiler, watched
+from ..backends.bench import open_model, pure_inference
 from ..data import batches
 from ..executors import vendor
 from ..metrics import latency, operators
+from ..metrics.operators import OperatorProfile
 from ..model.flops import flops_per_batch
-from ..run import records
 from ..run.folder import Run
 from ..run.host import machine
+from ..run.records import makes
 
 # At least so many are profiled, but fewer batches where they are slow; six have an interval.
 PROFILED_IMAGES, PROFILED_BATCHES = 24, 6
+_OVERHEAD = ("profiler_overhead_percent", "profiler_overhead_ci95_percent")
+# of `infer.json`, what is said of 05 alone
+_OF_05 = ("warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "interface_batches", "interface_images_per_s")
 
 
+@makes("perf")
 def measure(run: Run) -> dict[str, Any]:
     """Stage 07: statistics of the latencies of 05, a profiled run, and the utilisation of the machine.
 
     Returns:
         The content of `perf.json`.
     """
-    records.ensure(run, "perf", lambda: _measure(run))
-    return run.read("perf")
-
-
-def stated_peak(run: Run) -> tuple[float | None, str]:
-    """The peak in FLOP/s that the spec states, and where it comes from."""
-    return (run.spec.peak_tflops * 1e12 if run.spec.peak_tflops else None), "peak_tflops of the spec"
-
-
-def _measure(run: Run) -> None:
     inference = run.read("infer")
-    profiled = max(PROFILED_BATCHES, -(-PROFILED_IMAGES // run.size))
-    peak, source = stated_peak(run)
-    found: operators.OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
-    pure: dict[str, Any] = {}
+    count = max(PROFILED_BATCHES, -(-PROFILED_IMAGES // run.size))
+    peak, pure = stated_peak(run), dict[str, Any]()
+    profile: OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
     if not run.spec.backend_row.is_program:
-        with bench.open_model(_as_in_05(run, inference)) as model:
+        with open_model(_as_in_05(run, inference)) as model:
             (batch,) = batches.batches(run, run.size, model.dtype, 0, run.size)
             pure = pure_inference(model, batch, run.spec.time_box_s)
             inference |= {"runtime": model.describe(), "machine": machine()}
             profiler = model.backend
             if isinstance(profiler, Profiler):
                 with model.failing("profiling"):
-                    found = profiler.profile(batch.tensor, profiled)
-                    if peak is None:
-                        peak, source = profiler.peak_flops_per_s(), "matrix product, measured in the same run"
+                    profile = profiler.profile(batch.tensor, count)
+                    peak = peak or Peak(profiler.peak_flops_per_s(), "matrix product, measured in the same run")
     if run.spec.backend_row.needs_om:  # a process of its own, once the device is free again
-        table = msprof.profile(_watched(run, profiled), run.root)
-        found = table if isinstance(table, str) else operators.OperatorProfile(table, profiled)
-    write(run, inference, found, peak, source, pure)
+        table = msprof.profile(_watched(run, count), run.root)
+        profile = table if isinstance(table, str) else OperatorProfile(table, count)
+    return perf_facts(run, inference, profile, peak, pure)
+
+
+class Peak(NamedTuple):
+    """What the device can compute at most, in FLOP/s, and who says so."""
+
+    flops_per_s: float
+    source: str
+
+
+def stated_peak(run: Run) -> Peak | None:
+    """The peak that the spec states, if it does."""
+    return Peak(run.spec.peak_tflops * 1e12, "peak_tflops of the spec") if run.spec.peak_tflops else None
 
 
 def _watched(run: Run, times: int) -> list[str]:
@@ -77,75 +82,51 @@ def _as_in_05(run: Run, inference: dict[str, Any]) -> Run:
     return run.replace(runtime={**run.spec.runtime, "streams": inference["runtime"]["streams"]})
 
 
-def write(
-    run: Run,
-    inference: dict[str, Any],
-    found: operators.OperatorProfile | str,
-    peak: float | None,
-    source: str,
-    pure: dict[str, Any] | None = None,
-) -> None:
-    """Write `perf.json` and `profile.csv`.
+def perf_facts(
+    run: Run, inference: dict[str, Any], profile: OperatorProfile | str, peak: Peak | None, pure: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write `profile.csv` and return the content of `perf.json`.
 
     Args:
         inference: the content of `infer.json`; `runtime` and `machine` are of the profiled process.
-        found: the operators, or why there are none.
-        peak: the device's peak in FLOP/s, where known, and `source` says from where.
-        pure: what `pure_inference` found; without it, rates are those of the call in 05.
+        profile: the operators, or why there are none.
+        pure: what `pure_inference` says; without it, rates are those of the call in 05.
     """
     graph, rate, runtime = run.file("static_onnx"), inference["interface_images_per_s"], inference["runtime"]
     alone = pure["images_per_s"] if pure else rate
-    operators = _write_profile(run, found)
     flops = flops_per_batch(onnx.load(graph)) / run.size if graph.exists() else None
-    # of 05 alone
-    own = ("warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "interface_batches", "interface_images_per_s")
-    files.write_json(
-        run.file("perf"),
-        {
-            "batch_size": run.size,
-            **{key: runtime[key] for key in ("backend", "device", "precision")},
-            **{key: value for key, value in inference.items() if key not in own},
-            "images_per_s": rate,
-            "pure": pure or None,
-            "e2e_of_pure": inference["e2e_images_per_s"] / alone if pure else None,
-            **operators,
-            "flops_per_image": flops,
-            "peak_flops_per_s": peak,
-            "peak_source": source if peak else None,
-            "utilisation_percent": 100 * alone * flops / peak if peak and flops else None,
-        },
-    )
+    return {
+        "batch_size": run.size,
+        **{key: runtime[key] for key in ("backend", "device", "precision")},
+        **{key: value for key, value in inference.items() if key not in _OF_05},
+        "images_per_s": rate,
+        "pure": pure or None,
+        "e2e_of_pure": inference["e2e_images_per_s"] / alone if pure else None,
+        **_write_profile(run, profile),
+        "flops_per_image": flops,
+        "peak_flops_per_s": peak.flops_per_s if peak else None,
+        "peak_source": peak.source if peak else None,
+        "utilisation_percent": 100 * alone * flops / peak.flops_per_s if peak and flops else None,
+    }
 
 
-def _write_profile(run: Run, found: operators.OperatorProfile | str) -> dict[str, Any]:
+def _write_profile(run: Run, profile: OperatorProfile | str) -> dict[str, Any]:
     """Write `profile.csv`, empty where there is no profile, and return what `perf.json` says of it."""
-    table = pd.DataFrame(columns=operators.COLUMNS) if isinstance(found, str) else found.table
+    table = pd.DataFrame(columns=operators.COLUMNS) if isinstance(profile, str) else profile.table
     with files.atomic(run.file("profile")) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
-    facts: dict[str, Any] = {
-        "families": {},
-        "profiled_batches": 0,
-        "profiled_ms": None,
-        "operators_ms": None,
-        "residual_ms": None,
-        "profiler_overhead_percent": None,
-        "profiler_overhead_ci95_percent": None,
-        "profile_reason": None,
-    }
-    if isinstance(found, str):
-        return facts | {"profile_reason": found}
-    operators_ms = float(table["total_us"].sum() / found.batches / 1000)
+    unknown = ("profiled_ms", "operators_ms", "residual_ms", *_OVERHEAD, "profile_reason")
+    facts: dict[str, Any] = {"families": {}, "profiled_batches": 0, **dict.fromkeys(unknown)}
+    if isinstance(profile, str):
+        return facts | {"profile_reason": profile}
+    operators_ms = float(table["total_us"].sum() / profile.batches / 1000)
     families = {name: {"share_percent": share} for name, share in operators.family_shares(table).items()}
-    facts |= {"families": families, "profiled_batches": found.batches, "operators_ms": operators_ms}
-    if not found.profiled_ms:  # a vendor's tables have no times of whole batches
+    facts |= {"families": families, "profiled_batches": profile.batches, "operators_ms": operators_ms}
+    if not profile.profiled_ms:  # a vendor's tables have no times of whole batches
         return facts
-    profiled_ms = float(np.mean(found.profiled_ms))
+    profiled_ms = float(np.mean(profile.profiled_ms))
     facts |= {"profiled_ms": profiled_ms, "residual_ms": profiled_ms - operators_ms}
-    if not found.plain_ms:  # a batch takes too long for them
+    if not profile.plain_ms:  # a batch takes too long for them
         return facts
-    percent = 100 * (np.array(found.profiled_ms) / np.array(found.plain_ms) - 1)  # taken in turn
-    overhead = {
-        "profiler_overhead_percent": float(np.median(percent)),
-        "profiler_overhead_ci95_percent": latency.interval(percent, 0.5),
-    }
-    return facts | overhead
+    percent = 100 * (np.array(profile.profiled_ms) / np.array(profile.plain_ms) - 1)  # taken in turn
+    return facts | dict(zip(_OVERHEAD, (float(np.median(percent)), latency.interval(percent, 0.5)), strict=True))

@@ -14,13 +14,15 @@ from ..data.prefetch import mapped
 from ..data.sources import Item, list_images, write_index
 from ..data.transforms import crop, decode, quiet_pillow, tensors
 from ..errors import ArtifactError
-from ..run import hashing, records
+from ..run import hashing
 from ..run.folder import Run
 from ..run.host import cores
+from ..run.records import makes
 
 FINGERPRINT_IMAGES = 8
 
 
+@makes("preprocess")
 def preprocess(run: Run) -> dict[str, Any]:
     """Stage 04: decode, resize and crop every image of the spec into the uint8 store.
 
@@ -30,11 +32,6 @@ def preprocess(run: Run) -> dict[str, Any]:
     Raises:
         ArtifactError: no images, a damaged image (unless `on_bad_image: skip`), an image without a label.
     """
-    records.ensure(run, "preprocess", lambda: _preprocess(run))
-    return run.read("preprocess")
-
-
-def _preprocess(run: Run) -> None:
     items, recipe = list_images(run), run.spec.recipe
     if run.spec.stream:  # 05 decodes; here only what the images are, and the fingerprint of the first
         kept, skipped = items, list[dict[str, str]]()
@@ -47,16 +44,13 @@ def _preprocess(run: Run) -> None:
     if run.spec.bins:
         rows = (tensors(read_store(run, i, i + 1), recipe)[0] for i in range(len(kept)))
         benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)
-    files.write_json(
-        run.file("preprocess"),
-        {
-            "images": len(kept),
-            "skipped": skipped,
-            "recipe": recipe.model_dump(mode="json"),
-            "fingerprint": hashlib.sha256(tensors(head, recipe).tobytes()).hexdigest(),
-            "fingerprint_images": len(head),
-        },
-    )
+    return {
+        "images": len(kept),
+        "skipped": skipped,
+        "recipe": recipe.model_dump(mode="json"),
+        "fingerprint": hashlib.sha256(tensors(head, recipe).tobytes()).hexdigest(),
+        "fingerprint_images": len(head),
+    }
 
 
 def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str, str]]]:

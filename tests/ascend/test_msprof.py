@@ -135,7 +135,7 @@ def test_an_empty_folder_and_an_empty_file_are_named(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_types_of_every_version_have_their_family(op_type: str, family: str) -> None:
-    assert msprof.family_of_ascend(op_type) == family
+    assert operators.family_of_ascend(op_type) == family
 
 
 @pytest.mark.parametrize("value", ["abc", "-99.5", "inf", "1 234.5"])

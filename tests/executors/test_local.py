@@ -250,14 +250,14 @@ def test_shards_copied_here_meanwhile_are_seen(
         infer.infer(with_keys(uninferred, shards=[2, 3]))
     folder = uninferred.file("infer").parent / "shards"
     folder.rename(tmp_path / "elsewhere")
-    original = local._run_shards
+    original = local.run_shards
 
     def meanwhile(*given: Any) -> None:
         original(*given)
         for path in (tmp_path / "elsewhere").iterdir():
             shutil.copy(path, folder)
 
-    monkeypatch.setattr(infer, "_run_shards", meanwhile)
+    monkeypatch.setattr(infer, "run_shards", meanwhile)
     infer.infer(with_keys(uninferred, shards=[0, 1]))
     np.testing.assert_array_equal(np.load(uninferred.file("logits")), np.load(run.file("logits")))
 

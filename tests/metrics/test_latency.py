@@ -34,16 +34,16 @@ def slow_rule(samples: list[float]) -> int:
 @pytest.mark.parametrize("warm", [0, 3, 17])
 def test_warm_up_is_found(warm: int) -> None:
     samples = [30.0 - i for i in range(warm)] + list(10 + 0.1 * RNG.standard_normal(60))
-    found = latency.warm_up(samples)
+    found = latency.warmup_count(samples)
     assert found == slow_rule(samples)
     assert warm <= found <= warm + 8
 
 
 def test_a_steady_series_loses_little_and_at_most_half_is_ever_cut() -> None:
-    assert latency.warm_up([5.0, 5.0, 5.0]) == 0
-    assert latency.warm_up([9.0, *[5.0] * 10]) == 0  # too few to tell
+    assert latency.warmup_count([5.0, 5.0, 5.0]) == 0
+    assert latency.warmup_count([9.0, *[5.0] * 10]) == 0  # too few to tell
     rising = np.linspace(1, 100, 50)
-    assert latency.warm_up(rising) <= 25
+    assert latency.warmup_count(rising) <= 25
 
 
 def test_the_interval_of_the_median_holds_it_as_often_as_it_says() -> None:
@@ -63,7 +63,7 @@ def test_a_measurement_ends_when_it_has_settled(monkeypatch: pytest.MonkeyPatch)
     assert summary["warmup_batches"] == 3
     assert summary["warmup_ms"] == [90.0, 60.0, 30.0]
     assert summary["latency_ms"]["p50"] == pytest.approx(10.0, abs=0.02)
-    assert summary["latency_ms"]["n"] + 3 == len(found.every_ms)
+    assert summary["latency_ms"]["n"] + 3 == len(found.all_ms)
     assert summary["latency_ms"]["n"] >= latency.P99_SAMPLES
     assert summary["ci95_ms"]["p90"] is not None
 
@@ -83,7 +83,7 @@ def test_a_measurement_whose_warm_up_may_not_be_over_goes_on(monkeypatch: pytest
     """Most of a long ramp is cut, but never more than half: what is left is narrow, and may be the ramp's end still."""
     monkeypatch.setattr(latency, "MIN_S", 0.0)
     found = latency.measure(itertools.chain(np.linspace(20, 10.1, 100), itertools.repeat(10.0)), box_s=60)
-    assert (found.warmup, len(found.every_ms)) == (100, 210)  # at 200 half of it was cut
+    assert (found.warmup, len(found.all_ms)) == (100, 210)  # at 200 half of it was cut
     assert found.summary()["settled"]
     assert not latency.Measurement(np.array([20.0] * 100 + [10.0] * 100), 100, None).settled
     assert latency.Measurement(np.array([20.0] * 90 + [10.0] * 110), 90, None).settled

@@ -40,7 +40,7 @@ def make(run: Run, *wanted: str, content: str = "made") -> list[str]:
     """Ensure stages with text files in place of the real ones; returns the stages that were made."""
 
     def write(stage: str) -> None:
-        for name in records._outputs(run, stage):
+        for name in records.outputs(run, stage):
             files.write_text(run.file(name), f"{name} {content}")
 
     return [stage for stage in wanted if records.ensure(run, stage, lambda stage=stage: write(stage))]

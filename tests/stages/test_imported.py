@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mini import run_tool
 from pipeline import copy_of, finished
-from test_benchmark import PUBLISHED
+from recorded import PUBLISHED
 
 from deit_helpers import files, open_run
 from deit_helpers.ascend import ais_bench, benchmark
@@ -31,7 +31,7 @@ def test_the_recipes_printed_lines_give_its_figures(run: Run, tmp_path: Path, ro
     size = (1, 8)[row]
     source = tmp_path / f"perf_vision_batchsize_{size}_device_0.txt"
     source.write_text(PUBLISHED[row][1])
-    found = imported.bring_in(copy_of(run, tmp_path).at(size), source, None, None, 4, "Ascend 310")
+    found = imported.import_results(copy_of(run, tmp_path).at(size), source, None, None, 4, "Ascend 310")
     decimals = len(card.partition(".")[2])
     assert f"{found['card_images_per_s']:.{decimals}f}" == card
     assert f"{found['e2e_efficiency']:.3f}" == efficiency
@@ -61,7 +61,7 @@ def test_a_pure_inference_file_gives_rate_and_mean_latency_and_nothing_else(run:
     source = tmp_path / "PureInfer_perf_of_deit_bs8_in_device_0.txt"
     source.write_text("ave_throughputRate = 155.975samples/s, ave_latency = 6.42435ms\n")
     copy = copy_of(run, tmp_path).at(8)
-    found = imported.bring_in(copy, source, None, None, 4)
+    found = imported.import_results(copy, source, None, None, 4)
     assert (found["interface_images_per_s"], found["card_images_per_s"]) == (155.975, 4 * 155.975)
     assert found["latency_ms"] == {"mean": 8 * 6.42435, "p50": None, "p90": None, "p99": None, "n": 0}
     assert found["e2e_images_per_s"] is None
@@ -81,7 +81,7 @@ def test_a_summary_of_another_batch_size_is_refused(run: Run, tmp_path: Path) ->
     path = tmp_path / "x_summary.json"
     path.write_text(json.dumps({"npu_compute_time_list": [60.0], "throughput": 1000 * 8 / 60}))
     with pytest.raises(ArtifactError, match="measured at batch size 8, imported as 4: correct -b"):
-        imported.bring_in(copy_of(run, tmp_path), path, None, None)
+        imported.import_results(copy_of(run, tmp_path), path, None, None)
 
 
 @pytest.mark.parametrize("content", ["garbage", "[e2e] throughputRate: 1, latency: 1\n"])
@@ -91,7 +91,7 @@ def test_what_is_refused_leaves_the_run_as_it_is(run: Run, tmp_path: Path, conte
     source = tmp_path / "perf.txt"
     source.write_text(content)
     with pytest.raises(ArtifactError, match=r"perf\.txt: no line"):
-        imported.bring_in(copy, source, write_dumps(copy, tmp_path / "dumps"), None)
+        imported.import_results(copy, source, write_dumps(copy, tmp_path / "dumps"), None)
     assert {path: path.read_bytes() for path in copy.folder.rglob("*") if path.is_file()} == before
 
 
@@ -110,7 +110,7 @@ def test_a_number_that_cannot_be_is_named(run: Run, tmp_path: Path, old: str, ne
     assert old in PUBLISHED[1][1]
     source.write_text(PUBLISHED[1][1].replace(old, new))
     with pytest.raises(ArtifactError, match=message):
-        imported.bring_in(copy_of(run, tmp_path), source, None, None)
+        imported.import_results(copy_of(run, tmp_path), source, None, None)
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "{}", '{"npu_compute_time_list": [NaN], "throughput": 1}',
@@ -120,7 +120,7 @@ def test_a_damaged_summary_is_one_line(run: Run, tmp_path: Path, content: str) -
     source = tmp_path / "x_summary.json"
     source.write_text(content)
     with pytest.raises(ArtifactError, match=r"x_summary\.json: ") as caught:
-        imported.bring_in(copy_of(run, tmp_path), source, None, None)
+        imported.import_results(copy_of(run, tmp_path), source, None, None)
     assert "\n" not in str(caught.value)
 
 
@@ -133,7 +133,7 @@ def test_dumps_of_another_number_of_classes_are_refused(run: Run, tmp_path: Path
     source.write_text(PUBLISHED[1][1])
     before = copy.file("logits").read_bytes()
     with pytest.raises(ArtifactError, match="dumps of 5 values, the model has 3 classes"):
-        imported.bring_in(copy, source, folder, None)
+        imported.import_results(copy, source, folder, None)
     assert copy.file("logits").read_bytes() == before
 
 
@@ -141,7 +141,7 @@ def test_imported_dumps_are_of_the_images_they_were_imported_for(run: Run, tmp_p
     copy = copy_of(run, tmp_path)
     source = tmp_path / "perf.txt"
     source.write_text(PUBLISHED[1][1])
-    imported.bring_in(copy, source, write_dumps(copy, tmp_path / "dumps"), None)
+    imported.import_results(copy, source, write_dumps(copy, tmp_path / "dumps"), None)
     assert records.problem(copy, "infer") is None
     other = json.loads(records.record_path(copy, "preprocess").read_text())
     other["outputs"]["dataset/index.csv"]["sha256"] = "0" * 64
@@ -153,14 +153,14 @@ def test_a_file_whose_name_says_another_batch_size_is_refused(run: Run, tmp_path
     source = tmp_path / "perf_vision_batchsize_8_device_0.txt"
     source.write_text(PUBLISHED[1][1])
     with pytest.raises(ArtifactError, match="its name says batch size 8, imported as 4: correct -b"):
-        imported.bring_in(copy_of(run, tmp_path), source, None, None)
+        imported.import_results(copy_of(run, tmp_path), source, None, None)
 
 
 def test_speed_measured_elsewhere_does_not_stand_beside_our_own_logits(run: Run, tmp_path: Path) -> None:
     copy = copy_of(run, tmp_path)
     source = tmp_path / "perf.txt"
     source.write_text(PUBLISHED[1][1])
-    imported.bring_in(copy, source, None, None, 1, "Ascend 310")
+    imported.import_results(copy, source, None, None, 1, "Ascend 310")
     assert not copy.file("logits").exists()
     assert records.problem(copy, "score")
     assert records.read_record(copy, "infer")["machine"] == {"cpu": "Ascend 310"}
@@ -186,7 +186,7 @@ def test_dumps_give_the_same_result_as_our_own_logits(run: Run, tmp_path: Path) 
     copy.file("result").unlink()
     source = tmp_path / "perf.txt"
     source.write_text(PUBLISHED[1][1])
-    imported.bring_in(copy, source, folder, None)
+    imported.import_results(copy, source, folder, None)
     accuracy.score(copy)
     assert copy.file("result").read_bytes() == expected
     np.testing.assert_array_equal(np.load(copy.file("logits")), np.load(run.file("logits")))
@@ -272,4 +272,4 @@ def test_a_recipes_text_gives_its_figures_and_the_warning_that_they_disagree(tmp
     assert "Imported figures." in page
     run = open_run(tmp_path / "params/recipe.yaml", 4)
     with pytest.raises(ArtifactError, match="prints performance of batch sizes 1, 8, not 4: correct -b"):
-        imported.bring_in(run, tmp_path / "README.md", None, None)
+        imported.import_results(run, tmp_path / "README.md", None, None)

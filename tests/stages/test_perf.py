@@ -21,8 +21,8 @@ from deit_helpers.errors import ArtifactError
 from deit_helpers.metrics import operators
 from deit_helpers.model import checkpoint
 from deit_helpers.model.flops import flops_per_batch
-from deit_helpers.report import elements
 from deit_helpers.report import perf as report_perf
+from deit_helpers.report import words
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import perf
@@ -213,8 +213,8 @@ def test_batches_that_are_timed_together_are_all_counted(run: Run, monkeypatch: 
 
 
 def test_a_latency_says_how_many_batches_were_in_flight() -> None:
-    assert elements.in_flight_text({"in_flight": [1]}, {}) == ""
-    assert elements.in_flight_text({"in_flight": [3]}, {"in_flight": [2]}).endswith(" with 2 or 3 in flight")
+    assert words.in_flight_text({"in_flight": [1]}, {}) == ""
+    assert words.in_flight_text({"in_flight": [3]}, {"in_flight": [2]}).endswith(" with 2 or 3 in flight")
 
 
 def test_operators_that_last_longer_than_the_batch_leave_no_negative_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from conftest import TINY
 from PIL import Image
 from sklearn.linear_model import Ridge
 
-from deit_helpers.stages import demo
-from deit_helpers.stages.demo import seed_backbone
+from deit_helpers import demo
+from deit_helpers.demo import seed_backbone
 
 
 @pytest.fixture(scope="module")

@@ -14,35 +14,41 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .. import files
-from ..data import batches, sources, transforms
-from ..data.sources import _class_items, write_index
-from ..metrics import classification
-from ..model.checkpoint import _create
-from ..run import records
-from ..run.folder import Run
+from . import files
+from .data import batches, sources, transforms
+from .data.sources import class_items, write_index
+from .metrics import classification
+from .model import checkpoint
+from .run import records
+from .run.folder import Run
+from .run.records import makes
 
-_BATCH = 8  # images per forward pass when features are computed
+CLASSES = 10
+HELD_OUT = 300  # no multiple of 8 or 32, so that the last batch is always partial
+TRAINING, FIRST_HELD_OUT = 200, 360  # of the shuffled digits
+SEED = 20121228  # the DeiT paper is arXiv 2012.12877
+BATCH_SIZE = 8  # images per forward pass when features are computed
 
 
-def prepare(run: Run) -> Run:
+def prepare(run: Run) -> None:
     """Make the demo's images and checkpoint where the spec asks for them: ordinary files to everything that follows.
 
     Nothing is made where a run was carried without its images: what 03 to 07 need of them is in the store.
     """
     carried = not run.image_folder.is_dir() and records.problem(run, "preprocess") is None
     if run.spec.images == "demo" and not carried:
-        records.ensure(run, "demo_images", lambda: _write_demo(run))
+        records.ensure(run, "demo_images", lambda: _write_images(run))
         if run.spec.checkpoint == "demo":
-            records.ensure(run, "demo", lambda: _fit_demo(run))
-    return run
+            _checkpoint(run)
 
 
-def _fit_demo(run: Run) -> None:
+@makes("demo")
+def _checkpoint(run: Run) -> dict[str, Any]:
+    """Make the demo's checkpoint, in the format of the official files; returns its PyTorch fp32 figures."""
     import torch
 
     recipe = run.spec.recipe
-    model = _create(run, fused_attention=True, num_classes=CLASSES)
+    model = checkpoint.create(run, fused_attention=True, num_classes=CLASSES)
     seed_backbone(model)
     pictures, targets = training_images()
     held_out = sources.list_images(run)
@@ -52,8 +58,8 @@ def _fit_demo(run: Run) -> None:
     )
     features = []
     with torch.inference_mode(), batches.progress(len(crops)) as bar:
-        for start in range(0, len(crops), _BATCH):
-            x = torch.from_numpy(transforms.tensors(crops[start : start + _BATCH], recipe))
+        for start in range(0, len(crops), BATCH_SIZE):
+            x = torch.from_numpy(transforms.tensors(crops[start : start + BATCH_SIZE], recipe))
             features.append(model.forward_head(model.forward_features(x), pre_logits=True).numpy())
             bar.update(len(x))
     trained, unseen = np.split(np.concatenate(features), [len(pictures)])
@@ -68,8 +74,7 @@ def _fit_demo(run: Run) -> None:
         torch.save({"model": model.state_dict()}, file)
     ranks = classification.label_ranks(logits, np.array([item.label for item in held_out]))
     top1, top5 = (classification.percent_within(ranks, k) for k in (1, 5))
-    figures = {"images": len(held_out), "top1_percent": top1, "top5_percent": top5, "training_images": len(pictures)}
-    files.write_json(run.file("demo"), figures)
+    return {"images": len(held_out), "top1_percent": top1, "top5_percent": top5, "training_images": len(pictures)}
 
 
 def seed_backbone(model: Any) -> None:
@@ -90,12 +95,6 @@ def seed_backbone(model: Any) -> None:
             # Biases and norms too: left at 0 and 1 they would vanish from the graph, and trained ones do not.
             mean = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             weight.copy_(mean + torch.randn(weight.shape, generator=generator) * std)
-
-
-CLASSES = 10
-HELD_OUT = 300  # no multiple of 8 or 32, so that the last batch is always partial
-TRAINING, FIRST_HELD_OUT = 200, 360  # of the shuffled digits
-SEED = 20121228  # the DeiT paper is arXiv 2012.12877
 
 
 def write_images(folder: Path) -> None:
@@ -164,10 +163,10 @@ def _picture(digit: np.ndarray, number: int) -> Image.Image:
     return picture
 
 
-def _write_demo(run: Run) -> None:
+def _write_images(run: Run) -> None:
     with files.atomic(run.file("demo_images")) as temporary:
         try:
             write_images(run.image_folder)
         except OSError as err:
             raise files.unwritable(run.image_folder, err) from err
-        write_index(temporary, _class_items(run.image_folder))
+        write_index(temporary, class_items(run.image_folder))

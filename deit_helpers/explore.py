@@ -1,0 +1,134 @@
+"""What a notebook asks of an opened run: its files, predictions, operators, latencies and images, as tables to work with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .data import batches, sources
+from .errors import ArtifactError
+from .report import elements, index
+from .run import manifest, records
+from .run.folder import Run
+from .run.lineage import NOTEBOOK_OF
+from .run.validation import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOP = 5
+
+
+class OpenedRun(Run):
+    """A run as `open_run` gives it to a notebook.
+
+    Its tables are pandas DataFrames made from the files of the run: nothing is run and nothing is made by asking.
+    """
+
+    def __repr__(self) -> str:
+        size = f", batch size {self.batch_size}" if self.batch_size else ""
+        return f"<run {self.spec.run}{size}: {self.spec.model} on {self.spec.backend} {self.spec.precision}, {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        return index.summary(self)._repr_html_()
+
+    def files(self) -> pd.DataFrame:
+        """Every file of the run that was made or can be, in the order of the notebooks.
+
+        Returns:
+            A row per file: file (path in the run folder), made_by (notebook), state (`current`, or why not), bytes.
+        """
+        import pandas as pd
+
+        rows = []
+        for stage, at in manifest.stages_of(self):
+            state = records.problem(at, stage) or "current"
+            for name in records.outputs(at, stage):
+                path = at.file(name)
+                size = path.stat().st_size if path.exists() else None
+                rows.append((at.relative(path), NOTEBOOK_OF[stage], state, size))
+        return pd.DataFrame(rows, columns=["file", "made_by", "state", "bytes"]).astype({"bytes": "Int64"})
+
+    def predictions(self) -> pd.DataFrame:
+        """What the device model and the reference say of every image, at this batch size.
+
+        Returns:
+            A row per image: image, label and answer (class indices), label_name, answer_name (words where there are some),
+            correct, top5 (class indices, best first), margin (logit of the best class minus that of the second), probability
+            (softmax of the answer), and where the reference was run reference (its answer) and agrees.
+
+        Raises:
+            ArtifactError: 05 was not run at this batch size, or its files are not current; the notebook to run.
+        """
+        import pandas as pd
+
+        records.require(self, "logits", "index")
+        logits, (names, labels) = np.load(self.file("logits")), sources.read_index(self)
+        ranking = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+        best = np.take_along_axis(logits, ranking, axis=1)
+        words = sources.class_words(self)
+        table = pd.DataFrame({"image": names, "label": labels, "label_name": _names(labels, words)})
+        table["answer"], table["answer_name"] = ranking[:, 0], _names(ranking[:, 0], words)
+        table["correct"] = ranking[:, 0] == labels
+        table["top5"] = ranking.tolist()
+        table["margin"] = best[:, 0] - best[:, 1] if best.shape[1] > 1 else np.nan
+        table["probability"] = _softmax(logits).max(axis=1)
+        if records.problem(self, "reference", strict=False) is None:
+            table["reference"] = np.load(self.file("reference")).argmax(axis=1)
+            table["agrees"] = table["reference"] == table["answer"]
+        return table
+
+    def operators(self) -> pd.DataFrame:
+        """The profile of this batch size: family, op_type, name, calls, total_us, share_percent, backend; most time first.
+
+        Raises:
+            ArtifactError: 07 was not run at this batch size; the notebook to run.
+        """
+        return self._table("profile")
+
+    def latencies(self) -> pd.DataFrame:
+        """The timings of every batch of 05 in ms, with its number of images; the columns are those of `latency.csv`.
+
+        Raises:
+            ArtifactError: 05 was not run at this batch size; the notebook to run.
+        """
+        return self._table("latency")
+
+    def image(self, name: str) -> elements.Gallery:
+        """An image as the model sees it, with its label and, once 05 was run, the five best answers and their probabilities.
+
+        Args:
+            name: as in `predictions()`, or its end: `00012.jpg` for `3/00012.jpg`.
+
+        Raises:
+            ArtifactError: no image of that name, or several; the nearest right one.
+        """
+        records.require(self, "index")
+        names, labels = sources.read_index(self)
+        matches = [i for i, known in enumerate(names) if known == name or known.endswith(f"/{name}")]
+        if len(matches) != 1:
+            what = f"{len(matches)} images of that name" if matches else f"no image of that name{nearest(name, names)}"
+            raise ArtifactError(f"{name}: {what}; `run.predictions()` lists them")
+        i, words = matches[0], sources.class_words(self)
+        caption = f"Label {words.get(int(labels[i]), int(labels[i]))}"
+        if self.batch_size and records.problem(self, "infer", strict=False) is None:
+            probabilities = _softmax(np.load(self.file("logits"), mmap_mode="r")[i][None])[0]
+            ranking = np.argsort(-probabilities, kind="stable")[:TOP]
+            caption += "; answers: " + ", ".join(f"{words.get(int(c), int(c))} {100 * probabilities[c]:.1f} %" for c in ranking)
+        return elements.Gallery(batches.crops_at(self, [i]), [names[i]], caption)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        records.require(self, name)
+        return pd.read_csv(self.file(name))
+
+
+def _names(classes: np.ndarray, words: dict[int, str]) -> list[str]:
+    return [words.get(int(index), str(index)) for index in classes]
+
+
+def _softmax(logits: np.ndarray) -> Any:
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
