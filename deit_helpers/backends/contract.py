@@ -40,13 +40,10 @@ class Options:
 
 
 class Loaded(NamedTuple):
-    """A model that is ready to run.
+    """A model that is ready, of images `image_px` high and wide; as many batches are in flight as there are sessions.
 
-    Attributes:
-        sessions: what a batch runs with; as many batches are in flight at once as there are sessions.
-        batch_size: None: any.
-        image_px: H and W.
-        dtype: float32 for normalised (B, 3, H, W), uint8 for crops (B, H, W, 3) that the model normalises itself.
+    `batch_size` None is any; `dtype` is float32 for normalised (B, 3, H, W), uint8 for crops (B, H, W, 3) that the model
+    normalises itself.
     """
 
     sessions: Sequence[Any]
@@ -57,12 +54,10 @@ class Loaded(NamedTuple):
 
 
 class Execution(NamedTuple):
-    """One batch was run.
+    """Logits (B, C) float32 of a batch, owned by the caller.
 
-    Attributes:
-        logits: (B, C) float32, owned by the caller.
-        ms: the execution alone, where the runtime tells it from its copies.
-        latency_ms: from sending the batch until its logits were back, where the device has a clock of its own.
+    `ms` is the execution alone, where the runtime tells it from its copies; `latency_ms` is from sending the batch until its
+    logits were back, where the device has a clock of its own.
     """
 
     logits: np.ndarray
@@ -99,30 +94,18 @@ class Backend(ABC):
 
     @abstractmethod
     def load(self) -> Loaded:
-        """Load the model.
-
-        Raises:
-            BackendError: it cannot be loaded, or does not map a batch of images to as many logits.
-        """
+        """Load the model, or raise a BackendError where it does not map a batch of images to as many logits."""
 
     @abstractmethod
     def infer(self, session: Any, batch: np.ndarray) -> Execution:
-        """Run one batch in one of the sessions. Threads call this at the same time, each with another session.
-
-        Args:
-            batch: checked against what `load` returned, C-contiguous.
-        """
+        """Run a batch that fits what `load` returned, C-contiguous. Threads call this at once, each with another session."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """For the report: `backend`, `version`, `device`, `precision`, and `hardware`: what alike devices have in common."""
 
     def close(self, failing: bool) -> None:  # noqa: B027  # most have nothing to give back
-        """Give back what `load` took, also after it failed.
-
-        Args:
-            failing: an exception is on its way already; it is the one to be seen.
-        """
+        """Give back what `load` took, also after it failed. `failing`: an exception is on its way, and the one to be seen."""
 
 
 @runtime_checkable

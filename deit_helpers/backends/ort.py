@@ -20,16 +20,13 @@ from ..run.host import machine, physical_cores
 from .contract import PEAK_SIDE, Backend, Execution, Loaded
 
 # onnxruntime's own exceptions share no base class but Exception.
-_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    *(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-)
+_OWN = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 _ERRORS_ONLY = 3  # onnxruntime's log severity; warnings are about its own optimiser
 
 
 class OnnxRuntime(Backend):
     runtime_keys: ClassVar[dict[str, type]] = {"threads": int, "streams": int}
-    errors = _ERRORS
+    errors = (RuntimeError, *_OWN)
 
     def load(self) -> Loaded:
         if self.options.precision != "fp32":
@@ -73,18 +70,14 @@ class OnnxRuntime(Backend):
         providers = self._providers()
         try:
             return onnxruntime.InferenceSession(model or self.path, options, providers=providers)
-        except _ERRORS as err:
+        except self.errors as err:
             what = self.path if model is None else "a matrix product"
             raise BackendError(f"{what}: ONNX Runtime cannot load it ({str(err).splitlines()[0]})") from err
 
     def _providers(self) -> list[tuple[str, Any]]:
-        """The providers of the spec with their options, then the CPU for what they do not take.
-
-        Raises:
-            BackendError: one is not in this build of ONNX Runtime.
-        """
+        """The providers of the spec with their options, then the CPU for what they do not take."""
         wanted, available, cpu = self.options.providers, onnxruntime.get_available_providers(), "CPUExecutionProvider"
-        for name in wanted.keys() - set(available):
+        for name in wanted.keys() - set(available):  # not in this build of ONNX Runtime
             hint = "pip install onnxruntime-cann" if name == "CANNExecutionProvider" else "install the build that has it"
             raise BackendError(f"providers: this ONNX Runtime has {', '.join(available)}, not {name}: {hint}, or leave it out")
         return [*((name, options) for name, options in wanted.items() if name != cpu), (cpu, wanted.get(cpu, {}))]

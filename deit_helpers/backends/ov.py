@@ -77,22 +77,21 @@ class OpenVino(Backend):
     def profile(self, batch: np.ndarray, at_most: int) -> OperatorProfile:
         """Run with OpenVINO's performance counters on and off in turn, one batch at a time in one stream."""
 
-        def request(counters: bool) -> ov.InferRequest:
+        runs = list[list[ov.ProfilingInfo]]()
+
+        def opened(counters: bool) -> Callable[[], float]:
             config = {properties.enable_profiling: counters, properties.num_streams: 1}
-            return self._compile(config).create_infer_request()
+            request = self._compile(config).create_infer_request()
 
-        def timed(request: ov.InferRequest) -> Callable[[], float]:
-            return lambda: time_ms(lambda: request.infer({0: batch}, share_inputs=True))
+            def run() -> float:
+                ms = time_ms(lambda: request.infer({0: batch}, share_inputs=True))
+                if counters:
+                    runs.append(request.profiling_info)
+                return ms
 
-        counted, runs = request(True), list[list[Any]]()
-        run_counted = timed(counted)
+            return run
 
-        def profiled() -> float:
-            ms = run_counted()
-            runs.append(counted.profiling_info)
-            return ms
-
-        profiled_ms, plain_ms = in_turn(profiled, lambda: timed(request(False)), at_most)
+        profiled_ms, plain_ms = in_turn(opened(True), lambda: opened(False), at_most)
         rows = []
         for layer in itertools.chain.from_iterable(runs[1:]):  # after the warm-up
             if layer.status == ov.ProfilingInfo.Status.EXECUTED:

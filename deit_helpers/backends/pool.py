@@ -36,13 +36,7 @@ class Prediction(NamedTuple):
     latency_ms: float
 
 
-class _Call(NamedTuple):
-    """A batch that was run, when it was sent, and when it was back."""
-
-    batch: Batch
-    execution: Execution
-    sent_ns: int
-    returned_ns: int
+_Call = tuple[Batch, Execution, int, int]  # a batch that was run, when it was sent, and when it was back, in ns
 
 
 class Pool:
@@ -180,10 +174,10 @@ class Pool:
         self.check_batch(batch.tensor)
         sent_ns = time.perf_counter_ns()
         with self.failing(f"the batch from image {batch.start}"):
-            return _Call(batch, self._execute(batch.tensor), sent_ns, time.perf_counter_ns())
+            return batch, self._execute(batch.tensor), sent_ns, time.perf_counter_ns()
 
     def _queued(self, batches: Iterable[Batch]) -> Generator[_Call, None, None]:
-        """A batch is sent while the device works on the one before; only then is that one waited for."""
+        """A batch is sent while the device works on the one before."""
         backend, sessions = self.backend, itertools.cycle(self._sessions)
         assert isinstance(backend, Queued)
 
@@ -196,7 +190,7 @@ class Pool:
         def finish(sent: tuple[Batch, Any, int]) -> _Call:
             batch, started, sent_ns = sent
             with self.failing(f"the batch from image {batch.start}"):
-                return _Call(batch, backend.finish(started), sent_ns, time.perf_counter_ns())
+                return batch, backend.finish(started), sent_ns, time.perf_counter_ns()
 
         yield from pipelined(send, finish, batches, self.in_flight)
 

@@ -98,11 +98,7 @@ class Torch(Backend):
         return x.pin_memory().to(self._device, non_blocking=True) if self.on_gpu else x
 
     def start(self, session: None, batch: np.ndarray) -> tuple[torch.Tensor, list[Any]]:
-        """Queue the copy and the run of a batch on a GPU, which may still work on the one before.
-
-        Returns:
-            Its logits to be, and events when it was sent, begun, ended and copied back.
-        """
+        """Queue a batch on a GPU: its logits to be, and events when it was sent, begun, ended and copied back."""
         events = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
         sent, begun, ended, copied = events
         compute = torch.cuda.current_stream()

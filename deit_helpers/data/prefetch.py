@@ -22,9 +22,8 @@ def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth:
     threads. Unless it is given, `depth` is 64, or 4 a worker where those are more.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="mapped")
-    depth = depth or max(64, 4 * workers)
     try:
-        yield from pipelined(lambda item: pool.submit(function, item), Future[R].result, source, depth + 1)
+        yield from pipelined(lambda item: pool.submit(function, item), Future[R].result, source, depth or max(64, 4 * workers))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -32,7 +31,7 @@ def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth:
 def pipelined(
     start: Callable[[T], S], finish: Callable[[S], R], source: Iterable[T], in_flight: int
 ) -> Generator[R, None, None]:
-    """`finish(start(item))` of every item in order; `in_flight` are started before the first of them is finished.
+    """`finish(start(item))` of every item in order; `in_flight` are started, also while the consumer has a result.
 
     An exception of the source is raised after the results of the items before it.
     """
@@ -46,9 +45,12 @@ def pipelined(
         except Exception:
             yield from map(finish, started)
             raise
+        if len(started) < in_flight:
+            started.append(start(item))
+            continue
+        result = finish(started.popleft())
         started.append(start(item))
-        if len(started) == in_flight:
-            yield finish(started.popleft())
+        yield result
     yield from map(finish, started)
 
 
