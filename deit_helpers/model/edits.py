@@ -61,11 +61,10 @@ def split_qkv(graph: Graph, recipe: PreprocessSpec) -> None:
     Raises:
         GraphError: no attention has one linear layer for all three.
     """
-    split = 0
-    for attention in attentions(graph):
-        exits = qkv_exits(attention)
-        if exits is None:
-            continue
+    fused = qkv_exits(graph)
+    if not fused:
+        raise GraphError("split_qkv: no attention takes queries, keys and values from one linear layer: leave the edit out")
+    for exits in fused:
         for i, (value_before, labels, linear, reshape) in enumerate(exits):
             batch, tokens, _, heads, width = shape(reshape.outputs[0])
             columns = slice(i * heads * width, (i + 1) * heads * width)
@@ -79,9 +78,6 @@ def split_qkv(graph: Graph, recipe: PreprocessSpec) -> None:
             if labels != "bnhd":
                 value = graph.transpose(value, ["bnhd".index(label) for label in labels], f"{name}/Transpose")
             value_before.replace_all_uses_with(value)
-        split += 1
-    if not split:
-        raise GraphError("split_qkv: no attention takes queries, keys and values from one linear layer: leave the edit out")
 
 
 def merge_transpose(graph: Graph, recipe: PreprocessSpec) -> None:
@@ -94,11 +90,9 @@ def merge_transpose(graph: Graph, recipe: PreprocessSpec) -> None:
         GraphError: no Transpose follows another.
     """
     crossed = 0
-    for attention in attentions(graph):
-        exits = qkv_exits(attention)
-        if exits is None or all(exit_.labels == "bnhd" for exit_ in exits):  # the 5-D tensor is not transposed
-            continue
-        if not any(user.op_type == "Transpose" for exit_ in exits for user in exit_.value.consumers()):
+    for exits in qkv_exits(graph):
+        transposed = any(exit_.labels != "bnhd" for exit_ in exits)  # the 5-D tensor
+        if not transposed or not any(user.op_type == "Transpose" for exit_ in exits for user in exit_.value.consumers()):
             continue
         name = exits[0].linear.name
         inputs = [exits[0].reshape.outputs[0]]

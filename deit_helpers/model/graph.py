@@ -147,12 +147,11 @@ def scale_factor(node: ir.Node | None) -> tuple[float, ir.Value] | None:
     """Factor and other operand of a multiplication with (or division by) a constant scalar, else None."""
     if node is None or node.op_type not in ("Mul", "Div"):
         return None
-    for factor, operand in (node.inputs[::-1], node.inputs):
+    orders = [node.inputs[::-1], node.inputs] if node.op_type == "Mul" else [node.inputs[::-1]]  # 2 / x is no scale of x
+    for factor, operand in orders:
         if is_constant(factor) and array(factor).size == 1:
             by = float(array(factor).item())
             return (by, operand) if node.op_type == "Mul" else (1 / by, operand)
-        if node.op_type == "Div":  # a scalar divided by x is no scale of x
-            break
     return None
 
 

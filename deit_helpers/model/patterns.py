@@ -114,24 +114,20 @@ def trace(value: ir.Value) -> tuple[list[ir.Value], Linear | None]:
     while (node := value.producer()) is not None:
         scaled = scale_factor(node)
         if scaled is None and node.op_type not in LAYOUT:
-            return path, linear_into(value)
+            return path, _linear(node)
         path.append(value)
         value = scaled[1] if scaled else node.inputs[0]
     return path, None
 
 
-def linear_into(value: ir.Value) -> Linear | None:
-    """The linear layer whose result `value` is, None if it is something else."""
-    node = value.producer()
-    if node is None:
+def _linear(node: ir.Node) -> Linear | None:
+    """The linear layer whose result this node makes, None if it is something else."""
+    adding = node if _adds_constant(node) else None
+    product = activations(adding)[0].producer() if adding else node
+    if product is None or product.op_type != "MatMul" or not is_constant(product.inputs[1]):
         return None
-    adding = None
-    if _adds_constant(node):
-        adding, node = node, activations(node)[0].producer()
-    if node is None or node.op_type != "MatMul" or not is_constant(node.inputs[1]) or array(node.inputs[1]).ndim != 2:
-        return None
-    bias = next((v for v in adding.inputs if is_constant(v)), None) if adding else None
-    return Linear(node, array(node.inputs[1]), None if bias is None else array(bias), adding)
+    weight, bias = array(product.inputs[1]), next((array(v) for v in adding.inputs if is_constant(v)), None) if adding else None
+    return Linear(product, weight, bias, adding) if weight.ndim == 2 else None
 
 
 def layer_norms(graph: Graph) -> list[LayerNorm]:
@@ -177,11 +173,15 @@ class Exit(NamedTuple):
     reshape: ir.Node
 
 
-def qkv_exits(attention: Attention) -> list[Exit] | None:
-    """The exits of queries, keys and values, None if they do not come from one linear layer."""
-    operands = (attention.queries, attention.keys, attention.values)
-    exits = [exit_ for part, operand in enumerate(operands) if (exit_ := _exit(operand, part)) is not None]
-    return exits if len(exits) == 3 and len({exit_.reshape for exit_ in exits}) == 1 else None
+def qkv_exits(graph: Graph) -> list[list[Exit]]:
+    """The exits of queries, keys and values of every attention whose three come from one linear layer."""
+    fused = []
+    for attention in attentions(graph):
+        operands = (attention.queries, attention.keys, attention.values)
+        exits = [exit_ for part, operand in enumerate(operands) if (exit_ := _exit(operand, part)) is not None]
+        if len(exits) == 3 and len({exit_.reshape for exit_ in exits}) == 1:
+            fused.append(exits)
+    return fused
 
 
 def _exit(operand: ir.Value, part: int) -> Exit | None:
