@@ -45,15 +45,7 @@ def main(debug: bool) -> None:
 @click.option("--to", "last", metavar="NN", help="Last notebook to run before the report.")
 @click.option("--force", is_flag=True, help="Make everything again, whatever is current.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print what would run, and why; run nothing.")
-def run(
-    spec: str,
-    batch_sizes: tuple[int, ...],
-    settings: tuple[str, ...],
-    first: str | None,
-    last: str | None,
-    force: bool,
-    plan_only: bool,
-) -> None:
+def run(spec: str, batch_sizes: tuple[int, ...], settings: tuple[str, ...], plan_only: bool, **which: Any) -> None:
     """Run the notebooks of SPEC that are not current and publish the report."""
     from . import pipeline
     from .stages.accuracy import require_pass
@@ -64,7 +56,7 @@ def run(
     run_spec = RunSpec.load(spec, overrides)
     folder = run_folder(Path(spec), run_spec)
     opened = Run(run_spec, folder, project_root())
-    steps = pipeline.plan(opened, first, last, force)
+    steps = pipeline.plan(opened, **which)
     if plan_only:
         for step in steps:
             click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {step.why}".rstrip())
@@ -72,7 +64,7 @@ def run(
     save_spec(run_spec, folder)
     page = folder / "index.html"
     if any(step.why for step in steps):
-        pipeline.execute(steps, force, lambda line: click.echo(line, err=True))
+        pipeline.execute(steps, which["force"], lambda line: click.echo(line, err=True))
         click.echo(str(page))
     else:
         click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")

@@ -23,15 +23,8 @@ def write_manifest(run: Run) -> dict[str, Any]:
     for stage, at in stages_of(run):
         record = records.read_record(at, stage)
         for path, facts in record.get("outputs", {}).items():
-            files[path] = {
-                "sha256": facts["sha256"],
-                "bytes": facts["bytes"],
-                "seconds": record["seconds"],
-                "inputs": record["inputs"],
-                "packages": record["packages"],
-                "machine": record["machine"]["cpu"],
-                "git_commit": record["git_commit"],
-            }
+            made = {key: record[key] for key in ("seconds", "inputs", "packages", "git_commit")}
+            files[path] = {"sha256": facts["sha256"], "bytes": facts["bytes"], **made, "machine": record["machine"]["cpu"]}
     manifest = {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "git_commit": git_commit(),

@@ -56,13 +56,11 @@ def record_path(run: Run, stage: str) -> Path:
 def read_record(run: Run, stage: str) -> dict[str, Any]:
     """The record of a stage; empty when there is none or it is damaged."""
     record = read_json(record_path(run, stage))
-    if "code" not in record or not all(
-        isinstance(record.get(name), dict) for name in ("outputs", "spec", "inputs", "packages")
-    ):
+    mappings = [record.get(name) for name in ("outputs", "spec", "inputs", "packages")]
+    if not {"code", "seconds", "machine", "git_commit"} <= record.keys() or not all(isinstance(m, dict) for m in mappings):
         return {}
-    outputs = record["outputs"].values()
-    sound = (isinstance(facts, dict) and {"sha256", "bytes"} <= facts.keys() for facts in outputs)
-    return record if all(sound) and {"seconds", "machine", "git_commit"} <= record.keys() else {}
+    sound = (isinstance(facts, dict) and {"sha256", "bytes"} <= facts.keys() for facts in record["outputs"].values())
+    return record if all(sound) else {}
 
 
 def stages_of(run: Run, notebook: str) -> list[str]:
@@ -138,8 +136,7 @@ def require(run: Run, *names: str) -> None:
         ArtifactError: names the file, what is wrong with it and the notebook that makes it.
     """
     for name in names:
-        why = problem(run, MAKER[name], strict=False)
-        if why:
+        if why := problem(run, MAKER[name], strict=False):
             raise ArtifactError(f"{run.file(name)}: {why}; {how_to_make(run, MAKER[name])}")
 
 
@@ -180,16 +177,15 @@ def _damage(path: Path, facts: dict[str, Any]) -> str | None:
     stat = path.stat()
     if (stat.st_size, stat.st_mtime_ns) == (facts.get("bytes"), facts.get("mtime_ns")):
         return None
-    found = sha256(path)
-    if found == facts["sha256"]:
+    digest = sha256(path)
+    if digest == facts["sha256"]:
         return None
-    return f"{path.name} was changed after it was made (sha256 {found[:8]}, the record says {facts['sha256'][:8]})"
+    return f"{path.name} was changed after it was made (sha256 {digest[:8]}, the record says {facts['sha256'][:8]})"
 
 
 def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> str | None:
     for name, now in key["spec"].items():
-        then = record["spec"].get(name)
-        if then != now:
+        if (then := record["spec"].get(name)) != now:
             return f"it is stale: made with {name}={then!r}, the spec now says {now!r}"
     for name, now in key["inputs"].items():
         if now != record["inputs"].get(name) and (strict or now is not None):
@@ -197,8 +193,7 @@ def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> st
     if strict and key["code"] and record["code"] != key["code"]:
         return "the code that makes it changed"
     for name, now in key["packages"].items() if strict else ():
-        then = record["packages"].get(name)
-        if then != now:
+        if (then := record["packages"].get(name)) != now:
             return f"made with {name} {then}, now {now}"
     return None
 
@@ -280,9 +275,5 @@ def _input_sha256(run: Run, name: str) -> str | None:
 def per_batch(run: Run, stage: str, name: str) -> dict[int, dict[str, Any] | str]:
     """The JSON file `name` of every batch size of the run, or why it cannot be shown."""
     sizes = sorted({*run.spec.batch_sizes, *([run.batch_size] if run.batch_size else [])})
-    rows: dict[int, dict[str, Any] | str] = {}
-    for size in sizes:
-        at = run.at(size)
-        why = problem(at, stage, strict=False)
-        rows[size] = f"not shown: {why}" if why else at.read(name)
-    return rows
+    problems = {size: problem(run.at(size), stage, strict=False) for size in sizes}
+    return {size: f"not shown: {why}" if why else run.at(size).read(name) for size, why in problems.items()}

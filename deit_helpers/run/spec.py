@@ -6,13 +6,10 @@ Every key of a spec is listed here with its type and default; anything else is r
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
-
-if TYPE_CHECKING:
-    pass
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..errors import SpecError
 from .backends import BACKENDS, BackendRow
@@ -21,15 +18,9 @@ from .validation import Frozen, nearest, read_yaml
 
 # What each does and how: model/edits.py. Known here, so that a wrong name is an error before anything runs.
 EXACT_EDITS = (
-    "fold_scale",
-    "split_qkv",
-    "merge_transpose",
-    "softmax_axis",
-    "pad_tokens",
-    "pad_outside_attention",
-    "uint8_input",
+    "fold_scale", "split_qkv", "merge_transpose", "softmax_axis", "pad_tokens", "pad_outside_attention", "uint8_input",
     "class_token_only",
-)
+)  # fmt: skip
 INEXACT_EDITS = ("pad_tokens_unmasked",)  # need allow_inexact
 
 
@@ -44,7 +35,7 @@ class RunSpec(Frozen):
     labels: str | None = None
     limit: int | None = Field(default=None, ge=1)
     on_bad_image: Literal["stop", "skip"] = "stop"
-    preprocess: Literal["deit", "timm", "modelzoo"] = "deit"
+    preprocess: str = "deit"
     bins: bool = False
     opset: int = Field(default=11, ge=9, le=18)
     edits: tuple[str, ...] = ()
@@ -70,11 +61,12 @@ class RunSpec(Frozen):
     def _tuple_from_list(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    @field_validator("backend")
+    @field_validator("backend", "preprocess")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in BACKENDS:
-            raise ValueError(f"one of {', '.join(BACKENDS)}{nearest(value, list(BACKENDS))}")
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        names = list(BACKENDS if info.field_name == "backend" else RECIPES)
+        if value not in names:
+            raise ValueError(f"one of {', '.join(names)}{nearest(value, names)}")
         return value
 
     @field_validator("edits")

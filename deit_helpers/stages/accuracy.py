@@ -25,12 +25,9 @@ REFERENCE = "ONNX Runtime fp32, exported graph"
 
 
 def score(run: Run) -> dict[str, Any]:
-    """Stage 06: score the saved logits against labels, the fp32 reference and the expected figures.
+    """Stage 06: score the logits against labels, fp32 reference and expected figures; returns the content of `accuracy.json`.
 
     Batch sizes whose logits are ready are scored too: the page compares all of them.
-
-    Returns:
-        The content of `accuracy.json`.
     """
     for size in run.spec.batch_sizes:
         if size != run.batch_size and records.problem(run.at(size), "infer", strict=False) is None:

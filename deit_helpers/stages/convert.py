@@ -28,10 +28,7 @@ _PRECISION = {
 
 @makes("convert")
 def convert(run: Run) -> dict[str, Any]:
-    """Stage 03: make the device model of this batch size, or say that the backend needs none.
-
-    Returns:
-        The content of `convert.json`.
+    """Stage 03: make the device model, or say that the backend needs none; returns the content of `convert.json`.
 
     Raises:
         ToolError: ATC is missing or failed; what it said, and what to do. `convert.json` then has the command.

@@ -24,10 +24,7 @@ MAX_RELATIVE_DIFF = 1e-4  # of the logits' standard deviation or 1, whichever is
 
 @makes("export")
 def export(run: Run) -> dict[str, Any]:
-    """Stage 01: export the model and compare torch with ONNX Runtime on real crops.
-
-    Returns:
-        The content of `export.json`.
+    """Stage 01: export the model and compare torch with ONNX Runtime on real crops; returns the content of `export.json`.
 
     Raises:
         GraphError: the ONNX graph does not compute what the torch module computes.

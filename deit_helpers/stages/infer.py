@@ -25,10 +25,7 @@ from ..run.records import makes
 
 @makes("infer")
 def infer(run: Run) -> dict[str, Any]:
-    """Stage 05: run every image through the device model of this batch size.
-
-    Returns:
-        The content of `infer.json`.
+    """Stage 05: run every image through the device model of this batch size; returns the content of `infer.json`.
 
     Raises:
         BackendError: the model has another batch size than the run, or its output is impossible.

@@ -29,10 +29,7 @@ _OF_THE_SYMBOLIC_BATCH = frozenset({"Where", "Equal", "Expand", "Shape", "Consta
 
 @makes("optimize")
 def optimize(run: Run) -> dict[str, Any]:
-    """Stage 02: fix the batch size, simplify, apply the spec's edits, and certify each step and the whole.
-
-    Returns:
-        The content of `optimize.json`.
+    """Stage 02: fix the batch size, simplify, edit, certify every step and the whole; returns the content of `optimize.json`.
 
     Raises:
         GraphError: an edit found nothing to edit, or a graph that must be equivalent is not.

@@ -31,11 +31,7 @@ _OF_05 = ("warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "in
 
 @makes("perf")
 def measure(run: Run) -> dict[str, Any]:
-    """Stage 07: statistics of the latencies of 05, a profiled run, and the utilisation of the machine.
-
-    Returns:
-        The content of `perf.json`.
-    """
+    """Stage 07: statistics of the latencies of 05, a profile, the utilisation; returns the content of `perf.json`."""
     inference = run.read("infer")
     count = max(PROFILED_BATCHES, -(-PROFILED_IMAGES // run.size))
     peak, pure = stated_peak(run), dict[str, Any]()

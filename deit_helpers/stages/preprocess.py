@@ -24,10 +24,7 @@ FINGERPRINT_IMAGES = 8
 
 @makes("preprocess")
 def preprocess(run: Run) -> dict[str, Any]:
-    """Stage 04: decode, resize and crop every image of the spec into the uint8 store.
-
-    Returns:
-        The content of `preprocess.json`.
+    """Stage 04: decode, resize and crop every image of the spec into the uint8 store; returns the content of `preprocess.json`.
 
     Raises:
         ArtifactError: no images, a damaged image (unless `on_bad_image: skip`), an image without a label.
