@@ -163,13 +163,9 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
         "helpers": hashing.code_sha256(PAGE_CODE),
         "notes": hashing.fingerprint(marks(run)),
         "spec": hashing.fingerprint(spec),
-        "files": hashing.fingerprint([_hashes(records.read_record(at, stage)) for stage, at in shown]),
+        "files": hashing.fingerprint([records.hashes(at, stage) for stage, at in shown]),
         "state": hashing.fingerprint([records.problem(at, stage, strict=False) for stage, at in shown]),
     }
-
-
-def _hashes(record: dict[str, Any]) -> dict[str, str]:
-    return {path: facts["sha256"] for path, facts in record.get("outputs", {}).items()}
 
 
 def _run_notebook(step: Step, show_code: bool = False) -> None:

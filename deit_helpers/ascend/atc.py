@@ -14,6 +14,12 @@ from .codes import atc_errors
 
 UNKNOWN_SOC = "Ascend<Name column of npu-smi info>"
 SUCCESS = "ATC run success"  # the line that the vendor's guide gives as the sign of success
+# precision of the spec -> ATC's flag. bf16 has only the newer one.
+_PRECISION = {
+    "fp16": {"precision_mode": "force_fp16"},
+    "fp32": {"precision_mode": "must_keep_origin_dtype"},
+    "bf16": {"precision_mode_v2": "mixed_bfloat16"},
+}
 
 
 def command(
@@ -39,6 +45,17 @@ def command(
         **flags,
     }
     return ["atc", *(f"--{name}={value}" for name, value in named.items() if value is not None)]
+
+
+def flags(precision: str, aipp_config: str | None, given: Mapping[str, str | int | None]) -> dict[str, str | int | None]:
+    """The flags of a model: precision, ModelZoo's choice for ViTs, static AIPP, then those given, as they stand.
+
+    High performance for Gelu and small channels are what ModelZoo's ViT recipes pass on 310P.
+    """
+    named = any(name.startswith("precision_mode") for name in given)
+    chosen: dict[str, str | int | None] = {} if named else dict(_PRECISION[precision])
+    chosen |= {"op_select_implmode": "high_performance", "optypelist_for_implmode": "Gelu", "enable_small_channel": 1}
+    return {**chosen, **({"insert_op_conf": aipp_config} if aipp_config else {}), **given}
 
 
 def compile_om(arguments: list[str], om: Path, log: Path, folder: Path) -> None:

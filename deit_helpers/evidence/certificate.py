@@ -18,9 +18,12 @@ import onnx
 from ..backends import Pool, open_backend
 from ..data import batches, transforms
 from ..data.batches import pad
+from ..errors import GraphError
 from ..metrics import classification
+from ..model.edits import EDITS
 from ..model.graph import Graph, axis_of, is_static, shape
 from ..run.folder import Run
+from ..run.spec import INEXACT_EDITS
 
 REAL_CROPS, NOISE = 8, 4  # with the hostile images 20 in all
 MAX_DIFF = 1e-4  # absolute, times the logits' spread where that is above 1: fp32 rounding; a real error is far larger
@@ -122,6 +125,29 @@ def certify(name: str, before: Observation, after: Observation) -> dict[str, Any
         "batch_ms_before": before.batch_ms,
         "batch_ms_after": after.batch_ms,
     }
+
+
+def declared(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what the edit claims.
+
+    Raises:
+        GraphError: an edit declared exact is not.
+    """
+    exact = name not in INEXACT_EDITS
+    if exact and row["verdict"] == UNEQUAL:
+        raise unequal(row)
+    purpose = EDITS[name].purpose if name in EDITS else "what the symbolic batch left is folded"
+    return {**row, "declared_exact": exact, "purpose": purpose}
+
+
+def unequal(row: dict[str, Any]) -> GraphError:
+    """The error to raise for a graph that had to be equivalent and is not."""
+    worst = max(row["probes"], key=lambda probe: probe["max_abs_diff"])
+    measured = f"max abs diff {row['max_abs_diff']:.2g} (on {worst['kind']}), top-1 agreement {row['top1_agreement']:.1f} %"
+    expected = f"expected at most {row['max_abs_diff_allowed']:.2g} and 100 %"
+    return GraphError(
+        f"{row['name']}: the graph is not equivalent, {measured}, {expected}: leave the edit out and report the graph"
+    )
 
 
 def operators(graph: Graph) -> dict[str, int]:

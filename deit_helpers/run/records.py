@@ -63,6 +63,11 @@ def read_record(run: Run, stage: str) -> dict[str, Any]:
     return record if all(sound) else {}
 
 
+def hashes(run: Run, stage: str) -> dict[str, str]:
+    """Path in the run folder -> sha256 of the files that a stage made, as its record says."""
+    return {path: facts["sha256"] for path, facts in read_record(run, stage).get("outputs", {}).items()}
+
+
 def stages_of(run: Run, notebook: str) -> list[str]:
     """The stages of a notebook that this run has."""
     stages = NOTEBOOKS[notebook].stages
@@ -120,13 +125,13 @@ def adopt(run: Run, stage: str, sources: list[str], device: str, images: bool) -
 
 
 def _record(run: Run, stage: str, made_from: dict[str, Any], seconds: float | None) -> None:
-    hashes = {}
+    made = {}
     for file in (file for name in outputs(run, stage) if (file := run.file(name)).exists()):
         stat = file.stat()
-        hashes[run.relative(file)] = {"sha256": sha256(file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        made[run.relative(file)] = {"sha256": sha256(file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     head = {"stage": stage, "created": created, "seconds": seconds, "machine": machine(), "git_commit": git_commit()}
-    write_json(record_path(run, stage), {**head, **made_from, "outputs": hashes})
+    write_json(record_path(run, stage), {**head, **made_from, "outputs": made})
 
 
 def require(run: Run, *names: str) -> None:
@@ -261,8 +266,7 @@ def code_of(run: Run, code: tuple[str, ...]) -> tuple[str, ...]:
 def _input_sha256(run: Run, name: str) -> str | None:
     """Hash of an input, None when it is not there. Images are told apart by name, size and time, not by content."""
     if name in MAKER:
-        facts = read_record(run, MAKER[name]).get("outputs", {}).get(run.relative(run.file(name)))
-        return facts["sha256"] if facts else None
+        return hashes(run, MAKER[name]).get(run.relative(run.file(name)))
     if name == "expected":
         return fingerprint(expected_row(run))
     if name == "checkpoint" and run.spec.checkpoint == "hub":

@@ -56,7 +56,6 @@ def _score(run: Run) -> dict[str, Any]:
     count, classes = logits.shape
     check_labels(names, labels, classes)
     ranks, reference_ranks = label_ranks(logits, labels), label_ranks(reference_logits, labels)
-    top = _top(ranks)
     difference = compare(reference_logits, logits)
     reference = {
         "name": REFERENCE,
@@ -64,22 +63,21 @@ def _score(run: Run) -> dict[str, Any]:
         "agreement_percent": difference["top1_agreement_percent"],
         "max_abs_diff": difference["max_abs_diff"],
     }
-    ci95 = {k: proportions.wilson_percent(int(np.sum(ranks < k)), count) for k in (1, 5)}
-    expected = _expected(run, reference, count)
-    limit = expected.pop("max_drop_points", MAX_DROP_POINTS)
-    checks = _checks(run, top, ci95, reference, expected, limit, count)
-    verdicts = [check["verdict"] for check in checks]
-    files.write_text(run.file("result"), json.dumps(seed_result(top, count, classes)))
-    return {
+    facts = {
         "batch_size": run.batch_size,
         "images": count,
         "classes": classes,
-        **top,
-        "top1_ci95_percent": ci95[1],
-        "top5_ci95_percent": ci95[5],
+        **_top(ranks),
+        **{f"top{k}_ci95_percent": proportions.wilson_percent(int(np.sum(ranks < k)), count) for k in (1, 5)},
         "reference": reference,
         "paired": proportions.paired(ranks, reference_ranks),
-        "expected": expected,
+        "expected": _expected(run, reference, count),
+    }
+    limit = facts["expected"].pop("max_drop_points", MAX_DROP_POINTS)
+    checks = _checks(facts, limit, published=run.spec.expected is not None)
+    verdicts = [row["verdict"] for row in checks]
+    files.write_text(run.file("result"), json.dumps(seed_result(facts)))
+    return facts | {
         "drop_points": checks[0]["drop_points"],
         "max_drop_points": limit,
         "checks": checks,
@@ -100,30 +98,26 @@ def _expected(run: Run, reference: dict[str, Any], count: int) -> dict[str, Any]
     return expected_row(run) or own_reference
 
 
-def _checks(
-    run: Run,
-    top: dict[str, float],
-    ci95: dict[int, list[float]],
-    reference: dict[str, Any],
-    expected: dict[str, Any],
-    limit: float,
-    count: int,
-) -> list[dict[str, Any]]:
+def _checks(facts: dict[str, Any], limit: float, published: bool) -> list[dict[str, Any]]:
+    expected, reference, checks = facts["expected"], facts["reference"], list[dict[str, Any]]()
     # The published figures are of all 50,000 images: on those, and on the demo's own, there is nothing left to chance.
-    same_images = expected.get("images") == count
-    checks = []
-    for k, (low, high) in ci95.items():
-        key = f"top{k}_percent"
+    same_images = expected.get("images") == facts["images"]
+    for k in (1, 5):
+        key, (low, high) = f"top{k}_percent", facts[f"top{k}_ci95_percent"]
         interval = None if same_images else [expected[key] - high, expected[key] - low]
-        checks.append(check(f"Acc@{k}", top[key], expected[key], expected["name"], limit, interval))
-    if run.spec.expected is None:  # accuracies may agree by chance, above all low ones: the answers themselves must agree
+        checks.append(check(f"Acc@{k}", facts[key], expected[key], expected["name"], limit, interval))
+    if not published:  # accuracies may agree by chance, above all low ones: the answers themselves must agree
         agreement = reference["agreement_percent"]
         checks.append(check("top-1 agreement", agreement, 100.0, reference["name"], MAX_DROP_POINTS, None))
     return checks
 
 
-def seed_result(top: dict[str, float], images: int, classes: int) -> dict[str, Any]:
-    """The recipe's `result.json`: its keys, order and spelling (imagenet_acc_eval.py of ModelZoo's Deit_Small)."""
-    value = [{"key": "Number of images", "value": str(images)}, {"key": "Number of classes", "value": str(classes)}]
-    value += [{"key": f"Top{k} accuracy", "value": f"{round(top[f'top{k}_percent'], 2)}%"} for k in TOP]
+def seed_result(facts: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's `result.json`: its keys, order and spelling (imagenet_acc_eval.py of ModelZoo's Deit_Small).
+
+    Args:
+        facts: images, classes and top1_percent to top5_percent, as in `accuracy.json`.
+    """
+    value = [{"key": f"Number of {key}", "value": str(facts[key])} for key in ("images", "classes")]
+    value += [{"key": f"Top{k} accuracy", "value": f"{round(facts[f'top{k}_percent'], 2)}%"} for k in TOP]
     return {"title": "Overall statistical evaluation", "value": value}

@@ -7,8 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import files
-from ..ascend import aipp, cann, npu_smi
-from ..ascend.atc import UNKNOWN_SOC, command, compile_om
+from ..ascend import aipp, atc, cann, npu_smi
 from ..errors import ToolError
 from ..run.folder import Run
 from ..run.records import makes
@@ -18,12 +17,6 @@ NO_ATC = (
     "ATC is not on this host. Copy the run folder to an Ascend host with CANN, source set_env.sh there and run "
     "`deit-report run {name}/spec.yaml --from 03`."
 )
-# precision of the spec -> ATC's flag. bf16 has only the newer one.
-_PRECISION = {
-    "fp16": {"precision_mode": "force_fp16"},
-    "fp32": {"precision_mode": "must_keep_origin_dtype"},
-    "bf16": {"precision_mode_v2": "mixed_bfloat16"},
-}
 
 
 @makes("convert")
@@ -41,6 +34,9 @@ def convert(run: Run) -> dict[str, Any]:
     if not run.spec.backend_row.needs_om:
         facts["reason"] = NOT_NEEDED.format(backend=run.spec.backend)
         return {**facts, **_described(run, _command(run, optimize, run.spec.soc_version), run.file("static_onnx"))}
+    if run.spec.aipp:
+        recipe = run.spec.recipe
+        files.write_text(run.file("aipp"), aipp.config(recipe.crop_px, recipe.mean, recipe.std))
     path, version, soc = cann.tool("atc"), cann.version(), run.spec.soc_version
     if soc is None and path and "soc_version" not in run.spec.atc:
         soc = npu_smi.soc_version(run.spec.device)
@@ -50,10 +46,7 @@ def convert(run: Run) -> dict[str, Any]:
         files.write_json(run.file("convert"), {**facts, "status": "missing", "reason": reason, **_described(run, arguments)})
         raise ToolError(f"{reason} The command: {shlex.join(arguments)}")
     cann.check_opset(optimize["opset"], version)
-    if run.spec.aipp:
-        recipe = run.spec.recipe
-        files.write_text(run.file("aipp"), aipp.config(recipe.crop_px, recipe.mean, recipe.std))
-    compile_om([path, *arguments[1:]], run.file("om"), run.file("atc_log"), run.folder)
+    atc.compile_om([path, *arguments[1:]], run.file("om"), run.file("atc_log"), run.folder)
     facts |= {"status": "done", "reason": f"ATC of CANN {version or 'of unknown version'} made the OM"}
     emulated = "EMULATED" in run.file("atc_log").read_text(encoding="utf-8")
     return {**facts, "emulated": emulated, "cann": version, **_described(run, arguments, run.file("om"))}
@@ -61,20 +54,9 @@ def convert(run: Run) -> dict[str, Any]:
 
 def _command(run: Run, optimize: dict[str, Any], soc: str | None) -> list[str]:
     model = PurePosixPath(run.relative(run.file("static_onnx")))
-    return command(model, optimize["input_name"], optimize["input_shape"], soc, flags_of(run))
-
-
-def flags_of(run: Run) -> dict[str, str | int | None]:
-    """The flags the spec asks for: precision, ModelZoo's choice for ViTs, static AIPP, then `atc` of the spec as it stands.
-
-    High performance for Gelu and small channels are what ModelZoo's ViT recipes pass on 310P.
-    """
-    named = any(name.startswith("precision_mode") for name in run.spec.atc)
-    flags: dict[str, str | int | None] = {} if named else dict(_PRECISION[run.spec.precision])
-    flags |= {"op_select_implmode": "high_performance", "optypelist_for_implmode": "Gelu", "enable_small_channel": 1}
-    if run.spec.aipp:
-        flags["insert_op_conf"] = run.relative(run.file("aipp"))
-    return {**flags, **run.spec.atc, **{name: str(path) for name, path in run.atc_files().items()}}
+    files_named = {name: str(path) for name, path in run.atc_files().items()}
+    flags = atc.flags(run.spec.precision, run.relative(run.file("aipp")) if run.spec.aipp else None, run.spec.atc | files_named)
+    return atc.command(model, optimize["input_name"], optimize["input_shape"], soc, flags)
 
 
 def _described(run: Run, arguments: list[str], model: Path | None = None) -> dict[str, Any]:
@@ -83,6 +65,6 @@ def _described(run: Run, arguments: list[str], model: Path | None = None) -> dic
         "device_model": run.relative(model) if model else None,
         "command": arguments,
         "command_line": shlex.join(arguments),
-        "soc_version": None if soc == UNKNOWN_SOC else soc,
+        "soc_version": None if soc == atc.UNKNOWN_SOC else soc,
         "aipp": run.spec.aipp,
     }

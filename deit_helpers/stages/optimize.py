@@ -43,7 +43,7 @@ def optimize(run: Run) -> dict[str, Any]:
     chain = certificate.certify("chain", exported, edited)
     inexact = [name for name in run.spec.edits if name in INEXACT_EDITS]
     if chain["verdict"] == UNEQUAL and not inexact:
-        raise _unequal(chain)
+        raise certificate.unequal(chain)
     if static_batch(after) != run.batch_size:
         raise GraphError(f"the graph came out with batch size {static_batch(after)}, expected {run.batch_size}")
     onnx.checker.check_model(after, full_check=True)
@@ -106,7 +106,7 @@ def _edited(
         path = folder / f"{number}_{name}.onnx"
         onnx.save(proto, path)
         observation = certificate.observe(path, probes, run.size)
-        rows.append(_declared(name, certificate.certify(name, last, observation)))
+        rows.append(certificate.declared(name, certificate.certify(name, last, observation)))
         last = observation
     return proto, rows, last
 
@@ -141,31 +141,9 @@ def _simplified(
             row = certificate.certify("simplify", exported, observation)
             left = sorted(_OF_THE_SYMBOLIC_BATCH & observation.operators.keys())
             if row["verdict"] != UNEQUAL and not left:
-                return path, _declared("simplify", row), observation
+                return path, certificate.declared("simplify", row), observation
             why = f"left {', '.join(left)} of the symbolic batch" if left else "the simplified graph is not equivalent"
     onnx.save(with_shapes(onnx.load(fixed)), fixed)
     observation = certificate.observe(fixed, probes, run.size)
     row = {**certificate.certify("simplify", exported, observation), "applied": False, "reason": why}
-    return fixed, _declared("simplify", row), observation
-
-
-def _declared(name: str, row: dict[str, Any]) -> dict[str, Any]:
-    """The row with what the edit claims.
-
-    Raises:
-        GraphError: an edit declared exact is not.
-    """
-    declared = name not in INEXACT_EDITS
-    if declared and row["verdict"] == UNEQUAL:
-        raise _unequal(row)
-    purpose = EDITS[name].purpose if name in EDITS else "what the symbolic batch left is folded"
-    return {**row, "declared_exact": declared, "purpose": purpose}
-
-
-def _unequal(row: dict[str, Any]) -> GraphError:
-    worst = max(row["probes"], key=lambda probe: probe["max_abs_diff"])
-    measured = f"max abs diff {row['max_abs_diff']:.2g} (on {worst['kind']}), top-1 agreement {row['top1_agreement']:.1f} %"
-    expected = f"expected at most {row['max_abs_diff_allowed']:.2g} and 100 %"
-    return GraphError(
-        f"{row['name']}: the graph is not equivalent, {measured}, {expected}: leave the edit out and report the graph"
-    )
+    return fixed, certificate.declared("simplify", row), observation
