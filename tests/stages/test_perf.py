@@ -203,6 +203,14 @@ def test_the_profilers_overhead_has_an_interval_from_six_batches_on(run: Run, tm
         assert shown == ("20.0 % (10.0 to 30.0)" if known else "not known: too few batches")
 
 
+def test_where_a_batch_takes_too_long_for_plain_calls_the_overhead_is_not_measured(run: Run, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path)
+    profile = operators.OperatorProfile(pd.read_csv(copy.file("profile")), 2, [100.0, 102.0])
+    facts = perf._write_profile(copy, profile)
+    assert (facts["profiled_batches"], facts["profiled_ms"]) == (2, 101.0)
+    assert (facts["profiler_overhead_percent"], facts["profiler_overhead_ci95_percent"]) == (None, None)
+
+
 def test_batches_that_are_timed_together_are_all_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     perf_json = run.read("perf")
     pure = {**perf_json["pure"], "batches_per_sample": 2, "warmup_batches": 5}
