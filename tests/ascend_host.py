@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
+from runs import REPOSITORY
 
 from deit_helpers.ascend import cann
 

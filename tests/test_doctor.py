@@ -10,12 +10,12 @@ from pathlib import Path
 import ascend_host
 import onnxruntime
 import pytest
-from pipeline import finished
 
 from deit_helpers import doctor
 from deit_helpers.ascend import npu_smi
 from deit_helpers.backends import Pool, bench
 from deit_helpers.run.backends import BACKENDS
+from deit_helpers.run.folder import Run
 
 
 def rows() -> dict[str, doctor.Finding]:
@@ -47,13 +47,11 @@ def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.Mo
     assert "NPU driver" in found["npu-smi"].found
 
 
-def test_with_a_run_every_backend_is_timed_and_the_fastest_named(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_a_run_every_backend_is_timed_and_the_fastest_named(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(bench, "STREAMS", (1,))  # so small a model and so short a time say nothing of two
     monkeypatch.setattr(doctor, "_of_this_host", lambda: [("onnxruntime", "fp32"), ("onnxruntime", "bf16"), ("torch", "fp32")])
-    *timed, best = doctor.fastest(finished(tmp_path_factory))
+    *timed, best = doctor.fastest(finished)
     assert [row.what for row in timed] == [
         f"{name}, batches of 4" for name in ("onnxruntime fp32", "onnxruntime bf16", "torch fp32")
     ]
@@ -63,9 +61,7 @@ def test_with_a_run_every_backend_is_timed_and_the_fastest_named(
     assert best.found.startswith(f"{max(rates, key=lambda what: rates[what])}: {max(rates.values()):.1f} images/s")
 
 
-def test_what_a_runtime_compiles_first_is_not_timed(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_runtime_compiles_first_is_not_timed(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     warm_up, time_alone = Pool.warm_up, bench.time_alone
     monkeypatch.setattr(Pool, "warm_up", lambda *given: done.append("warm up") or warm_up(*given))
@@ -73,7 +69,7 @@ def test_what_a_runtime_compiles_first_is_not_timed(
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(bench, "STREAMS", (1,))  # so small a model and so short a time say nothing of two
     monkeypatch.setattr(doctor, "_of_this_host", lambda: [("onnxruntime", "fp32")])
-    doctor.fastest(finished(tmp_path_factory))
+    doctor.fastest(finished)
     assert done == ["warm up", "time"]
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import draw, write_spec
+from pictures import draw
 from PIL import Image
+from runs import write_spec
 from timm.data import create_transform
 from torchvision import transforms as tv
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import draw, write_spec
+from pictures import draw
+from runs import write_spec
 from timm.data import ImageNetInfo
 
 from deit_helpers import open_run

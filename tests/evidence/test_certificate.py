@@ -10,18 +10,18 @@ import onnx
 import onnx_ir as ir
 import pytest
 from graphs import RECIPE, edited, static
-from pipeline import finished
 
 from deit_helpers.data import transforms
 from deit_helpers.evidence import certificate
 from deit_helpers.evidence.certificate import IDENTICAL, ROUNDING, UNEQUAL, Probe
 from deit_helpers.model import edits, token_edits
 from deit_helpers.model.graph import Graph, axis_of, rank
+from deit_helpers.run.folder import Run
 
 
 @pytest.fixture(scope="module")
-def probes(tmp_path_factory: pytest.TempPathFactory) -> list[Probe]:
-    return certificate.probes(finished(tmp_path_factory))
+def probes(finished: Run) -> list[Probe]:
+    return certificate.probes(finished)
 
 
 @pytest.fixture

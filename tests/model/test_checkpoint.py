@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import TINY, make_checkpoint, write_spec
+from runs import TINY, make_checkpoint, write_spec
 from safetensors.torch import save_file
 
 from deit_helpers import open_run

@@ -11,7 +11,7 @@ from pathlib import Path
 import ascend_host
 import numpy as np
 import pytest
-from mini import run_tool
+from runs import run_tool
 
 NOTE = "Emulated device, no hardware measured."
 

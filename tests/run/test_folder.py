@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import write_spec
+from runs import write_spec
 
 from deit_helpers import files, open_run
 from deit_helpers.errors import ArtifactError, SpecError

@@ -11,7 +11,7 @@ from pathlib import Path
 import ascend_host
 import numpy as np
 import pytest
-from pipeline import SIZES, copy_of, finished, new_run
+from runs import SIZES, copy_of, new_run
 
 from deit_helpers.ascend import npu_smi
 from deit_helpers.report import index
@@ -20,8 +20,8 @@ from deit_helpers.run.folder import Run
 
 
 @pytest.fixture
-def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Run:
-    return copy_of(finished(tmp_path_factory), tmp_path)
+def run(finished: Run, tmp_path: Path) -> Run:
+    return copy_of(finished, tmp_path)
 
 
 def test_the_chips_of_an_ascend_host_are_in_the_manifest(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

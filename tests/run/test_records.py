@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import draw, write_spec
+from pictures import draw
+from runs import write_spec
 
 from deit_helpers import files, open_run
 from deit_helpers.errors import ArtifactError

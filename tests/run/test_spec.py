@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, write_spec
 from pydantic import ValidationError
+from runs import REPOSITORY, write_spec
 
 from deit_helpers.errors import SpecError
 from deit_helpers.run import spec
@@ -133,3 +134,16 @@ def test_a_wrong_batch_size_is_refused_with_an_example(value: Any) -> None:
 @pytest.mark.parametrize("value", [1, 8, 50_000])
 def test_a_positive_batch_size_is_returned(value: int) -> None:
     assert spec.check_batch_size(value) == value
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"stream": True, "bins": True}, "stream: false with bins"),
+        ({"stream": True, "on_bad_image": "skip"}, "stream: false with bins, on_bad_image: skip"),
+        ({"shards": [2, 1]}, "shards of the first and the last"),
+        ({"backend": "torch", "edits": ["fold_scale"]}, r"edits: \[\] for backend torch"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_named(project: Path, keys: dict[str, Any], reason: str) -> None:
+    assert re.search(reason, message(write_spec(project), **keys))

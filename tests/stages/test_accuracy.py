@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import write_spec
-from pipeline import finished, new_run
+from runs import new_run, write_spec
 
 from deit_helpers import open_run
 from deit_helpers.errors import ArtifactError, SpecError, VerdictError
@@ -279,8 +278,8 @@ def test_an_unknown_expected_row_suggests_the_nearest(scored: Scored) -> None:
         scored(*logits_with_ranks([0] * 4, 6), expected="deit_smal")
 
 
-def test_the_file_holds_what_others_read(tmp_path_factory: pytest.TempPathFactory) -> None:
-    found = finished(tmp_path_factory).read("accuracy")
+def test_the_file_holds_what_others_read(finished: Run) -> None:
+    found = finished.read("accuracy")
     tops = {f"top{k}_percent" for k in range(1, 6)}
     promised = {"images", "classes", "top1_ci95_percent", "reference", "expected", "drop_points", "max_drop_points", "verdict"}
     assert found.keys() >= tops | promised
@@ -289,12 +288,11 @@ def test_the_file_holds_what_others_read(tmp_path_factory: pytest.TempPathFactor
     assert (found["images"], found["classes"]) == (13, 3)
 
 
-def test_a_finished_run_scores_as_its_logits_say(tmp_path_factory: pytest.TempPathFactory) -> None:
-    run = finished(tmp_path_factory)
+def test_a_finished_run_scores_as_its_logits_say(finished: Run) -> None:
     labels = np.repeat([0, 1, 2], [5, 4, 4])  # 13 images dealt to three folders, listed folder by folder
-    hits = np.load(run.file("logits")).argmax(axis=1) == labels
+    hits = np.load(finished.file("logits")).argmax(axis=1) == labels
     assert 0 < hits.sum() < 13
-    assert run.read("accuracy")["top1_percent"] == pytest.approx(100 * hits.mean())
+    assert finished.read("accuracy")["top1_percent"] == pytest.approx(100 * hits.mean())
 
 
 def test_scoring_before_inference_names_the_notebook(tmp_path: Path) -> None:

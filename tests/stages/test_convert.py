@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import ascend_host
 import onnx
 import pytest
-from pipeline import SIZES, copy_of, finished, new_run
+from runs import SIZES, copy_of, new_run
 
 from deit_helpers import files
 from deit_helpers.ascend import atc, cann, npu_smi
@@ -16,11 +16,6 @@ from deit_helpers.errors import ArtifactError, ToolError
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import convert
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished(tmp_path_factory)
 
 
 def test_the_command_is_the_recipes_argument_for_argument() -> None:
@@ -37,16 +32,16 @@ def test_the_command_is_the_recipes_argument_for_argument() -> None:
     ]
 
 
-def test_an_unknown_chip_is_left_open_and_quoted_for_the_shell(run: Run) -> None:
-    found = run.read("convert")
+def test_an_unknown_chip_is_left_open_and_quoted_for_the_shell(finished: Run) -> None:
+    found = finished.read("convert")
     assert found["soc_version"] is None
     assert "--soc_version=Ascend<Name column of npu-smi info>" in found["command"]
     assert "'--soc_version=Ascend<Name column of npu-smi info>'" in found["command_line"]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_record_is_of_this_batch_size_and_says_not_needed(run: Run, size: int) -> None:
-    found = run.at(size).read("convert")
+def test_the_record_is_of_this_batch_size_and_says_not_needed(finished: Run, size: int) -> None:
+    found = finished.at(size).read("convert")
     assert (found["batch_size"], found["status"], found["backend"]) == (size, "not needed", "onnxruntime")
     assert found["device_model"] == f"bs{size}/deit_bs{size}.onnx"
     assert f"--input_shape=image:{size},3,224,224" in found["command"]
@@ -59,8 +54,8 @@ def test_converting_before_optimizing_names_the_notebook(tmp_path: Path) -> None
         convert.convert(new_run(tmp_path))
 
 
-def test_a_graph_of_another_batch_size_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = copy_of(run, tmp_path)
+def test_a_graph_of_another_batch_size_is_refused(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = copy_of(finished, tmp_path)
     files.write_json(copy.file("optimize"), copy.at(1).read("optimize"))
     records.forget(copy, "convert")
     with pytest.raises(ArtifactError, match=r"optimize\.json was changed after it was made"):
@@ -71,10 +66,10 @@ def test_a_graph_of_another_batch_size_is_refused(run: Run, tmp_path: Path, monk
 
 
 @pytest.fixture
-def ascend_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def ascend_run(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A copy of a finished run that now asks for an NPU, on an emulated host."""
     ascend_host.make_host(tmp_path / "host", monkeypatch)
-    return on_npu(copy_of(run, tmp_path))
+    return on_npu(copy_of(finished, tmp_path))
 
 
 def on_npu(run: Run, **keys: object) -> Run:
@@ -148,9 +143,9 @@ def test_what_atc_refuses_is_one_line_with_code_advice_and_log(ascend_run: Run, 
     assert not ascend_run.file("om").exists()
 
 
-def test_the_opset_is_checked_before_atc_starts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_opset_is_checked_before_atc_starts(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ascend_host.make_host(tmp_path / "host", monkeypatch, cann_version="5.1.RC1")
-    copy = on_npu(copy_of(run, tmp_path))
+    copy = on_npu(copy_of(finished, tmp_path))
     files.write_json(copy.file("optimize"), {**copy.read("optimize"), "opset": 17})
     monkeypatch.setattr(records, "require", lambda *_: None)
     with pytest.raises(ToolError, match=r"opset 17: ATC of CANN 5\.1\.RC1 takes 9 to 13: set opset: 11"):
@@ -168,9 +163,11 @@ def test_atc_names_an_operator_it_does_not_know(ascend_run: Run, monkeypatch: py
         convert.convert(ascend_run)
 
 
-def test_without_atc_the_command_and_what_to_copy_are_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_atc_the_command_and_what_to_copy_are_said(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cann, "SET_ENV", ())
-    copy = on_npu(copy_of(run, tmp_path))
+    copy = on_npu(copy_of(finished, tmp_path))
     with pytest.raises(ToolError, match=r"ATC is not on this host\. Copy .* --from 03.*command: atc --framework=5"):
         convert.convert(copy)
     found = copy.read("convert")

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from pipeline import finished, new_run
+from runs import new_run
 
 from deit_helpers.errors import ArtifactError, GraphError
 from deit_helpers.model import checkpoint
@@ -83,7 +83,7 @@ def test_weights_that_give_nan_are_refused(tmp_path: Path) -> None:
         export.export(run)
 
 
-def test_exporting_twice_gives_the_same_bytes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_exporting_twice_gives_the_same_bytes(finished: Run, tmp_path: Path) -> None:
     run = new_run(tmp_path)
     export.export(run)
-    assert run.file("onnx").read_bytes() == finished(tmp_path_factory).file("onnx").read_bytes()
+    assert run.file("onnx").read_bytes() == finished.file("onnx").read_bytes()

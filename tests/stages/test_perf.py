@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from onnx import TensorProto, helper
-from pipeline import SIZES, copy_of, finished, new_run
+from runs import SIZES, copy_of, new_run
 from torch.utils.flop_counter import FlopCounterMode
 
 from deit_helpers import files
@@ -29,27 +29,22 @@ from deit_helpers.run.folder import Run
 from deit_helpers.stages import perf
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished(tmp_path_factory)
-
-
-def test_flops_are_those_counted_by_hand(run: Run) -> None:
+def test_flops_are_those_counted_by_hand(finished: Run) -> None:
     tokens, width, heads, classes, patch = 197, 48, 3, 3, 16
     embed = 196 * width * 3 * patch * patch
     attention = tokens * width * 3 * width + 2 * heads * tokens * tokens * (width // heads) + tokens * width * width
     mlp = 2 * tokens * width * 4 * width
     by_hand = 2 * (embed + 2 * (attention + mlp) + width * classes)
     for size in SIZES:
-        assert flops_per_batch(onnx.load(run.at(size).file("static_onnx"))) == size * by_hand
-        assert run.at(size).read("perf")["flops_per_image"] == by_hand
+        assert flops_per_batch(onnx.load(finished.at(size).file("static_onnx"))) == size * by_hand
+        assert finished.at(size).read("perf")["flops_per_image"] == by_hand
 
 
-def test_flops_are_those_torch_counts(run: Run) -> None:
-    module = checkpoint.build(run)
+def test_flops_are_those_torch_counts(finished: Run) -> None:
+    module = checkpoint.build(finished)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.zeros(4, 3, 224, 224))
-    assert flops_per_batch(onnx.load(run.file("static_onnx"))) == counter.get_total_flops()
+    assert flops_per_batch(onnx.load(finished.file("static_onnx"))) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize(("flipped", "shape"), [(0, [5, 7]), (1, [7, 5])])
@@ -61,8 +56,8 @@ def test_a_transposed_factor_counts_the_same(flipped: int, shape: list[int]) -> 
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_file_holds_what_others_read(run: Run, size: int) -> None:
-    found, inference = run.at(size).read("perf"), run.at(size).read("infer")
+def test_the_file_holds_what_others_read(finished: Run, size: int) -> None:
+    found, inference = finished.at(size).read("perf"), finished.at(size).read("infer")
     assert found.keys() >= {
         "batch_size", "backend", "device", "precision", "images_per_s", "e2e_images_per_s", "e2e_efficiency", "latency_ms",
         "stages", "families", "flops_per_image", "utilisation_percent",
@@ -78,8 +73,8 @@ def test_the_file_holds_what_others_read(run: Run, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_operator_table_is_of_the_counted_batches(run: Run, size: int) -> None:
-    table, found = pd.read_csv(run.at(size).file("profile")), run.at(size).read("perf")
+def test_the_operator_table_is_of_the_counted_batches(finished: Run, size: int) -> None:
+    table, found = pd.read_csv(finished.at(size).file("profile")), finished.at(size).read("perf")
     assert list(table.columns) == operators.COLUMNS
     assert found["profiled_batches"] == max(perf.PROFILED_BATCHES, -(-perf.PROFILED_IMAGES // size))
     assert set(table["calls"]) == {found["profiled_batches"]}
@@ -91,8 +86,8 @@ def test_the_operator_table_is_of_the_counted_batches(run: Run, size: int) -> No
     assert sum(row["share_percent"] for row in found["families"].values()) == pytest.approx(100)
 
 
-def test_a_vits_attention_has_its_matrix_products_and_softmaxes(run: Run) -> None:
-    nodes = pd.read_csv(run.file("profile")).groupby("family").size()
+def test_a_vits_attention_has_its_matrix_products_and_softmaxes(finished: Run) -> None:
+    nodes = pd.read_csv(finished.file("profile")).groupby("family").size()
     assert nodes[["BatchMatMulV2", "SoftmaxV2", "Conv2D", "Gelu"]].to_list() == [4, 2, 1, 2]  # two blocks
     assert nodes["MatMulV2"] == 2 * 4 + 1  # qkv, proj, fc1, fc2; the head
 
@@ -109,9 +104,9 @@ class Plain(Backend):
 
 
 def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = copy_of(run, tmp_path)
+    copy = copy_of(finished, tmp_path)
     records.forget(copy, "perf")
     monkeypatch.setattr(bench, "open_backend", lambda *_: Pool(Plain(Path("m"), Options())))
     found = perf.measure(copy)
@@ -128,8 +123,8 @@ def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
     assert "set peak_tflops" in report_perf.utilisation(copy)._repr_html_()
 
 
-def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(run: Run, tmp_path: Path) -> None:
-    copy = copy_of(run, tmp_path)
+def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
     found = perf.measure(copy.replace(peak_tflops=2.0))
     assert (found["peak_flops_per_s"], found["peak_source"]) == (2e12, "peak_tflops of the spec")
     assert found["utilisation_percent"] == pytest.approx(100 * found["pure"]["images_per_s"] * found["flops_per_image"] / 2e12)
@@ -143,8 +138,8 @@ def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(run: Run, tmp_path
         ("infer", r"notebooks/05_infer\.ipynb with batch_size=4"),
     ],
 )
-def test_measuring_without_its_inputs_names_the_notebook(run: Run, tmp_path: Path, stage: str, message: str) -> None:
-    copy = copy_of(run, tmp_path)
+def test_measuring_without_its_inputs_names_the_notebook(finished: Run, tmp_path: Path, stage: str, message: str) -> None:
+    copy = copy_of(finished, tmp_path)
     records.forget(copy, "perf")
     records.forget(copy, stage)
     with pytest.raises(ArtifactError, match=message):
@@ -189,8 +184,8 @@ def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution()
     np.testing.assert_array_equal(measurement.all_ms, 41.0 + np.arange(len(measurement.all_ms)))
 
 
-def test_the_profilers_overhead_has_an_interval_from_six_batches_on(run: Run, tmp_path: Path) -> None:
-    copy = copy_of(run, tmp_path)
+def test_the_profilers_overhead_has_an_interval_from_six_batches_on(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
     table = pd.read_csv(copy.file("profile"))
     for slower, known in (([1.1, 1.2, 1.3, 1.2, 1.2, 1.2], (10, 30)), ([1.2], None)):
         plain = 100.0 + np.arange(len(slower))
@@ -203,11 +198,11 @@ def test_the_profilers_overhead_has_an_interval_from_six_batches_on(run: Run, tm
         assert shown == ("20.0 % (10.0 to 30.0)" if known else "not known: too few batches")
 
 
-def test_batches_that_are_timed_together_are_all_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    perf_json = run.read("perf")
+def test_batches_that_are_timed_together_are_all_counted(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    perf_json = finished.read("perf")
     pure = {**perf_json["pure"], "batches_per_sample": 2, "warmup_batches": 5}
     monkeypatch.setattr(Run, "read", lambda self, name: {**perf_json, "pure": pure})
-    table = report_perf.rates(run)
+    table = report_perf.rates(finished)
     (alone,) = (row for row in table.rows if row[0] == "model alone, warm")
     assert alone[1] == 2 * pure["latency_ms"]["n"]
     assert "10 warm-up batches left out" in table.caption
@@ -218,8 +213,10 @@ def test_a_latency_says_how_many_batches_were_in_flight() -> None:
     assert words.in_flight_text({"in_flight": [3]}, {"in_flight": [2]}).endswith(" with 2 or 3 in flight")
 
 
-def test_operators_that_last_longer_than_the_batch_leave_no_negative_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {**run.read("perf"), "residual_ms": -3.0}
+def test_operators_that_last_longer_than_the_batch_leave_no_negative_rest(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {**finished.read("perf"), "residual_ms": -3.0}
     monkeypatch.setattr(Run, "read", lambda self, name: found)
-    rows = report_perf.accounting(run).values
+    rows = report_perf.accounting(finished).values
     assert str(rows["ms per profiled batch outside operators"]).startswith("none")
