@@ -61,13 +61,17 @@ def write_spec(project: Path, **keys: Any) -> Path:
     return path
 
 
+def opened(project: Path, **keys: Any) -> Run:
+    """The run at batch size 4 of a project that is the working directory, its spec written with `keys`."""
+    return open_run(write_spec(project, **keys), 4)
+
+
 def new_run(folder: Path, **keys: Any) -> Run:
     """A run in `folder` at batch size 4, opened by absolute paths, with nothing made yet."""
     images, checkpoint = draw_classes(folder / "pictures"), make_checkpoint(folder / "tiny.pth")
-    spec = write_spec(folder, images=str(images), checkpoint=str(checkpoint), **keys)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return open_run(spec, 4)
+        return opened(folder, images=str(images), checkpoint=str(checkpoint), **keys)
 
 
 def run_through_05(run: Run) -> Run:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import REPOSITORY, with_keys, write_spec
+from runs import REPOSITORY, opened, with_keys
 
-from deit_helpers import open_run, pipeline
+from deit_helpers import pipeline
 from deit_helpers.errors import ArtifactError, DeitError
 from deit_helpers.run.folder import Run, html_path
 from deit_helpers.stages import infer
@@ -18,7 +18,7 @@ FIXTURES = REPOSITORY / "tests" / "notebooks" / "fixtures"
 
 @pytest.fixture
 def step(project: Path) -> pipeline.Step:
-    return pipeline.Step("05_infer", open_run(write_spec(project), 4), "asked for")
+    return pipeline.Step("05_infer", opened(project), "asked for")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_failed_verdict_and_words_on_stderr_are_shown_and_fail_no_step(
 
 
 def test_after_a_notebook_that_failed_only_the_report_is_made(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = open_run(write_spec(project, batch_sizes=[4]))
+    run = opened(project, batch_sizes=[4])
     notebooks: list[str] = []
 
     def run_notebook(step: pipeline.Step) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from runs import new_run, write_spec
+from runs import new_run, opened
 
-from deit_helpers import open_run
 from deit_helpers.errors import ArtifactError, SpecError, VerdictError
 from deit_helpers.metrics import classification, proportions
 from deit_helpers.metrics.verdict import decide
@@ -50,7 +49,7 @@ def scored(project: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
     """Put logits and labels in the place of stages 04 and 05 and score them; returns the run."""
 
     def score(logits: np.ndarray, labels: np.ndarray, reference: np.ndarray | None = None, **keys: object) -> Run:
-        run = open_run(write_spec(project, **keys), 4)
+        run = opened(project, **keys)
         for name, array in (("logits", logits), ("reference", logits if reference is None else reference)):
             run.file(name).parent.mkdir(parents=True, exist_ok=True)
             np.save(run.file(name), array)
