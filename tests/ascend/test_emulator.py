@@ -10,7 +10,7 @@ import ascend_host
 import numpy as np
 import onnx
 import pytest
-from backends.test_pyacl import make_om
+from ascend_host import make_om
 from onnx import TensorProto, helper
 
 SIZE = 4 * 2 * 3 * 8 * 8  # bytes of the tiny model's input

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ import ascend_host
 import numpy as np
 import onnx
 import pytest
-from ascend_host import assert_clean, faults
+from ascend_host import assert_clean, faults, make_om
 from graphs import RECIPE, crops, edited, infer, static
 
 from deit_helpers.ascend import aipp
@@ -31,15 +30,6 @@ MODES = ["sync", "async"]
 def acl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     ascend_host.make_host(tmp_path / "host", monkeypatch)
     return ascend_host.acl(monkeypatch)
-
-
-def make_om(folder: Path, graph: onnx.ModelProto, **flags: str) -> Path:
-    """An OM made by the emulated ATC on PATH."""
-    onnx.save(graph, folder / "m.onnx")
-    every = {"framework": "5", "model": "m.onnx", "output": "m", "soc_version": "Ascend310P3", **flags}
-    command = ["atc", *(f"--{name}={value}" for name, value in every.items())]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder / "m.om"
 
 
 @pytest.fixture

@@ -130,14 +130,14 @@ def layer_norm_between_matmuls() -> onnx.ModelProto:
 
 
 def test_a_decomposed_layer_norm_is_found_and_its_neighbours_are_not() -> None:
-    found = operators.layer_norm_nodes(layer_norm_between_matmuls())
+    nodes = operators.layer_norm_nodes(layer_norm_between_matmuls())
     steps = ("mean", "centred", "square", "variance", "stable", "std", "normal", "scaled", "y")
-    assert found == {f"n_{step}" for step in steps}
+    assert nodes == {f"n_{step}" for step in steps}
 
 
 def test_the_layer_norms_of_a_vit_are_found_by_their_names(finished: Run) -> None:
     graph = onnx.load(finished.file("static_onnx"))
-    found = operators.layer_norm_nodes(graph)
+    nodes = operators.layer_norm_nodes(graph)
     by_name = {node.name for node in graph.graph.node if "/norm" in node.name and node.op_type != "Constant"}
-    assert len(found) == 5 * 9  # two in each of two blocks and the last one, nine steps each
-    assert found == by_name
+    assert len(nodes) == 5 * 9  # two in each of two blocks and the last one, nine steps each
+    assert nodes == by_name

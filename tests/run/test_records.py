@@ -14,7 +14,7 @@ from runs import opened
 
 from deit_helpers import files, open_run
 from deit_helpers.errors import ArtifactError
-from deit_helpers.run import hashing, host, lineage, records
+from deit_helpers.run import hashing, host, records
 from deit_helpers.run.folder import Run
 
 UP_TO_INFER = ("export", "optimize", "preprocess", "infer")
@@ -308,8 +308,3 @@ def test_another_version_of_a_package_makes_the_stage_again(run: Run, monkeypatc
     monkeypatch.setattr(host.metadata, "version", lambda name: "0.0.1")
     assert str(records.problem(run, "preprocess")).endswith(", now 0.0.1")
     records.require(run, "images")
-
-
-def test_every_file_of_a_run_has_one_stage_that_makes_it() -> None:
-    made = [name for stage in lineage.STAGES.values() for name in stage.outputs]
-    assert sorted(made) == sorted(lineage.FILES)

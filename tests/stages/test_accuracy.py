@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +13,7 @@ import yaml
 from runs import new_run, opened
 
 from deit_helpers.errors import ArtifactError, SpecError, VerdictError
-from deit_helpers.metrics import classification, proportions
-from deit_helpers.metrics.verdict import decide
+from deit_helpers.metrics import classification
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import accuracy
@@ -69,102 +67,6 @@ def expect(project: Path, **row: object) -> None:
     path.parent.mkdir(exist_ok=True)
     base = {"name": "Published", "top5_percent": 0.0, "source": "a table"}
     path.write_text(yaml.safe_dump({"published": {**base, **row}}))
-
-
-@pytest.mark.parametrize("k", classification.TOP)
-@pytest.mark.parametrize("levels", [None, 3])  # 3: logits of only three values, so that nearly all of them tie
-def test_top_k_counts_like_a_plain_loop(k: int, levels: int | None) -> None:
-    generator = np.random.default_rng(k)
-    logits = generator.standard_normal((200, 7)) if levels is None else generator.integers(0, levels, (200, 7)) * 1.0
-    labels = generator.integers(0, 7, 200)
-    hits = 0
-    for row, label in zip(logits, labels, strict=True):
-        best = sorted(range(7), key=lambda c: (-row[c], c))[:k]
-        hits += label in best
-    found = classification.percent_within(classification.label_ranks(logits, labels), k)
-    assert found == pytest.approx(100 * hits / 200, abs=1e-12)
-    if k == 1:
-        assert found == 100 * np.mean(logits.argmax(axis=1) == labels)
-
-
-def test_among_equal_logits_the_lower_class_ranks_first() -> None:
-    logits = np.array([[1.0, 5.0, 5.0, 5.0]] * 4)
-    assert classification.label_ranks(logits, np.arange(4)).tolist() == [3, 0, 1, 2]
-
-
-def test_labels_shifted_by_one_are_scored_wrong() -> None:
-    logits, labels = logits_with_ranks([0] * 50, 6)
-    ranks = classification.label_ranks(logits, (labels + 1) % 6)
-    assert classification.percent_within(ranks, 1) == 0
-
-
-@pytest.mark.parametrize(("hits", "count"), [(8, 10), (0, 13), (13, 13), (39950, 50000)])
-def test_interval_is_wilsons(hits: int, count: int) -> None:
-    z, p = 1.959963984540054, hits / count
-    centre, half = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    expected = [100 * (centre + sign * half) / (1 + z * z / count) for sign in (-1, 1)]
-    assert proportions.wilson_percent(hits, count) == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("gained", "lost", "p_value"), [(0, 0, 1.0), (5, 5, 1.0), (1, 9, 22 / 1024), (9, 1, 22 / 1024), (0, 6, 2 / 64)]
-)
-def test_paired_test_is_mcnemars_exact_one(gained: int, lost: int, p_value: float) -> None:
-    ranks = np.array([0] * gained + [1] * lost + [0, 0, 3])
-    reference_ranks = np.array([2] * gained + [0] * lost + [0, 0, 1])
-    found = proportions.paired(ranks, reference_ranks)
-    assert (found["only_this_right"], found["only_reference_right"]) == (gained, lost)
-    assert found["p_value"] == pytest.approx(p_value)
-
-
-@pytest.mark.parametrize(
-    ("counts", "low", "high"),
-    [  # Newcombe 1998, table III, and Bentur 2009 in Fagerland, Lydersen and Laake
-        ((36, 12, 2, 0), 5.69, 34.04),
-        ((1, 1, 7, 12), -50.7, -2.6),
-    ],
-)
-def test_the_paired_interval_is_newcombes(counts: tuple[int, int, int, int], low: float, high: float) -> None:
-    assert proportions.difference_interval(*counts) == pytest.approx([low, high], abs=0.05)
-
-
-def test_the_paired_interval_holds_the_difference_and_keeps_a_width() -> None:
-    ranks = np.array([0] * 270 + [1] * 30)
-    same = proportions.paired(ranks, ranks)
-    assert same["difference_points"] == 0
-    low, high = same["difference_ci95_points"]
-    assert low < 0 < high
-    assert high < 2
-    worse = proportions.paired(np.roll(ranks, 20), ranks)  # 20 lost, 20 gained
-    assert worse["difference_ci95_points"][1] > high
-
-
-def test_per_class_and_confusion_count_by_hand() -> None:
-    logits = np.eye(4)[[0, 0, 1, 3, 3, 2]]  # top-1 answers
-    labels = np.array([0, 0, 0, 1, 1, 2])
-    assert classification.per_class(logits, labels) == [
-        {"class": 0, "images": 3, "top1_percent": pytest.approx(200 / 3), "mistaken_for": 1},
-        {"class": 1, "images": 2, "top1_percent": 0.0, "mistaken_for": 3},
-        {"class": 2, "images": 1, "top1_percent": 100.0, "mistaken_for": None},
-    ]
-    assert classification.confusion(logits, labels).tolist() == [[2, 1, 0, 0], [0, 0, 0, 2], [0, 0, 1, 0], [0, 0, 0, 0]]
-
-
-@pytest.mark.parametrize(
-    ("drop", "interval", "verdict"),
-    [
-        (-3.0, None, "pass"),
-        (1.0, None, "pass"),
-        (81.98 - 80.98, None, "pass"),  # 1.0 but for the last bit
-        (1.002, None, "fail"),
-        (0.2, [-0.5, 0.9], "pass"),
-        (0.2, [-0.5, 1.1], "inconclusive"),
-        (1.5, [0.8, 2.2], "inconclusive"),
-        (3.0, [1.2, 4.8], "fail"),
-    ],
-)
-def test_verdict_asks_where_the_whole_interval_lies(drop: float, interval: list[float] | None, verdict: str) -> None:
-    assert decide(drop, interval, 1.0) == verdict
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import ascend_host
 import onnx
@@ -11,25 +11,11 @@ import pytest
 from runs import SIZES, copy_of, new_run
 
 from deit_helpers import files
-from deit_helpers.ascend import atc, cann, npu_smi
+from deit_helpers.ascend import cann, npu_smi
 from deit_helpers.errors import ArtifactError, ToolError
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import convert
-
-
-def test_the_command_is_the_recipes_argument_for_argument() -> None:
-    found = atc.command(PurePosixPath("bs8/deit_bs8.onnx"), "image", [8, 3, 224, 224], "Ascend310P3", {"log": None})
-    assert found == [
-        "atc",
-        "--framework=5",
-        "--model=bs8/deit_bs8.onnx",
-        "--output=bs8/deit_bs8",
-        "--input_format=NCHW",
-        "--input_shape=image:8,3,224,224",
-        "--soc_version=Ascend310P3",
-        "--check_report=bs8/check_result.json",
-    ]
 
 
 def test_an_unknown_chip_is_left_open_and_quoted_for_the_shell(finished: Run) -> None:
@@ -173,34 +159,6 @@ def test_without_atc_the_command_and_what_to_copy_are_said(
     found = copy.read("convert")
     assert (found["status"], found["device_model"]) == ("missing", None)
     assert "--soc_version=Ascend<Name column of npu-smi info>" in found["command"]
-
-
-def test_set_env_is_sourced_where_the_environment_is_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = ascend_host.install(tmp_path / "bin", "atc")
-    script = tmp_path / "set_env.sh"
-    script.write_text(f'export PATH="{tools}:$PATH"\nexport ASCEND_TOOLKIT_HOME=/somewhere\n')
-    monkeypatch.setattr(cann, "SET_ENV", (str(script),))
-    assert cann.environment()["ASCEND_TOOLKIT_HOME"] == "/somewhere"
-    assert cann.tool("atc") == str(tools / "atc")
-    script.write_text("exit 3\n")
-    cann._sourced.cache_clear()
-    with pytest.raises(ToolError, match=r"set_env\.sh: sourcing it failed \(exit code 3\): repair the CANN installation"):
-        cann.environment()
-
-
-@pytest.mark.parametrize(
-    ("version", "opset", "fits"),
-    [
-        ("5.0.4", 13, True), ("5.1.RC1", 14, False), ("6.0.1", 17, False), ("7.0.0", 17, True), ("8.1.RC1", 8, False),
-        ("9.1.0", 19, False), ("9.1.0", 18, True), (None, 99, True), ("unknown", 99, True),
-    ],
-)  # fmt: skip
-def test_opsets_by_cann_version(version: str | None, opset: int, fits: bool) -> None:
-    if fits:
-        cann.check_opset(opset, version)
-    else:
-        with pytest.raises(ToolError, match=f"opset {opset}: ATC of CANN {version} takes"):
-            cann.check_opset(opset, version)
 
 
 def test_an_om_named_after_the_system_is_found(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from recorded import PUBLISHED
 from runs import copy_of, run_tool
 
 from deit_helpers import files, open_run
-from deit_helpers.ascend import ais_bench, benchmark
 from deit_helpers.data.sources import read_index
 from deit_helpers.errors import ArtifactError
 from deit_helpers.run import records
@@ -35,24 +34,6 @@ def test_the_recipes_printed_lines_give_its_figures(
     assert found["imported_from"] == source.name
 
 
-def test_both_labellings_and_a_unit_behind_the_number_are_read() -> None:
-    text = PUBLISHED[1][1]
-    other = text.replace("[inference]", "[infer]").replace("[postprocess]", "[post]").replace("122.054", "122.054samples/s")
-    assert benchmark.read_perf(other, "x") == benchmark.read_perf(text, "x")
-    with pytest.raises(ArtifactError, match=r"x: no line '\[preprocess\] throughputRate"):
-        benchmark.read_perf(text.replace("preprocess", "prep"), "x")
-
-
-@pytest.mark.parametrize("text", [
-    "[INFO] ave_throughputRate: 155.975samples/s, ave_latency: 6.42435ms",
-    "first\nave_throughputRate = 155.975samples/s, ave_latency = 6.42435ms\n",
-])  # fmt: skip
-def test_pure_inference_is_read_from_file_and_console(text: str) -> None:
-    assert benchmark.read_pure(text, "x") == (155.975, 6.42435)
-    with pytest.raises(ArtifactError, match="x: no line 'ave_throughputRate"):
-        benchmark.read_pure("nothing", "x")
-
-
 def test_a_pure_inference_file_gives_rate_and_mean_latency_and_nothing_else(finished: Run, tmp_path: Path) -> None:
     source = tmp_path / "PureInfer_perf_of_deit_bs8_in_device_0.txt"
     source.write_text("ave_throughputRate = 155.975samples/s, ave_latency = 6.42435ms\n")
@@ -62,15 +43,6 @@ def test_a_pure_inference_file_gives_rate_and_mean_latency_and_nothing_else(fini
     assert found["latency_ms"] == {"mean": 8 * 6.42435, "p50": None, "p90": None, "p99": None, "n": 0}
     assert found["e2e_images_per_s"] is None
     assert copy.read("perf")["images_per_s"] == 155.975
-
-
-def test_a_summary_of_ais_bench_keeps_every_sample(tmp_path: Path) -> None:
-    path = tmp_path / "2022_12_17-07_37_18_summary.json"
-    path.write_text(json.dumps({"npu_compute_time_list": [60.0, 64.0], "throughput": 1000 * 8 / 62, "pid": 1}))
-    assert ais_bench.read_summary(path) == ais_bench.Summary([60.0, 64.0], 1000 * 8 / 62, 8)
-    path.write_text(json.dumps({"throughput": 1.0}))
-    with pytest.raises(ArtifactError, match="no key 'npu_compute_time_list'"):
-        ais_bench.read_summary(path)
 
 
 def test_a_summary_of_another_batch_size_is_refused(finished: Run, tmp_path: Path) -> None:

@@ -7,52 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pandas as pd
 import pytest
-import torch
-from onnx import TensorProto, helper
 from runs import SIZES, copy_of, new_run
-from torch.utils.flop_counter import FlopCounterMode
 
 from deit_helpers import files
 from deit_helpers.backends import Backend, Execution, Loaded, Options, Pool, Prediction, bench
 from deit_helpers.data.batches import Batch
 from deit_helpers.errors import ArtifactError
 from deit_helpers.metrics import operators
-from deit_helpers.model import checkpoint
-from deit_helpers.model.flops import flops_per_batch
 from deit_helpers.report import perf as report_perf
-from deit_helpers.report import words
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import perf
-
-
-def test_flops_are_those_counted_by_hand(finished: Run) -> None:
-    tokens, width, heads, classes, patch = 197, 48, 3, 3, 16
-    embed = 196 * width * 3 * patch * patch
-    attention = tokens * width * 3 * width + 2 * heads * tokens * tokens * (width // heads) + tokens * width * width
-    mlp = 2 * tokens * width * 4 * width
-    by_hand = 2 * (embed + 2 * (attention + mlp) + width * classes)
-    for size in SIZES:
-        assert flops_per_batch(onnx.load(finished.at(size).file("static_onnx"))) == size * by_hand
-        assert finished.at(size).read("perf")["flops_per_image"] == by_hand
-
-
-def test_flops_are_those_torch_counts(finished: Run) -> None:
-    module = checkpoint.build(finished)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(torch.zeros(4, 3, 224, 224))
-    assert flops_per_batch(onnx.load(finished.file("static_onnx"))) == counter.get_total_flops()
-
-
-@pytest.mark.parametrize(("flipped", "shape"), [(0, [5, 7]), (1, [7, 5])])
-def test_a_transposed_factor_counts_the_same(flipped: int, shape: list[int]) -> None:
-    values = {"a": shape, "b": [7, 3], "c": [5, 3]}
-    a, b, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in values.items())
-    graph = helper.make_graph([helper.make_node("Gemm", ["a", "b"], ["c"], transA=flipped)], "g", [a, b], [c])
-    assert flops_per_batch(helper.make_model(graph)) == 2 * 5 * 7 * 3
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -196,27 +163,3 @@ def test_the_profilers_overhead_has_an_interval_from_six_batches_on(finished: Ru
         files.write_json(copy.file("perf"), perf_json)
         shown = report_perf.accounting(copy).values[f"profiler's overhead on {len(slower)} batches"]
         assert shown == ("20.0 % (10.0 to 30.0)" if known else "not known: too few batches")
-
-
-def test_batches_that_are_timed_together_are_all_counted(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    perf_json = finished.read("perf")
-    pure = {**perf_json["pure"], "batches_per_sample": 2, "warmup_batches": 5}
-    monkeypatch.setattr(Run, "read", lambda self, name: {**perf_json, "pure": pure})
-    table = report_perf.rates(finished)
-    (alone,) = (row for row in table.rows if row[0] == "model alone, warm")
-    assert alone[1] == 2 * pure["latency_ms"]["n"]
-    assert "10 warm-up batches left out" in table.caption
-
-
-def test_a_latency_says_how_many_batches_were_in_flight() -> None:
-    assert words.in_flight_text({"in_flight": [1]}, {}) == ""
-    assert words.in_flight_text({"in_flight": [3]}, {"in_flight": [2]}).endswith(" with 2 or 3 in flight")
-
-
-def test_operators_that_last_longer_than_the_batch_leave_no_negative_rest(
-    finished: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = {**finished.read("perf"), "residual_ms": -3.0}
-    monkeypatch.setattr(Run, "read", lambda self, name: found)
-    rows = report_perf.accounting(finished).values
-    assert str(rows["ms per profiled batch outside operators"]).startswith("none")
