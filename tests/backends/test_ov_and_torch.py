@@ -45,23 +45,23 @@ CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 )
 def test_the_logits_are_those_of_onnx_runtime(finished: Run, tmp_path: Path, keys: dict[str, object], size: int) -> None:
     copy = copy_of(finished, tmp_path, **keys).at(size)
-    found = infer.infer(copy)
+    facts = infer.infer(copy)
     logits, expected = np.load(copy.file("logits")), np.load(finished.at(size).file("logits"))
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     assert np.array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
-    assert found["runtime"]["backend"] == keys["backend"]
-    assert found["images_per_s_without_waiting"] >= found["e2e_images_per_s"]
-    assert 0 < found["e2e_efficiency"] <= 1.001
+    assert facts["runtime"]["backend"] == keys["backend"]
+    assert facts["images_per_s_without_waiting"] >= facts["e2e_images_per_s"]
+    assert 0 < facts["e2e_efficiency"] <= 1.001
 
 
 @pytest.mark.skipif("BF16" not in CAPABILITIES, reason="this CPU does not compute in bf16")
 @pytest.mark.parametrize("keys", [{"backend": "openvino", "runtime": {"streams": 1}}, {"backend": "torch", "runtime": {}}])
 def test_bf16_differs_a_little_and_says_what_it_is(finished: Run, tmp_path: Path, keys: dict[str, object]) -> None:
     copy = copy_of(finished, tmp_path, precision="bf16", **keys)
-    found = infer.infer(copy)
+    facts = infer.infer(copy)
     logits, expected = np.load(copy.file("logits")), np.load(finished.file("logits"))
     assert 0 < np.abs(logits - expected).max() < 0.1
-    assert found["runtime"]["precision"] == "bf16"
+    assert facts["runtime"]["precision"] == "bf16"
     scored = accuracy.score(copy)
     assert scored["reference"]["agreement_percent"] > 80
 
@@ -176,9 +176,9 @@ def test_a_gpu_gives_the_same_logits_and_is_profiled(
     finished: Run, tmp_path: Path, keys: dict[str, object], atol: float
 ) -> None:
     copy = copy_of(finished, tmp_path, backend="torch", **{"runtime": {}, **keys})
-    found = infer.infer(copy)
-    assert found["runtime"]["device"] == torch.cuda.get_device_name(0)
-    assert found["in_flight"] == 2
+    facts = infer.infer(copy)
+    assert facts["runtime"]["device"] == torch.cuda.get_device_name(0)
+    assert facts["in_flight"] == 2
     np.testing.assert_allclose(np.load(copy.file("logits")), np.load(finished.file("logits")), atol=atol)
     measured = perf.measure(copy)
     assert measured["families"]
@@ -239,19 +239,19 @@ def test_batches_in_flight_on_a_gpu_come_back_in_order(finished: Run, tmp_path: 
 def test_operators_find_their_families(finished: Run, tmp_path: Path, keys: dict[str, object]) -> None:
     copy = copy_of(finished, tmp_path, **keys)
     infer.infer(copy)
-    found = perf.measure(copy)
+    facts = perf.measure(copy)
     with bench.open_model(copy) as model:
         assert isinstance(model.backend, Profiler)
-    shares = {name: row["share_percent"] for name, row in found["families"].items()}
+    shares = {name: row["share_percent"] for name, row in facts["families"].items()}
     assert shares["MatMulV2"] > 0
     assert shares["LayerNorm"] > 0
     assert shares["Conv2D"] > 0
     assert sum(shares.values()) == pytest.approx(100)
-    assert found["peak_flops_per_s"] > 1e9
-    assert 0 <= found["operators_ms"] <= 1.5 * found["profiled_ms"]  # two threads may add up to more than the wall
-    assert found["profiled_batches"] >= perf.PROFILED_BATCHES
-    low, high = found["profiler_overhead_ci95_percent"]
-    assert low <= found["profiler_overhead_percent"] <= high
+    assert facts["peak_flops_per_s"] > 1e9
+    assert 0 <= facts["operators_ms"] <= 1.5 * facts["profiled_ms"]  # two threads may add up to more than the wall
+    assert facts["profiled_batches"] >= perf.PROFILED_BATCHES
+    low, high = facts["profiler_overhead_ci95_percent"]
+    assert low <= facts["profiler_overhead_percent"] <= high
     assert records.problem(copy, "perf") is None
 
 

@@ -20,14 +20,14 @@ from deit_helpers.stages import preprocess
 def test_padded_rows_are_masked_and_repeat_the_last_image(class_folders: Path, batch_size: int) -> None:
     run = opened(class_folders.parent)
     preprocess.preprocess(run)
-    found = list(batches.batches(run, batch_size))
+    padded = list(batches.batches(run, batch_size))
     plain = transforms.tensors(np.load(run.file("images")), RECIPES["deit"])
 
-    assert all(batch.tensor.shape == (batch_size, 3, 224, 224) for batch in found)
-    assert [batch.start for batch in found] == list(range(0, 13, batch_size))
-    assert [int(batch.valid.sum()) for batch in found] == [min(batch_size, 13 - batch.start) for batch in found]
-    np.testing.assert_array_equal(np.concatenate([batch.tensor[batch.valid] for batch in found]), plain, strict=True)
-    for row in found[-1].tensor[~found[-1].valid]:
+    assert all(batch.tensor.shape == (batch_size, 3, 224, 224) for batch in padded)
+    assert [batch.start for batch in padded] == list(range(0, 13, batch_size))
+    assert [int(batch.valid.sum()) for batch in padded] == [min(batch_size, 13 - batch.start) for batch in padded]
+    np.testing.assert_array_equal(np.concatenate([batch.tensor[batch.valid] for batch in padded]), plain, strict=True)
+    for row in padded[-1].tensor[~padded[-1].valid]:
         np.testing.assert_array_equal(row, plain[-1])
 
 

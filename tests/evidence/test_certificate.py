@@ -104,12 +104,12 @@ def test_what_neither_graph_can_take_is_not_called_probed(certify: Callable) -> 
     assert row["images"] == 18
 
 
-def mask_one_short(graph: Graph, found: list, tokens: int, padded: int, _real: Callable = token_edits.add_mask) -> None:
-    _real(graph, found, tokens + 1, padded)
+def mask_one_short(graph: Graph, attentions: list, tokens: int, padded: int, _real: Callable = token_edits.add_mask) -> None:
+    _real(graph, attentions, tokens + 1, padded)
 
 
-def mask_on_queries(graph: Graph, found: list, tokens: int, padded: int) -> None:
-    for attention in found:
+def mask_on_queries(graph: Graph, attentions: list, tokens: int, padded: int) -> None:
+    for attention in attentions:
         axes = [1] * rank(attention.softmax.inputs[0])
         axes[axis_of(attention.softmax) - 1] = padded
         row = np.where(np.arange(padded) < tokens, 0, token_edits.MASKED).astype(np.float32).reshape(axes)

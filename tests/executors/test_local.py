@@ -44,11 +44,11 @@ def test_an_interrupted_run_goes_on_where_it_was(uninferred: Run, finished: Run,
     folder = uninferred.file("infer").parent / "shards"
     assert [path.name for path in sorted(folder.iterdir())] == ["0000000-0000003.npz", "0000004-0000007.npz"]
     ran = failing_after(monkeypatch, 99, AssertionError())
-    found = infer.infer(uninferred)
+    facts = infer.infer(uninferred)
     assert ran == [4, 4]  # the two that were missing; the last one is padded
     np.testing.assert_array_equal(np.load(uninferred.file("logits")), np.load(finished.file("logits")))
-    assert [(row["first"], row["stop"]) for row in found["shards"]] == [(0, 4), (4, 8), (8, 12), (12, IMAGES)]
-    assert found["batches"] == 4
+    assert [(row["first"], row["stop"]) for row in facts["shards"]] == [(0, 4), (4, 8), (8, 12), (12, IMAGES)]
+    assert facts["batches"] == 4
     assert not folder.exists()
 
 

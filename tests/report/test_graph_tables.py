@@ -18,14 +18,14 @@ from deit_helpers.run.folder import Run
 @pytest.fixture
 def spoilt(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run whose file says that an allowed edit is no identity, and that the simplifier crashed."""
-    found = finished.read("optimize")
+    facts = finished.read("optimize")
     bad: dict[str, Any] = {"name": "pad_tokens_unmasked", "verdict": "not equal", "exact": False}
     bad |= {"max_abs_diff": 0.25, "top1_agreement": 75.0}
     changes: dict[str, Any] = {"softmax_tokens_before": [197], "softmax_tokens_after": [208], "operators_added": {"Add": 12}}
-    edit = {**copy.deepcopy(found["edits"][0]), **bad, **changes, "operators_removed": {"Mul": 3}}
-    crashed = {**found["edits"][0], "applied": False, "reason": "onnxsim was killed by signal 11"}
+    edit = {**copy.deepcopy(facts["edits"][0]), **bad, **changes, "operators_removed": {"Mul": 3}}
+    crashed = {**facts["edits"][0], "applied": False, "reason": "onnxsim was killed by signal 11"}
     damaged = copy_of(finished, tmp_path)
-    content = {**found, "edits": [crashed, edit], "chain": {**edit, "name": "chain"}, "inexact_edits": ["pad_tokens_unmasked"]}
+    content = {**facts, "edits": [crashed, edit], "chain": {**edit, "name": "chain"}, "inexact_edits": ["pad_tokens_unmasked"]}
     files.write_json(damaged.file("optimize"), content)
     monkeypatch.setattr(records, "problem", lambda *_, **__: None)
     return damaged
@@ -56,10 +56,10 @@ def run_ms(run: Run, side: str) -> list[float]:
 
 
 def test_the_edits_say_what_they_do_and_claim(spoilt: Run) -> None:
-    found = [dict(zip(optimize.edits(spoilt).columns, row, strict=True)) for row in optimize.edits(spoilt).rows]
-    assert found[0]["claims"] == "the same function"
-    assert found[0]["input"] == "batch×3×224×224 float32 → 4×3×224×224 float32"
-    assert found[1]["operators"] == "+12 Add −3 Mul"
+    rows = [dict(zip(optimize.edits(spoilt).columns, row, strict=True)) for row in optimize.edits(spoilt).rows]
+    assert rows[0]["claims"] == "the same function"
+    assert rows[0]["input"] == "batch×3×224×224 float32 → 4×3×224×224 float32"
+    assert rows[1]["operators"] == "+12 Add −3 Mul"
 
 
 def test_without_static_shapes_nothing_is_claimed_about_alignment(finished: Run, tmp_path: Path) -> None:
@@ -83,10 +83,10 @@ def test_a_simplifier_that_failed_is_a_row_with_its_reason(spoilt: Run) -> None:
 
 def test_operators_are_counted_by_step(finished: Run) -> None:
     table = optimize.operators(finished)
-    found = finished.read("optimize")
+    facts = finished.read("optimize")
     where = next(row for row in table.rows if row[0] == "Where")
-    assert where == ["Where", found["operators_before"]["Where"], 0]
-    assert table.rows[-1] == ["all", sum(found["operators_before"].values()), sum(found["operators_after"].values())]
+    assert where == ["Where", facts["operators_before"]["Where"], 0]
+    assert table.rows[-1] == ["all", sum(facts["operators_before"].values()), sum(facts["operators_after"].values())]
 
 
 def test_many_kinds_of_operators_are_only_counted() -> None:

@@ -101,7 +101,7 @@ def test_shards_that_used_other_numbers_of_streams_go_together(
     original = OpenVino.infer
     monkeypatch.setattr(OpenVino, "infer", lambda self, *rest: sent.append(self.streams) or original(self, *rest))
     monkeypatch.setattr(pool, "WARMUP_BATCHES", 0)
-    found = infer.infer(with_keys(uninferred, backend="openvino", runtime={"streams": 2}))
+    facts = infer.infer(with_keys(uninferred, backend="openvino", runtime={"streams": 2}))
     assert sent == [2] * (2 + 2)  # to warm both streams, and for the two shards that were missing
-    assert found["batches"] == 4
+    assert facts["batches"] == 4
     np.testing.assert_allclose(np.load(uninferred.file("logits")), np.load(finished.file("logits")), atol=1e-4)

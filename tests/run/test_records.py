@@ -91,9 +91,9 @@ def test_a_changed_spec_key_makes_its_stages_again(run: Run, keys: dict[str, Any
 
 def test_a_later_stage_refuses_files_made_with_another_spec_key(run: Run) -> None:
     make(run, "preprocess")
-    found = refusal(opened(run.root, preprocess="timm"), "images")
-    assert "images.npy: it is stale: made with preprocess='deit', the spec now says 'timm'" in found
-    assert "run notebooks/04_preprocess.ipynb (or `deit-report run`)" in found
+    line = refusal(opened(run.root, preprocess="timm"), "images")
+    assert "images.npy: it is stale: made with preprocess='deit', the spec now says 'timm'" in line
+    assert "run notebooks/04_preprocess.ipynb (or `deit-report run`)" in line
 
 
 def _other_time(folder: Path) -> None:
@@ -160,9 +160,9 @@ def test_images_that_are_elsewhere_do_not_stop_a_later_stage(run: Run) -> None:
 def test_a_file_edited_by_hand_is_named_and_made_again(run: Run, name: str, stage: str) -> None:
     make(run, *UP_TO_INFER)
     run.file(name).write_text("edited")
-    found = refusal(run, name)
-    assert f"{run.file(name).name} was changed after it was made (sha256 " in found
-    assert records.how_to_make(run, stage) in found
+    line = refusal(run, name)
+    assert f"{run.file(name).name} was changed after it was made (sha256 " in line
+    assert records.how_to_make(run, stage) in line
     assert make(run, stage) == [stage]
 
 
@@ -183,9 +183,9 @@ def test_a_file_copied_from_another_run_is_refused(run: Run) -> None:
     make(run, *UP_TO_INFER)
     other = opened(run.root, run="other")
     shutil.copytree(run.folder / "bs4", other.folder / "bs4")
-    found = refusal(other, "logits")
-    assert found.startswith(f"{other.file('logits')}: there is no record of this run making it; ")
-    assert "run notebooks/05_infer.ipynb with batch_size=4 (or `deit-report run`)" in found
+    line = refusal(other, "logits")
+    assert line.startswith(f"{other.file('logits')}: there is no record of this run making it; ")
+    assert "run notebooks/05_infer.ipynb with batch_size=4 (or `deit-report run`)" in line
 
 
 def test_a_run_folder_copied_as_a_whole_is_current(run: Run) -> None:

@@ -78,11 +78,11 @@ def test_same_number_of_images_as_the_expected_figure_means_no_interval(
 ) -> None:
     expect(project, images=images, top1_percent=top1_percent)
     run = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published")  # Acc@1 is 50 %
-    found = run.read("accuracy")
-    assert found["verdict"] == verdict
-    assert [check["metric"] for check in found["checks"]] == ["Acc@1", "Acc@5"]
-    assert all((check["drop_ci95_points"] is None) == (images == 40) for check in found["checks"])
-    assert found["drop_points"] == pytest.approx(top1_percent - 50)
+    scores = run.read("accuracy")
+    assert scores["verdict"] == verdict
+    assert [check["metric"] for check in scores["checks"]] == ["Acc@1", "Acc@5"]
+    assert all((check["drop_ci95_points"] is None) == (images == 40) for check in scores["checks"])
+    assert scores["drop_points"] == pytest.approx(top1_percent - 50)
 
 
 def test_a_worse_top5_alone_fails(project: Path, scored: Scored) -> None:
@@ -99,16 +99,16 @@ def test_a_certain_failure_outweighs_an_open_question(project: Path, scored: Sco
 
 def test_the_expected_row_sets_the_allowed_drop(project: Path, scored: Scored) -> None:
     expect(project, images=40, top1_percent=53.0, max_drop_points=3.5)
-    found = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published").read("accuracy")
-    assert (found["verdict"], found["max_drop_points"]) == ("pass", 3.5)
+    scores = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published").read("accuracy")
+    assert (scores["verdict"], scores["max_drop_points"]) == ("pass", 3.5)
 
 
 def test_without_an_expected_row_the_reference_is_the_yardstick(scored: Scored) -> None:
     good, labels = logits_with_ranks([0] * 40, 6)
-    found = scored(np.roll(good, 1, axis=1), labels, reference=good).read("accuracy")
-    assert found["expected"]["top1_percent"] == 100.0
-    assert found["verdict"] == "fail"
-    assert found["reference"]["agreement_percent"] == 0.0
+    scores = scored(np.roll(good, 1, axis=1), labels, reference=good).read("accuracy")
+    assert scores["expected"]["top1_percent"] == 100.0
+    assert scores["verdict"] == "fail"
+    assert scores["reference"]["agreement_percent"] == 0.0
 
 
 @pytest.fixture
@@ -180,13 +180,13 @@ def test_an_unknown_expected_row_suggests_the_nearest(scored: Scored) -> None:
 
 
 def test_the_file_holds_what_others_read(finished: Run) -> None:
-    found = finished.read("accuracy")
+    scores = finished.read("accuracy")
     tops = {f"top{k}_percent" for k in range(1, 6)}
     promised = {"images", "classes", "top1_ci95_percent", "reference", "expected", "drop_points", "max_drop_points", "verdict"}
-    assert found.keys() >= tops | promised
-    assert found["reference"].keys() >= {"name", "top1_percent", "agreement_percent"}
-    assert found["expected"].keys() >= {"name", "top1_percent", "top5_percent", "source"}
-    assert (found["images"], found["classes"]) == (13, 3)
+    assert scores.keys() >= tops | promised
+    assert scores["reference"].keys() >= {"name", "top1_percent", "agreement_percent"}
+    assert scores["expected"].keys() >= {"name", "top1_percent", "top5_percent", "source"}
+    assert (scores["images"], scores["classes"]) == (13, 3)
 
 
 def test_a_finished_run_scores_as_its_logits_say(finished: Run) -> None:

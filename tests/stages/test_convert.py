@@ -19,20 +19,20 @@ from deit_helpers.stages import convert
 
 
 def test_an_unknown_chip_is_left_open_and_quoted_for_the_shell(finished: Run) -> None:
-    found = finished.read("convert")
-    assert found["soc_version"] is None
-    assert "--soc_version=Ascend<Name column of npu-smi info>" in found["command"]
-    assert "'--soc_version=Ascend<Name column of npu-smi info>'" in found["command_line"]
+    facts = finished.read("convert")
+    assert facts["soc_version"] is None
+    assert "--soc_version=Ascend<Name column of npu-smi info>" in facts["command"]
+    assert "'--soc_version=Ascend<Name column of npu-smi info>'" in facts["command_line"]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_record_is_of_this_batch_size_and_says_not_needed(finished: Run, size: int) -> None:
-    found = finished.at(size).read("convert")
-    assert (found["batch_size"], found["status"], found["backend"]) == (size, "not needed", "onnxruntime")
-    assert found["device_model"] == f"bs{size}/deit_bs{size}.onnx"
-    assert f"--input_shape=image:{size},3,224,224" in found["command"]
-    assert f"--model=bs{size}/deit_bs{size}.onnx" in found["command"]
-    assert "nothing to convert" in found["reason"]
+    facts = finished.at(size).read("convert")
+    assert (facts["batch_size"], facts["status"], facts["backend"]) == (size, "not needed", "onnxruntime")
+    assert facts["device_model"] == f"bs{size}/deit_bs{size}.onnx"
+    assert f"--input_shape=image:{size},3,224,224" in facts["command"]
+    assert f"--model=bs{size}/deit_bs{size}.onnx" in facts["command"]
+    assert "nothing to convert" in facts["reason"]
 
 
 def test_converting_before_optimizing_names_the_notebook(tmp_path: Path) -> None:
@@ -63,15 +63,15 @@ def on_npu(run: Run, **keys: object) -> Run:
 
 
 def test_atc_makes_the_om_and_the_log_is_kept(ascend_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    found = convert.convert(ascend_run)
-    assert (found["status"], found["emulated"], found["cann"]) == ("done", True, "8.1.RC1")
-    assert (found["soc_version"], found["device_model"]) == ("Ascend310P3", "bs4/deit_bs4.om")
+    facts = convert.convert(ascend_run)
+    assert (facts["status"], facts["emulated"], facts["cann"]) == ("done", True, "8.1.RC1")
+    assert (facts["soc_version"], facts["device_model"]) == ("Ascend310P3", "bs4/deit_bs4.om")
     assert ascend_run.file("om").is_file()
     log = ascend_run.file("atc_log").read_text()
     assert "ATC run success, welcome to the next use." in log
     assert "ATC start working now" in capsys.readouterr().out  # live
     wanted = ["--precision_mode=force_fp16", "--op_select_implmode=high_performance", "--optypelist_for_implmode=Gelu"]
-    assert set(found["command"]) >= {*wanted, "--enable_small_channel=1", "--input_shape=image:4,3,224,224"}
+    assert set(facts["command"]) >= {*wanted, "--enable_small_channel=1", "--input_shape=image:4,3,224,224"}
 
 
 def test_an_om_is_made_once_until_graph_command_or_cann_change(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +90,8 @@ def test_an_om_is_made_once_until_graph_command_or_cann_change(ascend_run: Run, 
 
 def test_static_aipp_is_written_and_handed_over(ascend_run: Run) -> None:
     run = on_npu(ascend_run, aipp="static")
-    found = convert.convert(run)
-    assert "--insert_op_conf=bs4/aipp.cfg" in found["command"]
+    facts = convert.convert(run)
+    assert "--insert_op_conf=bs4/aipp.cfg" in facts["command"]
     text = run.file("aipp").read_text()
     assert "min_chn_0: 123.675" in text
     assert "var_reci_chn_1: 0.017507\n" in text
@@ -156,9 +156,9 @@ def test_without_atc_the_command_and_what_to_copy_are_said(
     copy = on_npu(copy_of(finished, tmp_path))
     with pytest.raises(ToolError, match=r"ATC is not on this host\. Copy .* --from 03.*command: atc --framework=5"):
         convert.convert(copy)
-    found = copy.read("convert")
-    assert (found["status"], found["device_model"]) == ("missing", None)
-    assert "--soc_version=Ascend<Name column of npu-smi info>" in found["command"]
+    facts = copy.read("convert")
+    assert (facts["status"], facts["device_model"]) == ("missing", None)
+    assert "--soc_version=Ascend<Name column of npu-smi info>" in facts["command"]
 
 
 def test_an_om_named_after_the_system_is_found(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,12 +46,12 @@ def test_graph_and_module_agree_at_any_batch_size(exported: Run, count: int) -> 
 
 
 def test_the_record_says_what_was_compared(exported: Run) -> None:
-    found = exported.read("export")
-    assert (found["opset"], found["classes"]) == (exported.spec.opset, 3)
-    assert found["parameters"] == sum(p.numel() for p in checkpoint.build(exported).parameters())
-    assert found["parity"]["top1_agreement_percent"] == 100.0
-    assert found["parity"]["max_abs_diff"] == max(row["max_abs_diff"] for row in found["parity_images"])
-    assert len(found["parity_images"]) == found["parity"]["images"] == export.PARITY_IMAGES
+    facts = exported.read("export")
+    assert (facts["opset"], facts["classes"]) == (exported.spec.opset, 3)
+    assert facts["parameters"] == sum(p.numel() for p in checkpoint.build(exported).parameters())
+    assert facts["parity"]["top1_agreement_percent"] == 100.0
+    assert facts["parity"]["max_abs_diff"] == max(row["max_abs_diff"] for row in facts["parity_images"])
+    assert len(facts["parity_images"]) == facts["parity"]["images"] == export.PARITY_IMAGES
 
 
 def test_a_graph_that_differs_from_the_module_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

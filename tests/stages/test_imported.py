@@ -26,22 +26,22 @@ def test_the_recipes_printed_lines_give_its_figures(
     size = (1, 8)[row]
     source = tmp_path / f"perf_vision_batchsize_{size}_device_0.txt"
     source.write_text(PUBLISHED[row][1])
-    found = imported.import_results(copy_of(finished, tmp_path).at(size), source, None, None, 4, "Ascend 310")
+    facts = imported.import_results(copy_of(finished, tmp_path).at(size), source, None, None, 4, "Ascend 310")
     decimals = len(card.partition(".")[2])
-    assert f"{found['card_images_per_s']:.{decimals}f}" == card
-    assert f"{found['e2e_efficiency']:.3f}" == efficiency
-    assert found["images"] == 50_000
-    assert found["imported_from"] == source.name
+    assert f"{facts['card_images_per_s']:.{decimals}f}" == card
+    assert f"{facts['e2e_efficiency']:.3f}" == efficiency
+    assert facts["images"] == 50_000
+    assert facts["imported_from"] == source.name
 
 
 def test_a_pure_inference_file_gives_rate_and_mean_latency_and_nothing_else(finished: Run, tmp_path: Path) -> None:
     source = tmp_path / "PureInfer_perf_of_deit_bs8_in_device_0.txt"
     source.write_text("ave_throughputRate = 155.975samples/s, ave_latency = 6.42435ms\n")
     copy = copy_of(finished, tmp_path).at(8)
-    found = imported.import_results(copy, source, None, None, 4)
-    assert (found["interface_images_per_s"], found["card_images_per_s"]) == (155.975, 4 * 155.975)
-    assert found["latency_ms"] == {"mean": 8 * 6.42435, "p50": None, "p90": None, "p99": None, "n": 0}
-    assert found["e2e_images_per_s"] is None
+    facts = imported.import_results(copy, source, None, None, 4)
+    assert (facts["interface_images_per_s"], facts["card_images_per_s"]) == (155.975, 4 * 155.975)
+    assert facts["latency_ms"] == {"mean": 8 * 6.42435, "p50": None, "p90": None, "p99": None, "n": 0}
+    assert facts["e2e_images_per_s"] is None
     assert copy.read("perf")["images_per_s"] == 155.975
 
 

@@ -51,8 +51,8 @@ def test_batch_sizes_agree_on_top1_and_logits(finished: Run) -> None:
 
 @pytest.mark.parametrize(("size", "batches", "padded"), [(1, 13, 0), (4, 4, 3), (8, 2, 3)])
 def test_padded_rows_are_masked_and_counted(finished: Run, size: int, batches: int, padded: int) -> None:
-    found = finished.at(size).read("infer")
-    assert (found["batch_size"], found["images"], found["batches"], found["padded_rows"]) == (size, IMAGES, batches, padded)
+    facts = finished.at(size).read("infer")
+    assert (facts["batch_size"], facts["images"], facts["batches"], facts["padded_rows"]) == (size, IMAGES, batches, padded)
     rows = rows_of(finished.at(size).file("latency"))
     assert [row["batch"] for row in rows] == list(range(batches))
     assert [row["images"] for row in rows] == [size] * (batches - 1) + [IMAGES - size * (batches - 1)]
@@ -60,31 +60,31 @@ def test_padded_rows_are_masked_and_counted(finished: Run, size: int, batches: i
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_summary_follows_from_the_latency_file(finished: Run, size: int) -> None:
-    found, rows = finished.at(size).read("infer"), rows_of(finished.at(size).file("latency"))
+    facts, rows = finished.at(size).read("infer"), rows_of(finished.at(size).file("latency"))
     calls_ms = sorted(row["interface_ms"] for row in rows)
-    assert found["latency_ms"]["n"] == len(rows)
-    assert found["latency_ms"]["mean"] == pytest.approx(sum(calls_ms) / len(rows), abs=1e-5)
+    assert facts["latency_ms"]["n"] == len(rows)
+    assert facts["latency_ms"]["mean"] == pytest.approx(sum(calls_ms) / len(rows), abs=1e-5)
     middle = (calls_ms[(len(rows) - 1) // 2] + calls_ms[len(rows) // 2]) / 2
-    assert found["latency_ms"]["p50"] == pytest.approx(middle, abs=1e-5)
+    assert facts["latency_ms"]["p50"] == pytest.approx(middle, abs=1e-5)
     full = [row["interface_ms"] for row in rows if row["images"] == size]
-    assert found["interface_batches"] == len(full)
-    assert found["interface_images_per_s"] == pytest.approx(1000 * size * len(full) / sum(full), rel=1e-4)
-    wall_s = next(stage["seconds"] for stage in found["stages"] if stage["name"] == "e2e")
-    assert found["e2e_efficiency"] == pytest.approx(sum(calls_ms) / 1000 / wall_s, rel=1e-4)
+    assert facts["interface_batches"] == len(full)
+    assert facts["interface_images_per_s"] == pytest.approx(1000 * size * len(full) / sum(full), rel=1e-4)
+    wall_s = next(stage["seconds"] for stage in facts["stages"] if stage["name"] == "e2e")
+    assert facts["e2e_efficiency"] == pytest.approx(sum(calls_ms) / 1000 / wall_s, rel=1e-4)
     for name, column in (("data read", "read"), *((n, n) for n in ("preprocess", "inference", "postprocess"))):
         seconds = sum(row[f"{column}_ms"] for row in rows) / 1000
-        stage = next(stage for stage in found["stages"] if stage["name"] == name)
+        stage = next(stage for stage in facts["stages"] if stage["name"] == name)
         assert stage["seconds"] == pytest.approx(seconds, rel=1e-4)
         assert stage["images_per_s"] == pytest.approx(IMAGES / seconds, rel=1e-4)
     assert all(row["interface_ms"] <= row["inference_ms"] for row in rows)
 
 
 def test_the_file_holds_what_others_read(finished: Run) -> None:
-    found = finished.read("infer")
-    assert [stage["name"] for stage in found["stages"]] == list(benchmark.STAGES)
-    assert found["latency_ms"].keys() == {"mean", "p50", "p90", "p99", "n"}
-    assert found["warmup_batches"] == len(found["warmup_ms"]) == pool.WARMUP_BATCHES
-    assert found["runtime"]["version"] == onnxruntime.__version__
+    facts = finished.read("infer")
+    assert [stage["name"] for stage in facts["stages"]] == list(benchmark.STAGES)
+    assert facts["latency_ms"].keys() == {"mean", "p50", "p90", "p99", "n"}
+    assert facts["warmup_batches"] == len(facts["warmup_ms"]) == pool.WARMUP_BATCHES
+    assert facts["runtime"]["version"] == onnxruntime.__version__
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -96,17 +96,17 @@ def test_the_vendors_performance_file_has_its_five_labels(finished: Run, size: i
         rf"^\[([a-z0-9 ]+)\] throughputRate: {number}, .*?(?:moduleLatency|latency): {number}$", path.read_text(), re.M
     )
     assert [label for label, *_ in lines] == ["e2e", "data read", "preprocess", "inference", "postprocess"]
-    found = finished.at(size).read("infer")
-    rates = {stage["name"]: stage["images_per_s"] for stage in found["stages"]}
+    facts = finished.at(size).read("infer")
+    rates = {stage["name"]: stage["images_per_s"] for stage in facts["stages"]}
     for label, rate, latency_ms in lines:
         if label == "postprocess":  # the tool counts batches there
-            assert float(rate) == pytest.approx(rates[label] * found["batches"] / IMAGES, rel=1e-4)
+            assert float(rate) == pytest.approx(rates[label] * facts["batches"] / IMAGES, rel=1e-4)
         else:
             assert float(rate) == pytest.approx(rates[label], rel=1e-4)
         if label != "e2e":
             assert float(latency_ms) == pytest.approx(1000 / float(rate), rel=1e-4)
     (interface,) = re.findall(rf"Interface throughputRate: {number}", path.read_text())
-    assert float(interface) == pytest.approx(found["interface_images_per_s"], rel=1e-4)
+    assert float(interface) == pytest.approx(facts["interface_images_per_s"], rel=1e-4)
 
 
 def test_with_bins_the_dumps_a_recipes_scripts_read_are_written_too(tmp_path: Path) -> None:

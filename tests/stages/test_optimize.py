@@ -78,8 +78,8 @@ def test_static_and_exported_graph_agree(finished: Run, size: int) -> None:
 
 
 def test_the_file_holds_what_others_read(finished: Run) -> None:
-    found = finished.read("optimize")
-    (edit,) = found["edits"]
+    facts = finished.read("optimize")
+    (edit,) = facts["edits"]
     promised = {"name", "applied", "exact", "max_abs_diff", "top1_agreement", "nodes_before", "nodes_after"}
     assert edit.keys() >= promised
     for graph, operators, nodes in (
@@ -87,9 +87,9 @@ def test_the_file_holds_what_others_read(finished: Run) -> None:
         ("static_onnx", "operators_after", "nodes_after"),
     ):
         counts = Counter(node.op_type for node in onnx.load(finished.file(graph)).graph.node if node.op_type != "Constant")
-        assert found[operators] == counts
+        assert facts[operators] == counts
         assert edit[nodes] == counts.total()
-    assert (found["batch_size"], found["input_shape"], found["output_shape"]) == (4, [4, 3, 224, 224], [4, 3])
+    assert (facts["batch_size"], facts["input_shape"], facts["output_shape"]) == (4, [4, 3, 224, 224], [4, 3])
 
 
 def test_two_runs_from_scratch_are_bit_identical(finished: Run, tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ def test_two_runs_from_scratch_are_bit_identical(finished: Run, tmp_path: Path) 
 
 
 def test_a_chain_has_a_row_per_edit_and_one_for_the_whole(chained: Run) -> None:
-    found = chained.read("optimize")
-    assert [row["name"] for row in found["edits"]] == ["simplify", "uint8_input", "fold_scale", "pad_tokens"]
-    assert all(row["applied"] and row["verdict"] != "not equal" and row["declared_exact"] for row in found["edits"])
-    assert found["chain"]["operators_added"]["Cast"] == 1
-    assert found["chain"]["nodes_after"] == found["edits"][-1]["nodes_after"] == sum(found["operators_after"].values())
-    assert found["edits"][-1]["softmax_tokens_before"] == [197]
-    assert found["edits"][-1]["softmax_tokens_after"] == [208]
-    assert (found["input_shape"], found["input_dtype"]) == ([4, 224, 224, 3], "uint8")
+    facts = chained.read("optimize")
+    assert [row["name"] for row in facts["edits"]] == ["simplify", "uint8_input", "fold_scale", "pad_tokens"]
+    assert all(row["applied"] and row["verdict"] != "not equal" and row["declared_exact"] for row in facts["edits"])
+    assert facts["chain"]["operators_added"]["Cast"] == 1
+    assert facts["chain"]["nodes_after"] == facts["edits"][-1]["nodes_after"] == sum(facts["operators_after"].values())
+    assert facts["edits"][-1]["softmax_tokens_before"] == [197]
+    assert facts["edits"][-1]["softmax_tokens_after"] == [208]
+    assert (facts["input_shape"], facts["input_dtype"]) == ([4, 224, 224, 3], "uint8")
 
 
 def test_an_8_bit_input_is_not_probed_with_what_8_bits_cannot_hold(chained: Run) -> None:
@@ -180,10 +180,10 @@ def test_an_exact_edit_that_is_not_equal_stops_the_run_and_the_old_graph_stays(
 def test_an_inexact_edit_allowed_by_name_is_applied_and_reported(tmp_path: Path) -> None:
     run = new_run(tmp_path, edits=["pad_tokens_unmasked"], allow_inexact=True)
     export.export(run)
-    found = optimize.optimize(run)
-    row = found["edits"][-1]
+    facts = optimize.optimize(run)
+    row = facts["edits"][-1]
     assert (row["applied"], row["declared_exact"], row["verdict"]) == (True, False, "not equal")
-    assert (found["inexact_edits"], found["chain"]["verdict"]) == (["pad_tokens_unmasked"], "not equal")
+    assert (facts["inexact_edits"], facts["chain"]["verdict"]) == (["pad_tokens_unmasked"], "not equal")
 
 
 def test_static_batch_refuses_symbolic_and_contradicting_shapes(finished: Run) -> None:

@@ -24,33 +24,33 @@ from deit_helpers.stages import perf
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_file_holds_what_others_read(finished: Run, size: int) -> None:
-    found, inference = finished.at(size).read("perf"), finished.at(size).read("infer")
-    assert found.keys() >= {
+    facts, inference = finished.at(size).read("perf"), finished.at(size).read("infer")
+    assert facts.keys() >= {
         "batch_size", "backend", "device", "precision", "images_per_s", "e2e_images_per_s", "e2e_efficiency", "latency_ms",
         "stages", "families", "flops_per_image", "utilisation_percent",
     }  # fmt: skip
-    assert (found["batch_size"], found["backend"], found["device"], found["precision"]) == (size, "onnxruntime", "CPU", "fp32")
-    assert found["latency_ms"] == inference["latency_ms"]
-    assert found["stages"] == inference["stages"]
-    assert found["images_per_s"] == inference["interface_images_per_s"]
-    assert found["e2e_images_per_s"] == inference["stages"][-1]["images_per_s"]
-    assert found["e2e_efficiency"] == inference["e2e_efficiency"]
-    rate = found["pure"]["images_per_s"] * found["flops_per_image"] / found["peak_flops_per_s"]
-    assert found["utilisation_percent"] == pytest.approx(100 * rate)
+    assert (facts["batch_size"], facts["backend"], facts["device"], facts["precision"]) == (size, "onnxruntime", "CPU", "fp32")
+    assert facts["latency_ms"] == inference["latency_ms"]
+    assert facts["stages"] == inference["stages"]
+    assert facts["images_per_s"] == inference["interface_images_per_s"]
+    assert facts["e2e_images_per_s"] == inference["stages"][-1]["images_per_s"]
+    assert facts["e2e_efficiency"] == inference["e2e_efficiency"]
+    rate = facts["pure"]["images_per_s"] * facts["flops_per_image"] / facts["peak_flops_per_s"]
+    assert facts["utilisation_percent"] == pytest.approx(100 * rate)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_operator_table_is_of_the_counted_batches(finished: Run, size: int) -> None:
-    table, found = pd.read_csv(finished.at(size).file("profile")), finished.at(size).read("perf")
+    table, facts = pd.read_csv(finished.at(size).file("profile")), finished.at(size).read("perf")
     assert list(table.columns) == operators.COLUMNS
-    assert found["profiled_batches"] == max(perf.PROFILED_BATCHES, -(-perf.PROFILED_IMAGES // size))
-    assert set(table["calls"]) == {found["profiled_batches"]}
-    assert found["operators_ms"] == pytest.approx(table["total_us"].sum() / 1000 / found["profiled_batches"], rel=1e-4)
-    assert found["operators_ms"] <= found["profiled_ms"]
-    for family, row in found["families"].items():
+    assert facts["profiled_batches"] == max(perf.PROFILED_BATCHES, -(-perf.PROFILED_IMAGES // size))
+    assert set(table["calls"]) == {facts["profiled_batches"]}
+    assert facts["operators_ms"] == pytest.approx(table["total_us"].sum() / 1000 / facts["profiled_batches"], rel=1e-4)
+    assert facts["operators_ms"] <= facts["profiled_ms"]
+    for family, row in facts["families"].items():
         assert row["share_percent"] == pytest.approx(table.loc[table["family"] == family, "share_percent"].sum(), abs=1e-3)
-    assert set(found["families"]) == set(operators.FAMILIES)
-    assert sum(row["share_percent"] for row in found["families"].values()) == pytest.approx(100)
+    assert set(facts["families"]) == set(operators.FAMILIES)
+    assert sum(row["share_percent"] for row in facts["families"].values()) == pytest.approx(100)
 
 
 def test_a_vits_attention_has_its_matrix_products_and_softmaxes(finished: Run) -> None:
@@ -76,14 +76,14 @@ def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
     copy = copy_of(finished, tmp_path)
     records.forget(copy, "perf")
     monkeypatch.setattr(bench, "open_backend", lambda *_: Pool(Plain(Path("m"), Options())))
-    found = perf.measure(copy)
-    assert (found["families"], found["profile_reason"]) == ({}, "backend onnxruntime has no profiler")
-    assert (found["utilisation_percent"], found["peak_flops_per_s"]) == (None, None)
-    assert (found["profiler_overhead_percent"], found["residual_ms"]) == (None, None)
-    pure = found["pure"]
+    facts = perf.measure(copy)
+    assert (facts["families"], facts["profile_reason"]) == ({}, "backend onnxruntime has no profiler")
+    assert (facts["utilisation_percent"], facts["peak_flops_per_s"]) == (None, None)
+    assert (facts["profiler_overhead_percent"], facts["residual_ms"]) == (None, None)
+    pure = facts["pure"]
     assert pure["images_per_s"] == pytest.approx(4000 / pure["latency_ms"]["p50"])
     assert pure["images_per_s_ci95"][0] <= pure["images_per_s"] <= pure["images_per_s_ci95"][1]
-    assert found["e2e_of_pure"] == pytest.approx(found["e2e_images_per_s"] / pure["images_per_s"])
+    assert facts["e2e_of_pure"] == pytest.approx(facts["e2e_images_per_s"] / pure["images_per_s"])
     assert pd.read_csv(copy.file("profile")).columns.to_list() == operators.COLUMNS
     assert "has no profiler" in report_perf.top_operators(copy)._repr_html_()
     assert "ackend onnxruntime has no profiler" in report_perf.families_chart(copy)._repr_html_()
@@ -92,9 +92,9 @@ def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
 
 def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(finished: Run, tmp_path: Path) -> None:
     copy = copy_of(finished, tmp_path)
-    found = perf.measure(copy.replace(peak_tflops=2.0))
-    assert (found["peak_flops_per_s"], found["peak_source"]) == (2e12, "peak_tflops of the spec")
-    assert found["utilisation_percent"] == pytest.approx(100 * found["pure"]["images_per_s"] * found["flops_per_image"] / 2e12)
+    facts = perf.measure(copy.replace(peak_tflops=2.0))
+    assert (facts["peak_flops_per_s"], facts["peak_source"]) == (2e12, "peak_tflops of the spec")
+    assert facts["utilisation_percent"] == pytest.approx(100 * facts["pure"]["images_per_s"] * facts["flops_per_image"] / 2e12)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_predictions_that_come_together_are_timed_together() -> None:
             yield Prediction(batch, np.zeros((4, 3)), 19.9 if i % 2 else 0.1, 20.0)
 
     model = SimpleNamespace(backend=SimpleNamespace(times_executions=False), workers=2, predictions=predictions)
-    found = bench.time_alone(model, None, 1.0)
-    np.testing.assert_allclose(found.all_ms, 10.0)
+    measurement = bench.time_alone(model, None, 1.0)
+    np.testing.assert_allclose(measurement.all_ms, 10.0)
 
 
 def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution() -> None:
@@ -154,12 +154,12 @@ def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution()
 def test_the_profilers_overhead_has_an_interval_from_six_batches_on(finished: Run, tmp_path: Path) -> None:
     copy = copy_of(finished, tmp_path)
     table = pd.read_csv(copy.file("profile"))
-    for slower, known in (([1.1, 1.2, 1.3, 1.2, 1.2, 1.2], (10, 30)), ([1.2], None)):
+    for slower, interval in (([1.1, 1.2, 1.3, 1.2, 1.2, 1.2], (10, 30)), ([1.2], None)):
         plain = 100.0 + np.arange(len(slower))
-        found = operators.OperatorProfile(table, len(slower), list(plain * slower), list(plain))
-        perf_json = perf.perf_facts(copy, copy.read("infer"), found, None)
-        assert perf_json["profiler_overhead_percent"] == pytest.approx(20)
-        assert perf_json["profiler_overhead_ci95_percent"] == (known and pytest.approx(known))
-        files.write_json(copy.file("perf"), perf_json)
+        profile = operators.OperatorProfile(table, len(slower), list(plain * slower), list(plain))
+        facts = perf.perf_facts(copy, copy.read("infer"), profile, None)
+        assert facts["profiler_overhead_percent"] == pytest.approx(20)
+        assert facts["profiler_overhead_ci95_percent"] == (interval and pytest.approx(interval))
+        files.write_json(copy.file("perf"), facts)
         shown = report_perf.accounting(copy).values[f"profiler's overhead on {len(slower)} batches"]
-        assert shown == ("20.0 % (10.0 to 30.0)" if known else "not known: too few batches")
+        assert shown == ("20.0 % (10.0 to 30.0)" if interval else "not known: too few batches")
