@@ -77,8 +77,8 @@ def _of_this_host() -> list[tuple[str, str]]:
 
 
 def _rate_text(samples_ms: np.ndarray, images: int) -> str:
-    rate, known = latency.rate(samples_ms, images)
-    range_text = f"{known[0]:.1f} to {known[1]:.1f}" if known else "too few for an interval"
+    rate, interval = latency.rate(samples_ms, images)
+    range_text = f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else "too few for an interval"
     return f"{rate:.1f} images/s ({range_text}, {len(samples_ms)} timings)"
 
 
