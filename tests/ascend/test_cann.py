@@ -31,7 +31,7 @@ def test_set_env_is_sourced_where_the_environment_is_not_prepared(tmp_path: Path
         ("9.1.0", 19, False), ("9.1.0", 18, True), (None, 99, True), ("unknown", 99, True),
     ],
 )  # fmt: skip
-def test_opsets_by_cann_version(version: str | None, opset: int, fits: bool) -> None:
+def test_an_opset_is_checked_against_what_the_cann_version_takes(version: str | None, opset: int, fits: bool) -> None:
     if fits:
         cann.check_opset(opset, version)
     else:

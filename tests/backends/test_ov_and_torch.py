@@ -265,7 +265,7 @@ def test_operators_find_their_families(finished: Run, tmp_path: Path, keys: dict
         ("aten::select", "Other"), ("vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl(at::Tensor)>", "Gelu"),
     ],
 )  # fmt: skip
-def test_operators_of_torch_by_name(name: str, family: str) -> None:
+def test_operators_of_torch_find_their_families_by_name(name: str, family: str) -> None:
     assert operators.family_of_torch(name) == family
 
 

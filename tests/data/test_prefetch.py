@@ -99,7 +99,7 @@ def test_an_item_is_started_before_the_one_before_it_is_finished() -> None:
     assert log == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]
 
 
-def test_what_is_waited_for_an_item_adds_up() -> None:
+def test_the_waits_for_an_item_add_up() -> None:
     def source() -> Iterator[int]:
         for i in range(2):
             time.sleep(0.02)

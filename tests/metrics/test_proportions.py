@@ -11,7 +11,7 @@ from deit_helpers.metrics import proportions
 
 
 @pytest.mark.parametrize(("hits", "count"), [(8, 10), (0, 13), (13, 13), (39950, 50000)])
-def test_interval_is_wilsons(hits: int, count: int) -> None:
+def test_the_interval_is_wilsons(hits: int, count: int) -> None:
     z, p = 1.959963984540054, hits / count
     centre, half = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     expected = [100 * (centre + sign * half) / (1 + z * z / count) for sign in (-1, 1)]

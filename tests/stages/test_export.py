@@ -24,7 +24,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return run
 
 
-def test_input_output_opset_and_symbolic_batch(exported: Run) -> None:
+def test_the_exported_graph_has_the_opset_of_the_spec_and_a_symbolic_batch(exported: Run) -> None:
     graph = onnx.load(exported.file("onnx"))
     onnx.checker.check_model(graph, full_check=True)
     assert [(o.domain, o.version) for o in graph.opset_import] == [("", exported.spec.opset)]
