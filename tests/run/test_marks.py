@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deit_helpers import files
-from deit_helpers.report.notes import notes
+from deit_helpers.report.words import notes
 from deit_helpers.run.folder import Run
 from deit_helpers.run.hashing import fingerprint
 from deit_helpers.run.marks import Marks, marks
