@@ -38,7 +38,6 @@ _TOOLS = {
     "msprof": "operators of an NPU (07): source set_env.sh of the CANN toolkit",
     "npu-smi": "an Ascend device: install the NPU driver",
 }
-_PRECISIONS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16"), "torch": ("fp32", "bf16")}
 _BOX_S = 3.0  # each backend is timed for at most so long
 
 
@@ -46,7 +45,7 @@ def fastest(run: Run) -> list[Finding]:
     """Time the static graph of a run on every backend and precision of this machine; the fastest comes last."""
     rows: list[Finding] = []
     samples: dict[str, np.ndarray] = {}
-    for backend, precision in ((name, precision) for name, several in _PRECISIONS.items() for precision in several):
+    for backend, precision in _of_this_host():
         keys = {"backend": backend, "precision": precision, "runtime": {}, "providers": {}, "edits": ()}
         what = f"{backend} {precision}, batches of {run.size}"
         try:
@@ -62,19 +61,24 @@ def fastest(run: Run) -> list[Finding]:
     if samples:
         faithful = next(iter(samples))
         best, *others = sorted(samples, key=lambda what: float(np.median(samples[what])))
-        found = f"{best}: {_rate_text(samples[best], run.size)}"
+        text = f"{best}: {_rate_text(samples[best], run.size)}"
         if best != faithful:
-            found += f", {_times(samples[faithful], samples[best])} the rate of {faithful.partition(',')[0]}"
+            text += f", {_times(samples[faithful], samples[best])} the rate of {faithful.partition(',')[0]}"
         alike = [what for what in others if (ratio := latency.ratio(samples[what], samples[best])) is None or ratio[1] <= 1]
         if alike:
-            found += f"; not told apart from {', '.join(what.partition(',')[0] for what in alike)}"
-        rows.append(Finding("fastest here", True, found))
+            text += f"; not told apart from {', '.join(what.partition(',')[0] for what in alike)}"
+        rows.append(Finding("fastest here", True, text))
     return rows
 
 
+def _of_this_host() -> list[tuple[str, str]]:
+    """Backends that need no device of their own, each with every precision it may compute in."""
+    return [(name, precision) for name, row in BACKENDS.items() if not row.needs_om for precision in row.precisions]
+
+
 def _rate_text(samples_ms: np.ndarray, images: int) -> str:
-    rate, known = latency.rate(samples_ms, images)
-    range_text = f"{known[0]:.1f} to {known[1]:.1f}" if known else "too few for an interval"
+    rate, interval = latency.rate(samples_ms, images)
+    range_text = f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else "too few for an interval"
     return f"{rate:.1f} images/s ({range_text}, {len(samples_ms)} timings)"
 
 

@@ -52,7 +52,7 @@ def test_with_a_run_every_backend_is_timed_and_the_fastest_named(
 ) -> None:
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(bench, "STREAMS", (1,))  # so small a model and so short a time say nothing of two
-    monkeypatch.setattr(doctor, "_PRECISIONS", {"onnxruntime": ("fp32", "bf16"), "torch": ("fp32",)})
+    monkeypatch.setattr(doctor, "_of_this_host", lambda: [("onnxruntime", "fp32"), ("onnxruntime", "bf16"), ("torch", "fp32")])
     *timed, best = doctor.fastest(finished(tmp_path_factory))
     assert [row.what for row in timed] == [
         f"{name}, batches of 4" for name in ("onnxruntime fp32", "onnxruntime bf16", "torch fp32")
@@ -72,7 +72,7 @@ def test_what_a_runtime_compiles_first_is_not_timed(
     monkeypatch.setattr(bench, "time_alone", lambda *given: done.append("time") or time_alone(*given))
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(bench, "STREAMS", (1,))  # so small a model and so short a time say nothing of two
-    monkeypatch.setattr(doctor, "_PRECISIONS", {"onnxruntime": ("fp32",)})
+    monkeypatch.setattr(doctor, "_of_this_host", lambda: [("onnxruntime", "fp32")])
     doctor.fastest(finished(tmp_path_factory))
     assert done == ["warm up", "time"]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import importlib.util
+import functools
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -54,10 +53,7 @@ def class_words(run: Run) -> dict[int, str]:
         return {}
     names, targets = read_index(run)
     folders = {int(label): name.partition("/")[0] for name, label in zip(names, targets, strict=True)}
-    words: dict[str, str] = {}
-    if _is_synset(next(iter(folders.values()), "")):
-        with contextlib.suppress(ArtifactError):  # a device host has no timm: the folders' names must do
-            words = synset_names()
+    words = synset_names() if _is_synset(next(iter(folders.values()), "")) else {}
     return {label: words.get(name, name).split(",")[0] for label, name in folders.items()}
 
 
@@ -76,20 +72,11 @@ def write_index(path: Path, items: list[Item]) -> None:
         writer.writerows((item.name, item.label) for item in items)
 
 
+@functools.cache
 def synset_names() -> dict[str, str]:
-    """ImageNet's 1000 synsets in index order, each with its words. Read from timm's data files without importing timm.
-
-    Raises:
-        ArtifactError: timm is not installed.
-    """
-    spec = importlib.util.find_spec("timm")
-    if spec is None or not spec.submodule_search_locations:
-        raise ArtifactError("class folders named by ImageNet synsets need timm's list: install timm, or give `labels`")
-    info = Path(spec.submodule_search_locations[0]) / "data" / "_info"
-    synsets = (info / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
-    lemmas = (info / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
-    words = dict(line.split("\t", 1) for line in lemmas)
-    return {synset: words[synset] for synset in synsets}
+    """ImageNet's 1000 synsets (ILSVRC 2012) in index order, each with its words from WordNet."""
+    lines = Path(__file__).with_name("imagenet.tsv").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("\t") for line in lines)
 
 
 def class_items(folder: Path) -> list[Item]:

@@ -47,10 +47,8 @@ def create(run: Run, fused_attention: bool, **options: Any) -> Any:
     try:
         return timm.create_model(run.spec.model, **{**options, **run.spec.model_args}).eval()
     except (RuntimeError, TypeError, ValueError) as err:
-        reason = " ".join(str(err).split())
-        raise SpecError(
-            f"model: timm cannot create {run.spec.model!r} ({reason}); names are those of timm.list_models()"
-        ) from err
+        what = f"{run.spec.model!r} ({' '.join(str(err).split())})"
+        raise SpecError(f"model: timm cannot create {what}; names are those of timm.list_models()") from err
     except OSError as err:
         raise ArtifactError(f"checkpoint: hub: the download of {run.spec.model} failed ({err}); give a file instead") from err
 
@@ -101,10 +99,7 @@ def _check_keys(run: Run, weights: dict[str, Any], state: dict[str, Any]) -> Non
         "unexpected": state.keys() - weights.keys(),
         "of another shape": {key for key in weights.keys() & state.keys() if weights[key].shape != state[key].shape},
     }
-    wrong = [
-        f"{kind} {', '.join(sorted(keys)[:3])}{' …' if len(keys) > 3 else ''} ({len(keys)})"
-        for kind, keys in differences.items()
-        if keys
-    ]
+    texts = {kind: f"{kind} {', '.join(sorted(keys)[:3])}{' …' if len(keys) > 3 else ''}" for kind, keys in differences.items()}
+    wrong = [f"{texts[kind]} ({len(keys)})" for kind, keys in differences.items() if keys]
     if wrong:
         raise ArtifactError(f"{run.checkpoint}: not a checkpoint of {run.spec.model}: keys {'; '.join(wrong)}; name its model")

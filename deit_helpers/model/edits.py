@@ -30,8 +30,7 @@ class Edit:
 def fold_scale(graph: Graph, recipe: PreprocessSpec) -> None:
     """Multiply the factor 1/√d of the scores into the queries' weight and bias, and drop the multiplication.
 
-    Raises:
-        GraphError: no attention is scaled by a constant.
+    Raises GraphError: no attention is scaled by a constant.
     """
     folded = 0
     for attention in attentions(graph):
@@ -58,8 +57,7 @@ def fold_scale(graph: Graph, recipe: PreprocessSpec) -> None:
 def split_qkv(graph: Graph, recipe: PreprocessSpec) -> None:
     """Three linear layers for queries, keys and values in place of one, its 5-D tensor, Split, Squeeze and Gather.
 
-    Raises:
-        GraphError: no attention has one linear layer for all three.
+    Raises GraphError: no attention has one linear layer for all three.
     """
     fused = qkv_exits(graph)
     if not fused:
@@ -86,8 +84,7 @@ def merge_transpose(graph: Graph, recipe: PreprocessSpec) -> None:
     Across the Split the 5-D Transpose becomes one per operand, and that of the keys takes in the one that follows it: one
     operator more, but one pass over the keys fewer. After `split_qkv` it is one operator fewer.
 
-    Raises:
-        GraphError: no Transpose follows another.
+    Raises GraphError: no Transpose follows another.
     """
     crossed = 0
     for exits in qkv_exits(graph):
@@ -115,8 +112,7 @@ def softmax_axis(graph: Graph, recipe: PreprocessSpec) -> None:
     The source is the profile of the recipe we replace: SoftmaxV2 is slow when it reduces the last axis. The transpositions
     this takes are absorbed by neighbouring Transposes; after `split_qkv` none is left over.
 
-    Raises:
-        GraphError: opset below 13, or every attention is transposed already.
+    Raises GraphError: opset below 13, or every attention is transposed already.
     """
     if graph.opset < 13:
         raise GraphError(
@@ -150,8 +146,7 @@ def uint8_input(graph: Graph, recipe: PreprocessSpec) -> None:
     The steps are those of `transforms.tensors`, in its order, so that the result is the same to the bit. On a device AIPP does
     this work (`related_input_rank`, `min_chn`, `var_reci_chn` of its configuration).
 
-    Raises:
-        GraphError: the input is not float NCHW.
+    Raises GraphError: the input is not float NCHW.
     """
     image = graph.graph.inputs[0]
     if image.dtype != ir.DataType.FLOAT or rank(image) != 4:

@@ -27,8 +27,7 @@ class Graph:
     def proto(self) -> onnx.ModelProto:
         """The graph as ONNX: sorted, without what nobody uses, with inferred shapes, checked.
 
-        Raises:
-            GraphError: an edit left shapes that contradict each other.
+        Raises GraphError: an edit left shapes that contradict each other.
         """
         for pass_ in (
             passes.TopologicalSortPass(),
@@ -99,11 +98,7 @@ def is_static(value: ir.Value) -> bool:
 
 
 def shape(value: ir.Value) -> tuple[int, ...]:
-    """The static shape of a value.
-
-    Raises:
-        GraphError: the shape is unknown or symbolic.
-    """
+    """The static shape of a value. Raises GraphError: the shape is unknown or symbolic."""
     if not is_static(value):
         raise GraphError(f"{value.name} has no static shape ({value.shape}): fix the batch size and simplify the graph first")
     return tuple(int(d) for d in value.shape)
@@ -128,11 +123,7 @@ def is_constant(value: ir.Value | None) -> bool:
 
 
 def array(value: ir.Value) -> np.ndarray:
-    """The array behind a constant.
-
-    Raises:
-        GraphError: the value is computed.
-    """
+    """The array behind a constant. Raises GraphError: the value is computed."""
     if not is_constant(value):
         raise GraphError(f"{value.name} is computed, an edit expected a constant there: leave the edit out")
     return value.const_value.numpy()
@@ -156,11 +147,7 @@ def scale_factor(node: ir.Node | None) -> tuple[float, ir.Value] | None:
 
 
 def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the shape of every value, by strict inference.
-
-    Raises:
-        GraphError: the shapes contradict each other.
-    """
+    """The graph with the shape of every value, by strict inference. Raises GraphError: the shapes contradict each other."""
     try:
         return onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as err:

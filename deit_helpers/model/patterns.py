@@ -79,8 +79,7 @@ class LayerNorm:
 def attentions(graph: Graph) -> list[Attention]:
     """Every attention of the graph, first block first. Before opset 13 a Softmax over any but the last axis is none.
 
-    Raises:
-        GraphError: there is none.
+    Raises GraphError: there is none.
     """
     complete = []
     for softmax in graph.nodes("Softmax"):

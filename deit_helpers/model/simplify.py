@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -36,11 +37,9 @@ def simplify(graph: Path, simplified: Path, limit_s: float = LIMIT_S, limit_byte
 
 def main(graph: Path, simplified: Path, limit_bytes: int) -> None:
     """Fold what is constant once the batch size is. Operators are not fused: their names stay those of torch's modules."""
-    try:
+    with contextlib.suppress(ImportError):  # not a POSIX system: the limit of time still holds
         import resource
-    except ImportError:  # not a POSIX system: the limit of time still holds
-        pass
-    else:
+
         resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
     sys.modules["torch"] = None  # type: ignore[assignment]  # onnxsim imports it, for seconds, for what is not used here
     import onnxsim

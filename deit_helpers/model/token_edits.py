@@ -19,8 +19,7 @@ MASKED = -1e4  # exp of it is 0 in fp32 and fp16 beside real scores, which are t
 def pad_tokens(graph: Graph, recipe: PreprocessSpec) -> None:
     """Pad the tokens everywhere and keep the padded keys out of every softmax with an additive mask.
 
-    Raises:
-        GraphError: no attention, or the tokens are a multiple of 16 already.
+    Raises GraphError: no attention, or the tokens are a multiple of 16 already.
     """
     layers, tokens, padded = _plan(graph, "pad_tokens")
     _resize(graph, _pad_stream(graph, layers, tokens, padded), tokens, padded)
@@ -38,8 +37,7 @@ def pad_outside_attention(graph: Graph, recipe: PreprocessSpec) -> None:
 
     The other norms work on the padded stream: they treat every token alone, and a Slice there would break the run.
 
-    Raises:
-        GraphError: no attention, or the tokens are a multiple of 16 already.
+    Raises GraphError: no attention, or the tokens are a multiple of 16 already.
     """
     layers, tokens, padded = _plan(graph, "pad_outside_attention")
     norms = layer_norms(graph)
@@ -63,8 +61,7 @@ def class_token_only(graph: Graph, recipe: PreprocessSpec) -> None:
 
     Keys and values stay whole. Where the tokens are padded, one block of them is kept, so that nothing falls out of line.
 
-    Raises:
-        GraphError: the head reads every token, or the last block is none that this edit knows.
+    Raises GraphError: the head reads every token, or the last block is none that this edit knows.
     """
     last = attentions(graph)[-1]
     norm = _norm("class_token_only", last, layer_norms(graph))
@@ -143,8 +140,7 @@ def _norm(name: str, attention: Attention, norms: list[LayerNorm]) -> LayerNorm:
 def _projection(attention: Attention) -> tuple[ir.Node, ir.Value]:
     """The MatMul that projects the context of an attention, and the (B, N, C) tensor that enters it.
 
-    Raises:
-        GraphError: there is none.
+    Raises GraphError: there is none.
     """
     value = attention.context.outputs[0]
     while len(users := value.consumers()) == 1 and users[0].op_type in ("Transpose", "Reshape"):

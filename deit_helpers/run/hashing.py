@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).parents[1]
-_CODE = frozenset({".py", ".j2", ".css", ".json", ".yaml"})
+_CODE = frozenset({".py", ".j2", ".css", ".json", ".yaml", ".tsv"})
 _known: dict[tuple[Path, int, int], str] = {}  # by path, size and modification time
 
 

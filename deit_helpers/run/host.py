@@ -27,8 +27,8 @@ def peak_memory_mib() -> float | None:
     """Most memory this process ever held, in MiB; None where the system does not say."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would tell what the program that started this one held, where that is more
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
-        return int(found[1]) / 1024 if found else None
+        match = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        return int(match[1]) / 1024 if match else None
     try:
         import resource
     except ImportError:  # Windows

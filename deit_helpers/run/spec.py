@@ -86,8 +86,8 @@ class RunSpec(Frozen):
             raise ValueError("aipp: static or the edit 'uint8_input', not both: each of them takes 8-bit images and normalises")
         if self.aipp and not self.backend_row.needs_om:
             raise ValueError(f"aipp: null for backend {self.backend}: AIPP is a part of Ascend chips")
-        if own := sorted({"model", "output", "framework", "input_shape"} & self.atc.keys()):
-            raise ValueError(f"atc without {own[0]}: the run sets it")
+        if reserved := sorted({"model", "output", "framework", "input_shape"} & self.atc.keys()):
+            raise ValueError(f"atc without {reserved[0]}: the run sets it")
         if {"precision_mode", "precision_mode_v2"} <= self.atc.keys():
             raise ValueError("one of precision_mode and precision_mode_v2 in atc, not both")
         if self.aipp and "input_fp16_nodes" in self.atc:

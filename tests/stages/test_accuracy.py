@@ -250,11 +250,12 @@ def test_without_a_published_figure_unrelated_answers_fail_however_low_the_accur
 
 def test_result_has_the_recipes_bytes() -> None:
     top = {f"top{k}_percent": value for k, value in zip(classification.TOP, RECIPE_TOP, strict=True)}
-    assert json.dumps(accuracy.seed_result(top, 50000, 1000)) == RECIPE_RESULT
+    assert json.dumps(accuracy.seed_result({**top, "images": 50_000, "classes": 1000})) == RECIPE_RESULT
 
 
 def test_result_prints_no_zeros_the_recipe_would_not() -> None:
-    rows = accuracy.seed_result({f"top{k}_percent": 50.0 + k / 3 for k in range(1, 6)} | {"top1_percent": 50.0}, 4, 6)["value"]
+    top = {f"top{k}_percent": 50.0 + k / 3 for k in range(1, 6)} | {"top1_percent": 50.0}
+    rows = accuracy.seed_result({**top, "images": 4, "classes": 6})["value"]
     assert [row["value"] for row in rows[2:5]] == ["50.0%", "50.67%", "51.0%"]
 
 

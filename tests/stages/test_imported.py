@@ -240,9 +240,8 @@ RECIPE = f"""
 {
     json.dumps(
         accuracy.seed_result(
-            {"top1_percent": 79.69, "top2_percent": 89.22, "top3_percent": 92.39, "top4_percent": 93.98, "top5_percent": 94.97},
-            50_000,
-            1000,
+            {"top1_percent": 79.69, "top2_percent": 89.22, "top3_percent": 92.39, "top4_percent": 93.98, "top5_percent": 94.97}
+            | {"images": 50_000, "classes": 1000}
         )
     )
 }
