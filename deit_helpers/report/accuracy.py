@@ -14,8 +14,8 @@ from ..metrics.verdict import sentence
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
-from .notes import notes as notes
 from .style import PURE, new_figure
+from .words import notes as notes
 
 WEAKEST = 20  # so many classes are listed
 WORST_LAST = ("pass", "inconclusive", "fail")
@@ -30,13 +30,11 @@ def accuracy(run: Run) -> Table:
     limit = ""
     if first := next((row for row in scored.values() if isinstance(row, dict)), None):
         reference, expected = first["reference"], first["expected"]
-        measured.append([reference["name"], None, first["images"], *_shares(reference), None, None, None, "reference"])
-        source = f"expected: {expected['source']}"
-        quoted.append([expected["name"], None, expected.get("images"), *_shares(expected), None, None, None, source])
+        measured.append(_row(reference["name"], None, {**reference, "images": first["images"]}, "reference"))
+        quoted.append(_row(expected["name"], None, expected, f"expected: {expected['source']}"))
         limit = f", of which {first['max_drop_points']:g} is allowed"
     for where, top1, top5 in dict.fromkeys(tuple(row) for infer in infers.values() for row in infer.get("quoted_accuracy", [])):
-        shares = _shares({"top1_percent": top1, "top5_percent": top5})
-        quoted.append([f"imported: {where}", None, None, *shares, None, None, None, "quoted"])
+        quoted.append(_row(f"imported: {where}", None, {"top1_percent": top1, "top5_percent": top5}, "quoted"))
     headings = " | ".join(f"Acc@{k}:.2f" for k in TOP)
     return Table(
         f"Accuracy in percent, drop in points below the expected row (in italics){limit}",
@@ -48,16 +46,17 @@ def accuracy(run: Run) -> Table:
 
 def _row_of_size(run: Run, size: int, scored: dict[str, Any] | str, runtime: dict[str, Any]) -> list[Cell]:
     if isinstance(scored, str):
-        return [run.spec.backend, size, None, *_shares({}), None, None, None, scored]
+        return _row(run.spec.backend, size, {}, scored)
     name = " ".join(str(runtime.get(key, "")) for key in ("backend", "precision"))
     low, high = scored["top1_ci95_percent"]
     interval = f"{low:.2f}\u00a0to\u00a0{high:.2f}"  # kept on one line
-    compared = [interval, scored["reference"]["agreement_percent"], scored["drop_points"], scored["verdict"]]
-    return [name, size, scored["images"], *_shares(scored), *compared]
+    same = scored["reference"]["agreement_percent"]
+    return _row(name, size, {**scored, "interval": interval, "same_top1_percent": same}, scored["verdict"])
 
 
-def _shares(figures: dict[str, Any]) -> list[Cell]:
-    return [figures.get(f"top{k}_percent") for k in TOP]
+def _row(name: str, size: int | None, figures: dict[str, Any], remark: str) -> list[Cell]:
+    keys = ("images", *(f"top{k}_percent" for k in TOP), "interval", "same_top1_percent", "drop_points")
+    return [name, size, *map(figures.get, keys), remark]
 
 
 def paired(run: Run) -> Facts:
@@ -78,9 +77,10 @@ def paired(run: Run) -> Facts:
     )
 
 
-def _names(run: Run, classes: Iterable[int]) -> list[str]:
+def _names(run: Run, classes: Iterable[Any]) -> list[Any]:
+    """The words of class indices; None stays None."""
     words = sources.class_words(run)
-    return [words.get(index, str(index)) for index in classes]
+    return [None if index is None else words.get(index, str(index)) for index in classes]
 
 
 def classes_chart(run: Run) -> Chart:
@@ -128,13 +128,9 @@ def confusion_chart(run: Run) -> Chart | Table:
 def weakest_classes(run: Run) -> Table:
     """The classes with the lowest Acc@1."""
     classes = run.read("accuracy")["per_class"]
-    words = sources.class_words(run)
-
-    def name(index: int | None) -> str | None:
-        return None if index is None else words.get(index, str(index))
-
     worst = sorted(classes, key=lambda row: (row["top1_percent"], row["class"]))[:WEAKEST]
-    rows = [[name(row["class"]), row["images"], row["top1_percent"], name(row["mistaken_for"])] for row in worst]
+    names, others = (_names(run, (row[key] for row in worst)) for key in ("class", "mistaken_for"))
+    rows = [[name, row["images"], row["top1_percent"], other] for name, row, other in zip(names, worst, others, strict=True)]
     caption = f"The {len(rows)} weakest of {len(classes)} classes, bs{run.batch_size}"
     return Table(caption, "class | images | Acc@1:.1f | most often mistaken for", rows)
 

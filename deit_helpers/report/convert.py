@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..run.folder import Run
 from .elements import Facts
-from .notes import notes as notes
+from .words import notes as notes
 
 
 def conversion(run: Run) -> Facts:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 Cell = str | int | float | None
@@ -60,16 +59,11 @@ class Table(Element):
         return {heading: form for heading, _, form in parts}
 
     @property
-    def columns(self) -> list[str]:
-        """The headings."""
-        return list(self.formats)
-
-    @property
     def df(self) -> pd.DataFrame:
         """The rows as a DataFrame, with values as they are stored: not rounded, not formatted."""
         import pandas as pd
 
-        return pd.DataFrame(list(self.rows), columns=self.columns)
+        return pd.DataFrame(list(self.rows), columns=list(self.formats))
 
     def texts(self, row: Sequence[Cell]) -> list[str]:
         """A row as it is shown."""
@@ -98,16 +92,15 @@ class Chart(Element):
     caption: str
     alt: str
 
-    def drawing(self) -> Markup:
+    def drawing(self) -> str:
         """The figure as SVG. Text stays text, small and selectable; the same figure gives the same file."""
         import matplotlib
-        from markupsafe import Markup
 
         buffer = io.StringIO()
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deit-report"}):
             self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         svg = buffer.getvalue()
-        return Markup(svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1))
+        return svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1)
 
 
 @dataclass(frozen=True)

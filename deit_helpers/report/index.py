@@ -8,7 +8,7 @@ from typing import Any
 from ..run import records
 from ..run.folder import Run
 from .elements import Banner, Cell, Facts, Links, Table
-from .notes import notes as notes
+from .words import notes as notes
 
 
 def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
@@ -20,21 +20,21 @@ def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
 def summary(run: Run) -> Facts:
     """What was asked for."""
     spec = run.spec
-    sizes = ", ".join(map(str, spec.batch_sizes))
     return Facts(
         f"Run {spec.run}",
         {
             "model": spec.model,
             "checkpoint": spec.checkpoint,
             "images": f"{spec.images}, recipe {spec.recipe.describe()}",
-            "backend": f"{spec.backend} {spec.precision}, batch sizes {sizes}",
+            "backend": f"{spec.backend} {spec.precision}, batch sizes {', '.join(map(str, spec.batch_sizes))}",
         },
     )
 
 
 def provenance(manifest: dict[str, Any]) -> Facts:
     """Where and with what the files of a manifest were made."""
-    machine = manifest["machine"]
+    machine, npu = manifest["machine"], manifest["npu"] or {"chips": []}
+    chips = ", ".join(f"{chip['name']} ({chip['health']}, {chip['memory_total_mb']} MB)" for chip in npu["chips"])
     measured = sorted({row["machine"] for path, row in manifest["artifacts"].items() if path.endswith("infer.json")})
     return Facts(
         "Where and with what this run was made",
@@ -43,17 +43,10 @@ def provenance(manifest: dict[str, Any]) -> Facts:
             "git commit": manifest["git_commit"] or "unknown",
             "measured on": ", ".join(measured) or "nothing measured yet",
             "page made on": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
-            **_chips(manifest["npu"]),
+            **({"chips here": f"{chips}, driver {npu['driver']}"} if chips else {}),
             "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
         },
     )
-
-
-def _chips(npu: dict[str, Any] | None) -> dict[str, Cell]:
-    if not npu:
-        return {}
-    chips = ", ".join(f"{chip['name']} ({chip['health']}, {chip['memory_total_mb']} MB)" for chip in npu["chips"])
-    return {"chips here": f"{chips}, driver {npu['driver']}"}
 
 
 def files(manifest: dict[str, Any]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..run.folder import Run
 from .elements import Facts, Table
-from .notes import notes as notes
+from .words import notes as notes
 from .words import runtime_text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Table
-from .notes import notes as notes
 from .style import END_TO_END, NEUTRAL, PURE, WIDTH_IN, new_figure
+from .words import notes as notes
 
 MOST_KINDS = 8  # of operators an edit may name before they are only counted
 SIDES = ("before", "after")
@@ -19,17 +20,16 @@ SIDES = ("before", "after")
 def operators(run: Run) -> Table:
     """Operators of the exported, the simplified and the edited graph; those the symbolic batch needed are gone."""
     optimize = run.read("optimize")
-    steps = {"exported": "operators_before", "simplified": "operators_simplified", "after the edits": "operators_after"}
-    if not run.spec.edits:
-        del steps["after the edits"]
-    counts = [optimize[key] for key in steps.values()]
-    kinds = sorted({kind for row in counts for kind in row})
-    rows: list[list[Cell]] = [[kind, *(row.get(kind, 0) for row in counts)] for kind in kinds]
-    rows.append(["all", *(sum(row.values()) for row in counts)])
+    counts = {"exported": optimize["operators_before"], "simplified": optimize["operators_simplified"]}
+    if run.spec.edits:
+        counts["after the edits"] = optimize["operators_after"]
+    kinds = sorted({kind for row in counts.values() for kind in row})
+    rows: list[list[Cell]] = [[kind, *(row.get(kind, 0) for row in counts.values())] for kind in kinds]
+    rows.append(["all", *(sum(row.values()) for row in counts.values())])
     shape = "×".join(map(str, optimize["input_shape"]))
     return Table(
         f"Operators by step, bs{run.batch_size}, input {shape} {optimize['input_dtype']}",
-        " | ".join(["operator", *steps]),
+        " | ".join(["operator", *counts]),
         rows,
     )
 
@@ -39,7 +39,8 @@ def edits(run: Run) -> Table:
     rows: list[list[Cell]] = []
     for row in run.read("optimize")["edits"]:
         claim = "the same function" if row["declared_exact"] else "NOT the same function"
-        fed = _change(*(_interface(row[f"interface_{side}"]["input"]) for side in SIDES))
+        inputs = (row[f"interface_{side}"]["input"] for side in SIDES)
+        fed = _change(*(f"{'×'.join(str(side or 'batch') for side in image['shape'])} {image['dtype']}" for image in inputs))
         rows.append([row["name"], row["purpose"], claim, fed, operators_changed(row)])
     return Table(
         f"The edits in order, bs{run.batch_size}; what goes in before and after, and the operators that came and went",
@@ -50,10 +51,6 @@ def edits(run: Run) -> Table:
 
 def _change(before: str, after: str) -> str:
     return " → ".join(dict.fromkeys(filter(None, (before, after))))
-
-
-def _interface(value: dict[str, Any]) -> str:
-    return f"{'×'.join(str(side or 'batch') for side in value['shape'])} {value['dtype']}"
 
 
 def operators_changed(row: dict[str, Any]) -> str:
@@ -67,28 +64,24 @@ def operators_changed(row: dict[str, Any]) -> str:
 
 def certificates(run: Run) -> Table:
     """One row per edit and one for the chain of all; a row that is not equal is marked as an alarm."""
-    rows = _certified(run.read("optimize"))
+    optimize = run.read("optimize")
+    certified = [*optimize["edits"], optimize["chain"]]
+    rows: list[list[Cell]] = []
+    for row in certified:
+        numbers = [row[key] for key in ("max_abs_diff", "relative_diff", "top1_agreement", "images")]
+        tokens = _change(*(", ".join(map(str, row[f"softmax_tokens_{side}"])) for side in SIDES))
+        before, after = (row[f"batch_ms_{side}"] for side in SIDES)
+        timings: list[Cell] = [float(np.median(before)), float(np.median(after)), f"{len(before)} / {len(after)}"]
+        rows.append([row["name"], _outcome(row), *numbers, tokens or None, *timings])
     return Table(
         f"Certificates, bs{run.batch_size}: logits before against after each edit and through the whole chain; spread is "
         "how much the images move a logit; ms per batch are medians of so many runs before / after on ONNX Runtime, CPU, "
         "and tell nothing about a device",
         "edit | verdict | max abs diff:.1e | diff / spread:.1e | same top-1 %:.2f | tensors | tokens per softmax "
         "| ms before:.1f | ms after:.1f | runs",
-        [_certificate(row) for row in rows],
-        alarm=frozenset(i for i, row in enumerate(rows) if row["verdict"] == "not equal"),
+        rows,
+        alarm=frozenset(i for i, row in enumerate(certified) if row["verdict"] == "not equal"),
     )
-
-
-def _certificate(row: dict[str, Any]) -> list[Cell]:
-    numbers = [row[key] for key in ("max_abs_diff", "relative_diff", "top1_agreement", "images")]
-    tokens = _change(*(", ".join(map(str, row[f"softmax_tokens_{side}"])) for side in SIDES))
-    before, after = (row[f"batch_ms_{side}"] for side in SIDES)
-    timings = [float(np.median(before)), float(np.median(after)), f"{len(before)} / {len(after)}"]
-    return [row["name"], _outcome(row), *numbers, tokens or None, *timings]
-
-
-def _certified(optimize: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*optimize["edits"], optimize["chain"]]
 
 
 def _outcome(row: dict[str, Any]) -> str:
@@ -98,7 +91,8 @@ def _outcome(row: dict[str, Any]) -> str:
 
 def probes(run: Run) -> Table:
     """Largest difference of a logit by edit and kind of image."""
-    certified = _certified(run.read("optimize"))
+    optimize = run.read("optimize")
+    certified = [*optimize["edits"], optimize["chain"]]
     images = {probe["kind"]: probe["images"] for row in certified for probe in row["probes"]}
     rows = []
     for row in certified:
@@ -114,15 +108,13 @@ def probes(run: Run) -> Table:
 def alignment(run: Run) -> Table:
     """Matrices by operator and shape, before and after the edits, and how they fit blocks of 16 × 16."""
     sides = run.read("optimize")["alignment"]
-    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    places = {side: Counter[tuple[Any, ...]]() for side in SIDES}
     for side in SIDES:
         for row in sides[side]["matrices"]:
-            key = (row["operator"], row["operand"], row["rows"], row["columns"])
-            merged.setdefault(key, {**row, "before": 0, "after": 0})[side] += row["count"]
-    rows: list[list[Cell]] = []
-    for row in sorted(merged.values(), key=lambda row: (row["operator"], row["operand"])):
-        matrix, blocks = f"{row['rows']}×{row['columns']}", f"{row['padded_rows']}×{row['padded_columns']}"
-        rows.append([row["operator"], row["operand"], matrix, blocks, row["waste_percent"], row["before"], row["after"]])
+            matrix, blocks = f"{row['rows']}×{row['columns']}", f"{row['padded_rows']}×{row['padded_columns']}"
+            places[side][row["operator"], row["operand"], matrix, blocks, row["waste_percent"]] += row["count"]
+    matrices = sorted(places["before"] | places["after"], key=lambda matrix: matrix[:2])
+    rows: list[list[Cell]] = [[*matrix, *(places[side][matrix] for side in SIDES)] for matrix in matrices]
     before, after = (sides[side]["broken_runs"] for side in SIDES)
     counted = f"{before} tensors break an aligned run before the edits, {after} after: there ATC would insert TransData"
     if before is None:
@@ -143,8 +135,7 @@ def attention_block(run: Run) -> Chart | Banner:
     if not sides or any(x > 2 for side in places.values() for x, _ in side):
         return Banner("note", "No picture.", "No attention of the usual form with static shapes was found in this graph.")
     depth = max(y for side in places.values() for _, y in side) + 1
-    width = WIDTH_IN * (1.3 if len(sides) > 1 else 0.8)
-    with new_figure(0.5 + 0.46 * depth, width, len(sides)) as (figure, columns):
+    with new_figure(0.5 + 0.46 * depth, WIDTH_IN * (1.3 if len(sides) > 1 else 0.8), len(sides)) as (figure, columns):
         for axes, (name, nodes) in zip(np.atleast_1d(columns), sides.items(), strict=True):
             _draw_block(axes, nodes, places[name])
             axes.set_title(f"{name} the edits" if len(sides) > 1 else "no edits", fontsize=10)
@@ -162,18 +153,16 @@ def attention_block(run: Run) -> Chart | Banner:
 
 def _places(nodes: list[dict[str, Any]]) -> list[tuple[int, int]]:
     """Column and row of every node: 0, 1, 2 for queries, keys and values, 1 elsewhere; rows by longest path."""
-    row: dict[str, int] = {}
-    column: dict[str, int] = {}
+    results: dict[str, tuple[int, int]] = {}
     places: list[tuple[int, int]] = []
     for node in nodes:
-        y = 1 + max((row[name] for name in node["inputs"] if name in row), default=-1)
-        above = [column[name] for name in node["inputs"] if name in column]
-        wanted = above[0] if len(above) == 1 else 1
+        above = [results[name] for name in node["inputs"] if name in results]
+        y = 1 + max((row for _, row in above), default=-1)
+        wanted = above[0][0] if len(above) == 1 else 1
         x = next(x for x in sorted(range(9), key=lambda x: (x > 2, abs(x - wanted))) if (x, y) not in places)
         places.append((x, y))
         fan = [0, 1, 2] if len(node["outputs"]) == 3 else [x] * len(node["outputs"])
-        row.update(dict.fromkeys(node["outputs"], y))
-        column.update(zip(node["outputs"], fan, strict=True))
+        results.update({name: (column, y) for name, column in zip(node["outputs"], fan, strict=True)})
     return places
 
 
@@ -210,7 +199,7 @@ def graphs(run: Run) -> Table:
         if isinstance(optimize, str):
             rows.append([size, None, optimize, None, None, None, None])
             continue
-        for row in _certified(optimize) if run.spec.edits else optimize["edits"]:
+        for row in [*optimize["edits"], *([optimize["chain"]] if run.spec.edits else [])]:
             if row["verdict"] == "not equal":
                 alarm.add(len(rows))
             nodes = f"{row['nodes_before']} → {row['nodes_after']}"

@@ -10,9 +10,9 @@ from ..metrics.operators import FAMILIES, NAMED_FIRST
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
-from .notes import notes as notes
 from .style import END_TO_END, FAMILY_COLOURS, PURE, new_figure
-from .words import device_text, in_flight_text, runtime_text
+from .words import in_flight_text, runtime_text
+from .words import notes as notes
 
 
 def latency(run: Run) -> Table:
@@ -107,7 +107,7 @@ def throughput(run: Run) -> Table:
     """Rates of every batch size that was run; the fastest is not picked out, the reader chooses."""
     inferred = per_batch(run, "infer", "infer")
     measured = [infer for infer in inferred.values() if isinstance(infer, dict)]
-    where = f" on {device_text(measured[-1]['runtime'])}" if measured else ""
+    where = f" on {runtime_text(measured[-1]['runtime'], streams=False)}" if measured else ""
     rows = [_throughput_row(size, infer) for size, infer in inferred.items()]
     header = "batch size | images/s:.1f | end to end images/s:.1f | efficiency %:.1f | p50 ms:.2f | p90 ms:.2f | in flight "
     header += "| batches | images | images/s of the card:.1f"
@@ -177,7 +177,7 @@ def families_chart(run: Run) -> Chart | Banner:
         f"bs{size}: " + ", ".join(f"{name} {value:.1f} %" for name, value in zip(FAMILIES, values, strict=True))
         for size, values in shares.items()
     )
-    device = device_text(next(iter(rows.values()))["runtime"])
+    device = runtime_text(next(iter(rows.values()))["runtime"], streams=False)
     batches = ", ".join(f"bs{size}: {perf['profiled_batches']}" for size, perf in rows.items())
     names = "the names are Ascend's for the counterpart work"
     return Chart(figure, f"Operator time measured on {device}, profiled batches {batches}; {names}", text)
@@ -194,10 +194,10 @@ def top_operators(run: Run, count: int = 12) -> Table | Banner:
     totals = by_kind.agg(nodes=("name", "size"), total_us=("total_us", "sum"), share_percent=("share_percent", "sum"))
     rows = totals.sort_values("total_us", ascending=False).head(count).assign(total_us=lambda row: row["total_us"] / 1000)
     of_all = f" of {perf['profiled_ms']:.1f}" if perf["profiled_ms"] else ""
+    device = runtime_text(perf["runtime"], streams=False)
     return Table(
-        f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on "
-        f"{device_text(perf['runtime'])}; families are Ascend's names for the same work. {perf['operators_ms']:.1f}{of_all} "
-        "ms per batch lie in operators",
+        f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on {device}; families are "
+        f"Ascend's names for the same work. {perf['operators_ms']:.1f}{of_all} ms per batch lie in operators",
         "family | operator | nodes | total ms:.1f | share %:.2f",
         list(rows.itertuples(index=False, name=None)),
     )
@@ -208,13 +208,12 @@ def utilisation(run: Run) -> Facts:
     perf = run.read("perf")
     flops, pure = perf["flops_per_image"], perf["pure"]
     what, rate = ("the model alone", pure["images_per_s"]) if pure else ("the call within 05", perf["images_per_s"])
+    peak: dict[str, Cell] = {
+        "utilisation %": "not known: set peak_tflops to what the device's data sheet says for this precision"
+    }
     if perf["utilisation_percent"] is not None:
-        peak: dict[str, Cell] = {
-            f"peak GFLOP/s: {perf['peak_source']}": f"{perf['peak_flops_per_s'] / 1e9:.1f}",
-            "utilisation %": f"{perf['utilisation_percent']:.1f}",
-        }
-    else:
-        peak = {"utilisation %": "not known: set peak_tflops to what the device's data sheet says for this precision"}
+        gflops = f"{perf['peak_flops_per_s'] / 1e9:.1f}"
+        peak = {f"peak GFLOP/s: {perf['peak_source']}": gflops, "utilisation %": f"{perf['utilisation_percent']:.1f}"}
     return Facts(
         f"Utilisation, bs{perf['batch_size']}, on {runtime_text(perf['runtime'])}",
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..data import batches, sources
 from ..run.folder import Run
 from .elements import Facts, Gallery, Table
-from .notes import notes as notes
+from .words import notes as notes
 
 
 def recipe(run: Run) -> Facts:

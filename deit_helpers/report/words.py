@@ -1,19 +1,45 @@
-"""How a page says what a figure was measured on."""
+"""What pages say alike: what a figure was measured on, and what must be said on each of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-
-def runtime_text(runtime: dict[str, Any]) -> str:
-    """Which runtime and device a figure was measured on, as a backend describes itself."""
-    streams = f", {runtime['streams']} batches at once" if runtime.get("streams", 1) > 1 else ""
-    return f"{runtime['backend']} {runtime['version']} ({runtime['device']}, {runtime['precision']}{streams})"
+from ..run.folder import Run
+from ..run.marks import marks
+from .elements import Banner, Stack
 
 
-def device_text(runtime: dict[str, Any]) -> str:
-    """The same without how many batches it works on at once: batch sizes differ in it, and a profile is of one."""
-    return runtime_text({**runtime, "streams": 1})
+def notes(run: Run) -> Stack:
+    """A banner for each of the run's marks, or nothing."""
+    demo, emulated, imported, quoted = marks(run)
+    banners = []
+    if demo:
+        text = (
+            "Digits, a seeded random backbone and a head fitted on other digits. These figures exercise the pipeline; "
+            "they say nothing about DeiT on ImageNet."
+        )
+        banners.append(Banner("note", "This is the embedded demo.", text))
+    if emulated:
+        text = "A program stood in for the device and its tools: rates are those of this computer, operator times made up."
+        banners.append(Banner("fail", "Emulated device, no hardware measured.", text))
+    if imported:
+        text = "Another tool measured these figures elsewhere; nothing of this page was run again here."
+        banners.append(Banner("inconclusive", "Imported figures.", text))
+    if len(quoted) > 1:
+        both = " and ".join(f"{top1:.2f} % ({where})" for where, top1 in quoted)
+        apart = quoted[-1][1] - quoted[0][1]
+        text = f"Acc@1 is {both}: {apart:.2f} points apart, and neither can be traced to a cause."
+        banners.append(Banner("inconclusive", "The imported accuracies disagree.", text))
+    return Stack(banners)
+
+
+def runtime_text(runtime: dict[str, Any], streams: bool = True) -> str:
+    """Which runtime and device a figure was measured on, as a backend describes itself.
+
+    Without `streams`, not how many batches it works on at once: batch sizes differ in it, and a profile is of one.
+    """
+    at_once = f", {runtime['streams']} batches at once" if streams and runtime.get("streams", 1) > 1 else ""
+    return f"{runtime['backend']} {runtime['version']} ({runtime['device']}, {runtime['precision']}{at_once})"
 
 
 def in_flight_text(*records: dict[str, Any]) -> str:

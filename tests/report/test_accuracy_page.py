@@ -40,7 +40,7 @@ def test_without_a_stored_matrix_the_weakest_classes_are_listed(run: Run, conten
     files.write_json(run.file("accuracy"), {**scored, **content})
     table = accuracy.confusion_chart(run)
     assert isinstance(table, Table)
-    assert table.columns == ["class", "images", "Acc@1", "most often mistaken for"]
+    assert list(table.formats) == ["class", "images", "Acc@1", "most often mistaken for"]
     assert ["apple", 5, 100.0, None] in table.rows
 
 
@@ -51,4 +51,4 @@ def test_quoted_rows_follow_the_measured_ones(run: Run) -> None:
     names = [row[0] for row in table.rows]
     assert names[3:] == ["ONNX Runtime fp32, exported graph", "fp32 reference of this run", "imported: a.md"]
     assert table.quoted == {4, 5}
-    assert dict(zip(table.columns, table.rows[5], strict=True))["Acc@5"] == 95.2
+    assert dict(zip(table.formats, table.rows[5], strict=True))["Acc@5"] == 95.2

@@ -38,7 +38,7 @@ def test_no_value_hides_a_function_of_its_module(path: Path) -> None:
     assert stored & set(defined(tree)) == set()
 
 
-@pytest.mark.parametrize("page", ["convert", "export", "index", "infer", "html", "notes"])
+@pytest.mark.parametrize("page", ["convert", "export", "index", "infer", "html", "words"])
 def test_a_page_without_charts_imports_no_drawing_and_no_arithmetic(page: str) -> None:
     heavy = ("matplotlib", "nbconvert", "onnx", "pandas", "PIL", "scipy")
     code = f"import sys, deit_helpers.report.{page}; sys.exit(' '.join({set(heavy)!r} & sys.modules.keys()))"

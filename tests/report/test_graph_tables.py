@@ -43,7 +43,7 @@ def test_an_inexact_edit_is_marked_and_said_first(spoilt: Run) -> None:
     table = optimize.certificates(spoilt)
     assert table.alarm == {1, 2}
     assert table._repr_html_().count('<tr class="alarm">') == 2
-    edit = dict(zip(table.columns, table.rows[1], strict=True))
+    edit = dict(zip(table.formats, table.rows[1], strict=True))
     assert (edit["edit"], edit["verdict"], edit["tokens per softmax"]) == ("pad_tokens_unmasked", "not equal", "197 → 208")
     assert (edit["tensors"], edit["runs"]) == (20, f"{len(run_ms(spoilt, 'before'))} / {len(run_ms(spoilt, 'after'))}")
     banner = optimize.inexact(spoilt)
@@ -56,7 +56,7 @@ def run_ms(run: Run, side: str) -> list[float]:
 
 
 def test_the_edits_say_what_they_do_and_claim(spoilt: Run) -> None:
-    rows = [dict(zip(optimize.edits(spoilt).columns, row, strict=True)) for row in optimize.edits(spoilt).rows]
+    rows = [dict(zip(optimize.edits(spoilt).formats, row, strict=True)) for row in optimize.edits(spoilt).rows]
     assert rows[0]["claims"] == "the same function"
     assert rows[0]["input"] == "batch×3×224×224 float32 → 4×3×224×224 float32"
     assert rows[1]["operators"] == "+12 Add −3 Mul"

@@ -8,7 +8,7 @@ import pytest
 from runs import new_run
 
 from deit_helpers import files
-from deit_helpers.report.notes import notes
+from deit_helpers.report.words import notes
 from deit_helpers.run.folder import Run
 from deit_helpers.run.hashing import fingerprint
 from deit_helpers.run.marks import Marks, marks
