@@ -91,8 +91,7 @@ def import_(
     run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, devices: int, device: str
 ) -> None:
     """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
-    from . import pipeline
-    from .stages import imported
+    from . import imported, pipeline
     from .stages.accuracy import require_pass
 
     path = run_dir if run_dir.is_file() else _spec_of(run_dir)
