@@ -152,7 +152,9 @@ def test_streams_belong_to_their_context(device: ModuleType) -> None:
     assert other
 
 
-def test_a_file_that_is_no_model_and_an_unload_elsewhere_are_refused(device: ModuleType, om: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model_and_an_unload_elsewhere_are_refused(
+    device: ModuleType, om: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "empty.om").touch()
     (tmp_path / "bad.om").write_bytes(b"no zip")
     codes = [device.mdl.load_from_file(str(tmp_path / name))[1] for name in ("absent.om", "empty.om", "bad.om")]
