@@ -152,7 +152,7 @@ def test_streams_belong_to_their_context(device: ModuleType) -> None:
     assert other
 
 
-def test_no_model_and_an_unload_elsewhere_are_refused(
+def test_a_file_that_is_no_model_and_an_unload_elsewhere_are_refused(
     device: ModuleType, om: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty.om").touch()

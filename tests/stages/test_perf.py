@@ -163,3 +163,11 @@ def test_the_profilers_overhead_has_an_interval_from_six_batches_on(finished: Ru
         files.write_json(copy.file("perf"), facts)
         shown = report_perf.accounting(copy).values[f"profiler's overhead on {len(slower)} batches"]
         assert shown == ("20.0 % (10.0 to 30.0)" if interval else "not known: too few batches")
+
+
+def test_where_a_batch_takes_too_long_for_plain_calls_the_overhead_is_not_measured(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
+    profile = operators.OperatorProfile(pd.read_csv(copy.file("profile")), 2, [100.0, 102.0])
+    facts = perf.perf_facts(copy, copy.read("infer"), profile, None)
+    assert (facts["profiled_batches"], facts["profiled_ms"]) == (2, 101.0)
+    assert (facts["profiler_overhead_percent"], facts["profiler_overhead_ci95_percent"]) == (None, None)
