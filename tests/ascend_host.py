@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import onnx
 import pytest
-from conftest import REPOSITORY
+from runs import REPOSITORY
 
 from deit_helpers.ascend import cann
 
@@ -42,6 +44,15 @@ def make_host(folder: Path, patch: pytest.MonkeyPatch, *tools: str, cann_version
     patch.setenv("PYTHONPATH", os.pathsep.join([str(EMULATOR), os.environ.get("PYTHONPATH", "")]))
     patch.setattr(cann, "SET_ENV", ())
     return dict(os.environ)
+
+
+def make_om(folder: Path, graph: onnx.ModelProto, **flags: str) -> Path:
+    """An OM made by the emulated ATC on PATH."""
+    onnx.save(graph, folder / "m.onnx")
+    options = {"framework": "5", "model": "m.onnx", "output": "m", "soc_version": "Ascend310P3", **flags}
+    command = ["atc", *(f"--{name}={value}" for name, value in options.items())]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder / "m.om"
 
 
 def acl(patch: pytest.MonkeyPatch) -> ModuleType:

@@ -12,7 +12,7 @@ import onnxruntime
 import onnxsim
 import timm
 import torch
-from conftest import TINY
+from runs import TINY
 from timm.layers import set_fused_attn
 
 from deit_helpers.model.edits import EDITS

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import TINY
 from PIL import Image
+from runs import TINY
 from sklearn.linear_model import Ridge
 
 from deit_helpers import demo

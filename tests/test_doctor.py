@@ -10,12 +10,12 @@ from pathlib import Path
 import ascend_host
 import onnxruntime
 import pytest
-from pipeline import finished
 
 from deit_helpers import doctor
 from deit_helpers.ascend import npu_smi
 from deit_helpers.backends import Pool, bench
 from deit_helpers.run.backends import BACKENDS
+from deit_helpers.run.folder import Run
 
 
 def rows() -> dict[str, doctor.Finding]:
@@ -24,11 +24,11 @@ def rows() -> dict[str, doctor.Finding]:
 
 def test_what_is_here_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda tool, path=None: f"/opt/{tool}" if tool == "atc" else None)
-    found = rows()
-    assert found["backend onnxruntime"] == ("backend onnxruntime", True, onnxruntime.__version__)
-    assert found["atc"] == ("atc", True, "/opt/atc")
-    assert found["machine"].ok
-    assert "cores" in found["machine"].found
+    by_name = rows()
+    assert by_name["backend onnxruntime"] == ("backend onnxruntime", True, onnxruntime.__version__)
+    assert by_name["atc"] == ("atc", True, "/opt/atc")
+    assert by_name["machine"].ok
+    assert "cores" in by_name["machine"].found
 
 
 def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,23 +37,21 @@ def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.Mo
     for module in ("ort", "ov", "torch_", "pyacl"):
         monkeypatch.setitem(sys.modules, f"deit_helpers.backends.{module}", None)
     monkeypatch.setitem(sys.modules, "acl", None)
-    found = rows()
-    assert [row.what for row in found.values() if row.ok] == ["machine"]
-    assert found["backend onnxruntime"].found.endswith(": pip install onnxruntime")
-    assert found["backend pyacl"].found.endswith("source set_env.sh of the CANN toolkit")
-    assert found["torch for export (01)"].found == "pip install 'deit-report[export]'"
-    assert found["scikit-learn for the embedded demo"].found == "pip install 'deit-report[demo]'"
-    assert "set_env.sh" in found["atc"].found
-    assert "NPU driver" in found["npu-smi"].found
+    by_name = rows()
+    assert [row.what for row in by_name.values() if row.ok] == ["machine"]
+    assert by_name["backend onnxruntime"].found.endswith(": pip install onnxruntime")
+    assert by_name["backend pyacl"].found.endswith("source set_env.sh of the CANN toolkit")
+    assert by_name["torch for export (01)"].found == "pip install 'deit-report[export]'"
+    assert by_name["scikit-learn for the embedded demo"].found == "pip install 'deit-report[demo]'"
+    assert "set_env.sh" in by_name["atc"].found
+    assert "NPU driver" in by_name["npu-smi"].found
 
 
-def test_with_a_run_every_backend_is_timed_and_the_fastest_named(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_a_run_every_backend_is_timed_and_the_fastest_named(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(bench, "STREAMS", (1,))  # so small a model and so short a time say nothing of two
     monkeypatch.setattr(doctor, "_of_this_host", lambda: [("onnxruntime", "fp32"), ("onnxruntime", "bf16"), ("torch", "fp32")])
-    *timed, best = doctor.fastest(finished(tmp_path_factory))
+    *timed, best = doctor.fastest(finished)
     assert [row.what for row in timed] == [
         f"{name}, batches of 4" for name in ("onnxruntime fp32", "onnxruntime bf16", "torch fp32")
     ]
@@ -63,36 +61,34 @@ def test_with_a_run_every_backend_is_timed_and_the_fastest_named(
     assert best.found.startswith(f"{max(rates, key=lambda what: rates[what])}: {max(rates.values()):.1f} images/s")
 
 
-def test_what_a_runtime_compiles_first_is_not_timed(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[str] = []
+def test_what_a_runtime_compiles_first_is_not_timed(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
     warm_up, time_alone = Pool.warm_up, bench.time_alone
-    monkeypatch.setattr(Pool, "warm_up", lambda *given: done.append("warm up") or warm_up(*given))
-    monkeypatch.setattr(bench, "time_alone", lambda *given: done.append("time") or time_alone(*given))
+    monkeypatch.setattr(Pool, "warm_up", lambda *given: steps.append("warm up") or warm_up(*given))
+    monkeypatch.setattr(bench, "time_alone", lambda *given: steps.append("time") or time_alone(*given))
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(bench, "STREAMS", (1,))  # so small a model and so short a time say nothing of two
     monkeypatch.setattr(doctor, "_of_this_host", lambda: [("onnxruntime", "fp32")])
-    doctor.fastest(finished(tmp_path_factory))
-    assert done == ["warm up", "time"]
+    doctor.fastest(finished)
+    assert steps == ["warm up", "time"]
 
 
 def test_a_new_backend_gets_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         BACKENDS, "no-such-runtime", BACKENDS["torch"]._replace(target="nowhere:Nothing", install="ask its vendor")
     )
-    found = rows()["backend no-such-runtime"]
-    assert (found.ok, found.found) == (False, "No module named 'nowhere': ask its vendor")
+    row = rows()["backend no-such-runtime"]
+    assert (row.ok, row.found) == (False, "No module named 'nowhere': ask its vendor")
 
 
 def test_an_ascend_host_shows_its_chips_and_its_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ascend_host.make_host(tmp_path, monkeypatch)
     ascend_host.acl(monkeypatch)
-    found = rows()
-    assert found["CANN toolkit"].found == "8.1.RC1"
-    chip = found["Ascend chip, device 0"]
+    by_name = rows()
+    assert by_name["CANN toolkit"].found == "8.1.RC1"
+    chip = by_name["Ascend chip, device 0"]
     assert (chip.ok, chip.found) == (True, "Ascend310P3, 994 of 21534 MB used, driver 22.0.2, health OK")
-    assert found["backend pyacl"].found == "EMULATED"
+    assert by_name["backend pyacl"].found == "EMULATED"
     monkeypatch.setenv("EMULATED_SOC", "none")
     npu_smi._ask.cache_clear()  # as a new process would ask
     assert "npu-smi info failed" in rows()["Ascend chips"].found

@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pipeline import IMAGES, copy_of, finished, new_run
+from runs import CLASSES, IMAGES, copy_of, new_run
 
 from deit_helpers import open_run
 from deit_helpers.data import sources
 from deit_helpers.errors import ArtifactError
 from deit_helpers.explore import OpenedRun
+from deit_helpers.run.folder import Run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> OpenedRun:
-    return open_run(finished(tmp_path_factory).folder / "spec.yaml", 4)
+def run(finished: Run) -> OpenedRun:
+    return open_run(finished.folder / "spec.yaml", 4)
 
 
 def test_predictions_have_label_answer_top_5_margin_and_the_references_answer(run: OpenedRun) -> None:
@@ -33,7 +34,7 @@ def test_predictions_have_label_answer_top_5_margin_and_the_references_answer(ru
         assert row.probability == pytest.approx(np.exp(values[order[0]]) / np.exp(values.astype(float)).sum(), rel=1e-5)
         assert row.correct == (order[0] == label)
         assert (row.reference, row.agrees) == (other.argmax(), other.argmax() == order[0])
-        assert row.label_name == "abc"[label]
+        assert row.label_name == CLASSES[label]
 
 
 def test_files_say_which_notebook_makes_them_and_why_one_is_not_current(run: OpenedRun, tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_an_image_is_found_by_the_end_of_its_name_and_shows_its_answers(run: Ope
     assert "data:image/jpeg" in gallery._repr_html_()
 
 
-@pytest.mark.parametrize(("name", "reason"), [("zz.png", "no image of that name"), ("03.pn", "did you mean 'a/03.png'?")])
+@pytest.mark.parametrize(("name", "reason"), [("zz.jpg", "no image of that name"), ("03.jp", "did you mean 'apple/03.jpg'?")])
 def test_an_image_that_is_not_there_is_one_line(run: OpenedRun, name: str, reason: str) -> None:
     with pytest.raises(ArtifactError, match=r"`run\.predictions\(\)` lists them") as caught:
         run.image(name)

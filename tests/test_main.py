@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import write_spec
+from runs import write_spec
 
 from deit_helpers.__main__ import main
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from runs import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
@@ -47,8 +47,9 @@ def test_every_body_cell_is_short_announced_and_ends_in_a_value(cells: list[dict
         assert not re.search(r"^\s*(def |class |try:|%|!|from |import )", cell["source"], re.MULTILINE)
 
 
-def test_committed_notebooks_are_stripped(cells: list[dict]) -> None:
-    for cell in cells:
+@pytest.mark.parametrize("notebook", [*NOTEBOOKS, *(REPOSITORY / "tests").rglob("*.ipynb")], ids=lambda path: path.stem)
+def test_committed_notebooks_are_stripped(notebook: Path) -> None:
+    for cell in json.loads(notebook.read_text())["cells"]:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
         assert "papermill" not in cell["metadata"]

@@ -100,8 +100,8 @@ class PyAcl(Backend):
         if len(shape) != 4 or shape[3 if images_last else 1] != 3 or len(logits_shape) != 2 or shape[0] != logits_shape[0]:
             raise BackendError(f"{self.path}: maps {shape} to {logits_shape}, expected a batch of images to as many logits")
         sessions = [(_Buffer(self, *images), _Buffer(self, *logits)) for _ in range(2 if self._asynchronous else 1)]
-        taken = np.dtype(np.uint8 if images_last else np.float32)  # an fp16 input is filled from float32
-        return Loaded(sessions, shape[0], logits_shape[1], shape[2], taken)
+        input_dtype = np.dtype(np.uint8 if images_last else np.float32)  # an fp16 input is filled from float32
+        return Loaded(sessions, shape[0], logits_shape[1], shape[2], input_dtype)
 
     def _tensor(self, side: str, dims: str) -> tuple[tuple[int, ...], np.dtype, int]:
         """Shape, dtype and bytes of the input or the output."""

@@ -54,25 +54,25 @@ def _predicted(
     """
     right = count = 0
     waited_ms = 0.0
-    shard_start = start = time.perf_counter_ns()
+    shard_start_ns = start_ns = time.perf_counter_ns()
     source = batches.batches(run, run.size, model.dtype, group[0].first, group[-1].stop)
     timed = prefetch.Timed(source)
     with contextlib.closing(source), contextlib.closing(model.predictions(timed)) as predictions:
         for shard in group:
             logits, timings_ms = np.empty((shard.stop - shard.first, model.classes), np.float32), []
             for prediction in itertools.islice(predictions, -(-len(logits) // run.size)):
-                taken, batch = time.perf_counter_ns(), prediction.batch
+                taken_ns, batch = time.perf_counter_ns(), prediction.batch
                 valid = prediction.logits[batch.valid]
                 stop = batch.start + len(valid)
                 logits[batch.start - shard.first : stop - shard.first] = valid
                 right, count = right + int(np.sum(valid.argmax(axis=1) == targets[batch.start : stop])), count + len(valid)
                 bar.set_postfix_str(f"Acc@1={100 * right / count:.1f}%", refresh=False)
                 bar.update(len(valid))
-                end = time.perf_counter_ns()
+                end_ns = time.perf_counter_ns()
                 wait_ms, waited_ms = timed.waited_ms - waited_ms, timed.waited_ms
-                inference_ms, postprocess_ms = (taken - start) / 1e6 - wait_ms, (end - taken) / 1e6
+                inference_ms, postprocess_ms = (taken_ns - start_ns) / 1e6 - wait_ms, (end_ns - taken_ns) / 1e6
                 model_ms = inference_ms, prediction.interface_ms, prediction.latency_ms
                 timings_ms.append((batch.read_ms, batch.prepare_ms, wait_ms, *model_ms, postprocess_ms))
-                start = end
-            yield shard, logits, np.array(timings_ms), (end - shard_start) / 1e9
-            shard_start, start = end, time.perf_counter_ns()
+                start_ns = end_ns
+            yield shard, logits, np.array(timings_ms), (end_ns - shard_start_ns) / 1e9
+            shard_start_ns, start_ns = end_ns, time.perf_counter_ns()

@@ -30,9 +30,9 @@ def write(folder: Path, end: str, number: int, stems: list[str] = STEMS) -> Path
 
 @pytest.mark.parametrize(("end", "number"), [(".txt", 1), (".bin", 1), (".txt", 0), (".bin", 0), (".npy", 0)])
 def test_logits_are_read_in_the_order_of_the_images(tmp_path: Path, end: str, number: int) -> None:
-    found = dumps.read(write(tmp_path / "result", end, number), NAMES)
-    np.testing.assert_array_equal(found, LOGITS)
-    assert found.dtype == np.float32
+    logits = dumps.read(write(tmp_path / "result", end, number), NAMES)
+    np.testing.assert_array_equal(logits, LOGITS)
+    assert logits.dtype == np.float32
     np.testing.assert_array_equal(dumps.read(tmp_path / "result", NAMES[::-1]), LOGITS[::-1])
 
 

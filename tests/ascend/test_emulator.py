@@ -10,7 +10,7 @@ import ascend_host
 import numpy as np
 import onnx
 import pytest
-from backends.test_pyacl import make_om
+from ascend_host import make_om
 from onnx import TensorProto, helper
 
 SIZE = 4 * 2 * 3 * 8 * 8  # bytes of the tiny model's input
@@ -53,7 +53,7 @@ def dataset(acl: ModuleType, size: int, given: int | None = None) -> tuple[int, 
     return held, address
 
 
-def test_init_and_finalize(acl: ModuleType) -> None:
+def test_init_and_finalize_alternate(acl: ModuleType) -> None:
     assert acl.init() == 0
     assert acl.init() == 100002
     assert acl.finalize() == 0
@@ -72,7 +72,7 @@ def test_calls_need_init_and_a_context(acl: ModuleType) -> None:
     assert acl.rt.malloc(64, 0)[1] == 0
 
 
-def test_memory_rules(device: ModuleType) -> None:
+def test_a_copy_stays_within_its_memory_and_each_block_is_freed_once(device: ModuleType) -> None:
     rt = device.rt
     assert rt.malloc(0, 0)[1] == rt.malloc_host(0)[1] == rt.malloc(64, 99)[1] == 100000
     block, _ = rt.malloc(64, 0)
@@ -117,7 +117,7 @@ def test_fresh_device_memory_is_not_zero(device: ModuleType) -> None:
     assert set(device.util.ptr_to_bytes(host, 64)) == {0xCD}
 
 
-def test_order_of_reset(device: ModuleType) -> None:
+def test_a_device_is_reset_after_its_contexts_and_streams(device: ModuleType) -> None:
     device.rt.create_stream()
     assert device.rt.reset_device(0) == 0
     assert device.violations == [
@@ -152,7 +152,9 @@ def test_streams_belong_to_their_context(device: ModuleType) -> None:
     assert other
 
 
-def test_models_load_and_unload(device: ModuleType, om: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_no_model_and_an_unload_elsewhere_are_refused(
+    device: ModuleType, om: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "empty.om").touch()
     (tmp_path / "bad.om").write_bytes(b"no zip")
     codes = [device.mdl.load_from_file(str(tmp_path / name))[1] for name in ("absent.om", "empty.om", "bad.om")]
@@ -194,7 +196,7 @@ def test_execute_checks_datasets_and_memory(device: ModuleType, om: str) -> None
     assert device.violations == ["execute on memory that is not the device's, or freed"] * 2
 
 
-def test_execute_in_another_context(device: ModuleType, om: str) -> None:
+def test_a_model_runs_only_in_the_context_that_loaded_it(device: ModuleType, om: str) -> None:
     model, _ = device.mdl.load_from_file(om)
     source, _ = dataset(device, SIZE)
     target, _ = dataset(device, 24)
@@ -203,7 +205,7 @@ def test_execute_in_another_context(device: ModuleType, om: str) -> None:
     assert device.violations == ["execute in another context than load"]
 
 
-def test_asynchronous_rules(device: ModuleType, om: str) -> None:
+def test_what_queued_work_uses_is_left_alone_until_synchronize_stream(device: ModuleType, om: str) -> None:
     model, _ = device.mdl.load_from_file(om)
     source, address = dataset(device, SIZE)
     target, result = dataset(device, 24)

@@ -39,11 +39,11 @@ def images(count: int, px: int = PX) -> np.ndarray:
 def test_logits_are_what_the_runtime_gives_directly(tmp_path: Path) -> None:
     path = pool_and_classify(tmp_path / "m.onnx")
     with open_backend("onnxruntime", path) as model:
-        found = model.infer(images(2))
+        logits = model.infer(images(2))
     direct = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"image": images(2)})[0]
-    assert np.array_equal(found, direct)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, images(2).mean(axis=(2, 3)) @ np.arange(9).reshape(3, 3), atol=1e-5)
+    assert np.array_equal(logits, direct)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, images(2).mean(axis=(2, 3)) @ np.arange(9).reshape(3, 3), atol=1e-5)
 
 
 def test_the_graph_says_batch_size_classes_and_image_size(tmp_path: Path) -> None:
@@ -125,21 +125,21 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path: Path, content: bytes |
 
 def test_description_names_runtime_version_and_device(tmp_path: Path) -> None:
     with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as model:
-        found = model.describe()
+        description = model.describe()
     wanted = {"backend": "onnxruntime", "version": onnxruntime.__version__, "device": "CPU", "precision": "fp32"}
-    assert found.items() >= wanted.items()
-    assert found["providers"] == ["CPUExecutionProvider"]
+    assert description.items() >= wanted.items()
+    assert description["providers"] == ["CPUExecutionProvider"]
 
 
 @pytest.mark.parametrize("batches", [1, 3])
 def test_the_profile_holds_the_counted_runs_and_not_the_warm_up(tmp_path: Path, batches: int) -> None:
     with open_backend("onnxruntime", pool_and_classify(tmp_path / "m.onnx")) as model:
         assert isinstance(model.backend, Profiler)
-        found = model.backend.profile(images(2), batches)
-    assert found.batches == batches
-    assert len(found.profiled_ms) == batches
-    assert min(found.profiled_ms) > 0
-    calls = found.table.set_index("op_type")["calls"].to_dict()
+        profile = model.backend.profile(images(2), batches)
+    assert profile.batches == batches
+    assert len(profile.profiled_ms) == batches
+    assert min(profile.profiled_ms) > 0
+    calls = profile.table.set_index("op_type")["calls"].to_dict()
     assert calls == {"ReduceMean": batches, "MatMul": batches}
 
 

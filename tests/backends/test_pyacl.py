@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ import ascend_host
 import numpy as np
 import onnx
 import pytest
-from ascend_host import assert_clean, faults
+from ascend_host import assert_clean, faults, make_om
 from graphs import RECIPE, crops, edited, infer, static
 
 from deit_helpers.ascend import aipp
@@ -31,15 +30,6 @@ MODES = ["sync", "async"]
 def acl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     ascend_host.make_host(tmp_path / "host", monkeypatch)
     return ascend_host.acl(monkeypatch)
-
-
-def make_om(folder: Path, graph: onnx.ModelProto, **flags: str) -> Path:
-    """An OM made by the emulated ATC on PATH."""
-    onnx.save(graph, folder / "m.onnx")
-    every = {"framework": "5", "model": "m.onnx", "output": "m", "soc_version": "Ascend310P3", **flags}
-    command = ["atc", *(f"--{name}={value}" for name, value in every.items())]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder / "m.om"
 
 
 @pytest.fixture
@@ -95,12 +85,12 @@ def test_static_aipp_takes_crops_and_normalises_on_the_device(acl: ModuleType, t
     pixels = crops(static(BATCH))
     with open_backend("pyacl", om, Options("fp16", execution=mode)) as model:
         assert model.dtype == np.uint8
-        found = model.infer(pixels)
+        logits = model.infer(pixels)
         with pytest.raises(BackendError, match=r"takes uint8: convert it with images\.prepare"):
             model.infer(batch())
     expected = infer(static(BATCH), transforms.tensors(pixels, RECIPE))
-    np.testing.assert_allclose(found, expected, atol=0.02)  # the chip's constants are fp16
-    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+    np.testing.assert_allclose(logits, expected, atol=0.02)  # the chip's constants are fp16
+    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).all()
     assert_clean(acl)
 
 
@@ -108,17 +98,17 @@ def test_a_graph_that_normalises_itself_takes_crops_too(acl: ModuleType, tmp_pat
     om = make_om(tmp_path, edited(static(BATCH), "uint8_input"))
     pixels = crops(static(BATCH))
     with open_backend("pyacl", om) as model:
-        found = model.infer(pixels)
-    np.testing.assert_array_equal(found, infer(static(BATCH), transforms.tensors(pixels, RECIPE)))
+        logits = model.infer(pixels)
+    np.testing.assert_array_equal(logits, infer(static(BATCH), transforms.tensors(pixels, RECIPE)))
     assert_clean(acl)
 
 
 def test_fp16_logits_become_float32(acl: ModuleType, tmp_path: Path) -> None:
     om = make_om(tmp_path, static(BATCH), output_type="FP16")
     with open_backend("pyacl", om) as model:
-        found = model.infer(batch())
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, infer(static(BATCH), batch()).astype(np.float16).astype(np.float32))
+        logits = model.infer(batch())
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, infer(static(BATCH), batch()).astype(np.float16).astype(np.float32))
     assert_clean(acl)
 
 

@@ -123,12 +123,12 @@ def ours(runs: dict[str, Run], opened: ExitStack, peaks: dict[str, list[float]])
     for name, run in runs.items():
         model = opened.enter_context(bench.open_model(run))
         click.echo(f"{name}: {model.workers} batches at once")
-        noise, found = model.noise(run.size), peaks.setdefault(name, [])
+        noise, rates = model.noise(run.size), peaks.setdefault(name, [])
         times = -(-run.read("preprocess")["images"] // run.size)
         contenders[f"{name}, from JPEG"] = lambda model=model, run=run: through(model, run.replace(stream=True))
         contenders[f"{name}, from the store"] = lambda model=model, run=run: through(model, run)
         contenders[f"{name}, model alone"] = lambda model=model, noise=noise, times=times: alone(model, noise, times)
-        contenders[f"{name}, matrix product"] = lambda model=model, found=found: found.append(model.backend.peak_flops_per_s())
+        contenders[f"{name}, matrix product"] = lambda model=model, rates=rates: rates.append(model.backend.peak_flops_per_s())
     return contenders
 
 
@@ -218,24 +218,24 @@ def interleaved(contenders: Contenders, rounds: int) -> dict[str, np.ndarray]:
     return {name: np.array(each) for name, each in seconds.items()}
 
 
-def report(rows: Rows, runs: dict[str, Run], found: dict[str, np.ndarray], peaks: dict[str, np.ndarray]) -> None:
+def report(rows: Rows, runs: dict[str, Run], timings: dict[str, np.ndarray], peaks: dict[str, np.ndarray]) -> None:
     """Rates, ratios, and how near the pipeline comes to what bounds it."""
     count, cores = next(iter(runs.values())).read("preprocess")["images"], host.cores()
-    for name, seconds in found.items():
+    for name, seconds in timings.items():
         if name.endswith("matrix product"):
             continue
         rows.median(name, (STORED if name in (STORE_ONE, STORE_ALL) else count) / seconds, "images/s")
     for new, old in COMPARED:
-        rows.median(f"{new} / {old}", found[old] / found[new], "x")
-    one_core = found["preprocessing, ours"]
-    rows.median(f"{STORE_ALL} / (cores x one core)", found[STORE_ONE] / cores / found[STORE_ALL], "x")
+        rows.median(f"{new} / {old}", timings[old] / timings[new], "x")
+    one_core = timings["preprocessing, ours"]
+    rows.median(f"{STORE_ALL} / (cores x one core)", timings[STORE_ONE] / cores / timings[STORE_ALL], "x")
     for name, peak in peaks.items():
         flops = count * flops_per_batch(onnx.load(runs[name].file("static_onnx"))) / runs[name].size
-        end_to_end = found[f"{name}, from JPEG"]
+        end_to_end = timings[f"{name}, from JPEG"]
         rows.median(f"{name}, matrix product", peak / 1e9, "GFLOP/s")
-        bound = found[f"{name}, model alone"] + one_core / cores
+        bound = timings[f"{name}, model alone"] + one_core / cores
         rows.median(f"{name}, from JPEG of 1/(1/alone + preprocessing/cores)", bound / end_to_end, "x")
-        physical = flops / peak + found["decoding"] / cores
+        physical = flops / peak + timings["decoding"] / cores
         rows.median(f"{name}, from JPEG of 1/(FLOPs/peak + decoding/cores)", physical / end_to_end, "x")
 
 
@@ -292,12 +292,12 @@ def against_n(rows: Rows, folder: Path, pictures: Path, counts: list[int]) -> No
         rows.add(f"peak memory, {counts[-1]} / {counts[0]} images", memory[counts[-1]] / memory[counts[0]], "x")
 
 
-def draw(found: dict[str, np.ndarray], run: Run, path: Path) -> None:
-    names = [name for name in found if "from JPEG" in name or name.startswith(("timm", "plain"))]
+def draw(timings: dict[str, np.ndarray], run: Run, path: Path) -> None:
+    names = [name for name in timings if "from JPEG" in name or name.startswith(("timm", "plain"))]
     facts, count = host.machine(), run.read("preprocess")["images"]
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
-    axes.barh(names[::-1], [count / float(np.median(found[name])) for name in names[::-1]], color="#0072B2")
+    axes.barh(names[::-1], [count / float(np.median(timings[name])) for name in names[::-1]], color="#0072B2")
     axes.set(xlabel=f"images/s from JPEG, batches of {run.size}, {facts['cpu']}, {facts['cores']} cores")
     figure.savefig(path)
 
@@ -325,13 +325,13 @@ def main(pictures: Path | None, folder: Path, rounds: int, batch_size: int, coun
         contenders = ours(runs, opened, peaks)
         contenders |= {"timm fp32": timm_loop(run, False), "timm bf16": timm_loop(run, True), "plain loop": plain_loop(run)}
         contenders |= preprocessing(run) | to_the_store(folder, pictures)
-        found = interleaved(contenders, rounds)
-    report(rows, runs, found, {name: np.array(each[1:]) for name, each in peaks.items()})  # the first warmed up
+        timings = interleaved(contenders, rounds)
+    report(rows, runs, timings, {name: np.array(each[1:]) for name, each in peaks.items()})  # the first warmed up
     if torch.cuda.is_available():
         on_a_gpu(rows, folder, pictures)
     against_n(rows, folder, pictures, [int(count) for count in counts.split(",") if count])
     rows.write(folder / "bench.csv")
-    draw(found, run, folder / "bench.svg")
+    draw(timings, run, folder / "bench.svg")
     click.echo(str(folder / "bench.csv"))
 
 

@@ -31,10 +31,10 @@ def test_an_exception_of_the_source_comes_after_the_items_before_it() -> None:
         yield 2
         raise KeyError("third")
 
-    found = []
+    items = []
     with pytest.raises(KeyError, match="third"):
-        found.extend(ahead(source(), depth=8))
-    assert found == [1, 2]
+        items.extend(ahead(source(), depth=8))
+    assert items == [1, 2]
 
 
 def test_a_consumer_that_stops_early_stops_the_thread() -> None:
@@ -54,8 +54,8 @@ def test_mapped_keeps_order_whatever_takes_longest_and_is_bounded() -> None:
         return i * i
 
     stream = mapped(work, range(60), workers=4, depth=8)
-    for i, found in enumerate(stream):
-        assert found == i * i
+    for i, square in enumerate(stream):
+        assert square == i * i
         assert max(started) <= i + 8
 
 
@@ -68,10 +68,10 @@ def test_a_worker_that_dies_is_heard_and_the_rest_is_not_started() -> None:
             raise MemoryError("image 3")
         return i
 
-    found = []
+    items = []
     with pytest.raises(MemoryError, match="image 3"):
-        found.extend(mapped(work, range(1000), workers=2, depth=4))
-    assert found == [0, 1, 2]
+        items.extend(mapped(work, range(1000), workers=2, depth=4))
+    assert items == [0, 1, 2]
     assert len(started) < 20
 
 
@@ -99,7 +99,7 @@ def test_an_item_is_started_before_the_one_before_it_is_finished() -> None:
     assert log == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]
 
 
-def test_what_is_waited_for_an_item_adds_up() -> None:
+def test_the_waits_for_an_item_add_up() -> None:
     def source() -> Iterator[int]:
         for i in range(2):
             time.sleep(0.02)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import draw, write_spec
+from pictures import draw
+from runs import write_spec
 from timm.data import ImageNetInfo
 
 from deit_helpers import open_run
@@ -29,7 +30,7 @@ def run_on(project: Path, *names: str, label_text: str | bytes | None = None, **
     return open_run(write_spec(project, **keys))
 
 
-def found(run: Run) -> list[tuple[str, int]]:
+def labelled(run: Run) -> list[tuple[str, int]]:
     return [(item.name, item.label) for item in sources.list_images(run)]
 
 
@@ -42,7 +43,7 @@ def stored_words(run: Run) -> dict[int, str]:
 
 def test_class_folders_are_numbered_in_sorted_order(project: Path) -> None:
     run = run_on(project, "pear/1.jpg", "apple/2.png", "Zebra/0.JPEG", "apple/10.jpg")
-    assert found(run) == [("Zebra/0.JPEG", 0), ("apple/10.jpg", 1), ("apple/2.png", 1), ("pear/1.jpg", 2)]
+    assert labelled(run) == [("Zebra/0.JPEG", 0), ("apple/10.jpg", 1), ("apple/2.png", 1), ("pear/1.jpg", 2)]
     assert stored_words(run) == {0: "Zebra", 1: "apple", 2: "pear"}
 
 
@@ -50,13 +51,13 @@ def test_other_files_and_hidden_folders_are_passed_over(project: Path) -> None:
     run = run_on(project, "a/1.jpg", ".cache/2.jpg")
     (project / "pictures" / "a" / "Thumbs.db").write_bytes(b"x")
     (project / "pictures" / "readme.txt").write_text("x")
-    assert found(run) == [("a/1.jpg", 0)]
+    assert labelled(run) == [("a/1.jpg", 0)]
 
 
 @pytest.mark.parametrize("indices", [(0,), (999,), (7, 281, 998), (134, 135, 517, 639)])
 def test_synset_folders_get_the_index_of_imagenet_even_when_only_some_are_there(project: Path, indices: tuple[int]) -> None:
     run = run_on(project, *(f"{SYNSETS[i]}/{i}.jpg" for i in indices))
-    assert found(run) == [(f"{SYNSETS[i]}/{i}.jpg", i) for i in indices]
+    assert labelled(run) == [(f"{SYNSETS[i]}/{i}.jpg", i) for i in indices]
     words = {i: IMAGENET.index_to_description(i).split(",")[0] for i in indices}
     assert stored_words(run) == words
 
@@ -114,7 +115,7 @@ def test_a_missing_image_folder_is_named(project: Path) -> None:
 )
 def test_label_files_of_many_habits_are_read(project: Path, text: str | bytes) -> None:
     run = run_on(project, "a.jpg", "b c.png", label_text=text)
-    assert found(run) == [("a.jpg", 3), ("b c.png", 0)]
+    assert labelled(run) == [("a.jpg", 3), ("b c.png", 0)]
     assert sources.class_words(run) == {}
 
 
@@ -143,6 +144,6 @@ def test_an_image_without_a_label_is_named_with_the_line_to_add(project: Path) -
 @pytest.mark.parametrize(("limit", "count"), [(1, 1), (5, 5), (13, 13), (99, 13), (None, 13)])
 def test_the_limit_takes_the_first_images_by_name(class_folders: Path, limit: int | None, count: int) -> None:
     project = class_folders.parent
-    items = found(open_run(write_spec(project, limit=limit)))
-    assert items == found(open_run(write_spec(project)))[:count]
+    items = labelled(open_run(write_spec(project, limit=limit)))
+    assert items == labelled(open_run(write_spec(project)))[:count]
     assert len(items) == count

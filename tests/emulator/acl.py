@@ -86,8 +86,8 @@ def leaks() -> list[str]:
         "context": [handle for handle, context in s.contexts.items() if context["explicit"]],
         "device": s.devices,
     }
-    found = [f"{len(held)} × {kind}" for kind, held in kinds.items() if held]
-    return found + (["not finalised"] if s.initialised and not s.finalised else [])
+    leaked = [f"{len(held)} × {kind}" for kind, held in kinds.items() if held]
+    return leaked + (["not finalised"] if s.initialised and not s.finalised else [])
 
 
 def _broken(rule: str) -> None:
@@ -642,17 +642,17 @@ def _prepare(model: int, inputs: int, outputs: int, how: str) -> tuple[int, Any,
             if buffer not in _state.buffers:
                 return 100000, None, set(), set()
             address, size = _state.buffers[buffer]
-            found = _device_block(address)
-            if found is None:
+            block = _device_block(address)
+            if block is None:
                 _broken("execute on memory that is not the device's, or freed")
                 return 100000, None, set(), set()
             required = _bytes_of(tensor)
             if size + (_TOLERANCE if side == "inputs" else 0) < required:
                 return 145000, None, set(), set()
-            touches.add(found[0])
+            touches.add(block[0])
             if side == "outputs":
-                writes.add(found[0])
-            blocks[side].append(found[1])
+                writes.add(block[0])
+            blocks[side].append(block[1])
     if how == "execute" and _pending(touches):
         _broken("execute on buffers that queued work still writes")
 

@@ -159,8 +159,8 @@ def read_aipp(path: str, dims: list[int]) -> dict:
         if int(fields.get(name, 0)) not in (0, side):
             refuse("E10001", f"AIPP field [{name}] is {fields[name]}, the model takes {side}.")
     defaults = {"mean_chn": 0, "min_chn": 0, "var_reci_chn": 1}
-    found = {key: [float(fields.get(f"{key}_{i}", default)) for i in range(3)] for key, default in defaults.items()}
-    return {**found, "swap": fields.get("rbuv_swap_switch") == "true"}
+    constants = {key: [float(fields.get(f"{key}_{i}", default)) for i in range(3)] for key, default in defaults.items()}
+    return {**constants, "swap": fields.get("rbuv_swap_switch") == "true"}
 
 
 def build(flags: dict[str, str], graph: onnx.ModelProto) -> None:

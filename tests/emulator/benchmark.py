@@ -66,9 +66,9 @@ def run_dataset(device: Device, flags: dict[str, str], result: Path) -> None:
         ticks.append(time.perf_counter())
         if len(content) != device.sizes[0]:
             raise ProgramError(f"[ERROR] input of {len(content)} bytes, the model takes {device.sizes[0]}")
-        found, ms = device(content)
+        outputs, ms = device(content)
         ticks.append(time.perf_counter())
-        for path, row in zip(files[first : first + size], found, strict=True):
+        for path, row in zip(files[first : first + size], outputs, strict=True):
             dump(folder, path.stem, row, flags.get("output_binary", "False").lower() == "true")
         ticks.append(time.perf_counter())
         spent["read"] += ticks[1] - ticks[0]

@@ -65,9 +65,9 @@ class Device:
         size = self.sizes[1]
         host = checked(acl.rt.malloc_host(size))
         checked(acl.rt.memcpy(host, size, self.pointers[1], size, 2))
-        found = np.frombuffer(acl.util.ptr_to_bytes(host, size), self.dtype).reshape(self.shape)
+        output = np.frombuffer(acl.util.ptr_to_bytes(host, size), self.dtype).reshape(self.shape)
         checked(acl.rt.free_host(host))
-        return found, ms
+        return output, ms
 
     def close(self) -> None:
         for each, buffer, pointer in zip(self.sets, self.buffers, self.pointers, strict=True):

@@ -10,18 +10,18 @@ import onnx
 import onnx_ir as ir
 import pytest
 from graphs import RECIPE, edited, static
-from pipeline import finished
 
 from deit_helpers.data import transforms
 from deit_helpers.evidence import certificate
 from deit_helpers.evidence.certificate import IDENTICAL, ROUNDING, UNEQUAL, Probe
 from deit_helpers.model import edits, token_edits
 from deit_helpers.model.graph import Graph, axis_of, rank
+from deit_helpers.run.folder import Run
 
 
 @pytest.fixture(scope="module")
-def probes(tmp_path_factory: pytest.TempPathFactory) -> list[Probe]:
-    return certificate.probes(finished(tmp_path_factory))
+def probes(finished: Run) -> list[Probe]:
+    return certificate.probes(finished)
 
 
 @pytest.fixture
@@ -104,12 +104,12 @@ def test_what_neither_graph_can_take_is_not_called_probed(certify: Callable) -> 
     assert row["images"] == 18
 
 
-def mask_one_short(graph: Graph, found: list, tokens: int, padded: int, _real: Callable = token_edits.add_mask) -> None:
-    _real(graph, found, tokens + 1, padded)
+def mask_one_short(graph: Graph, attentions: list, tokens: int, padded: int, _real: Callable = token_edits.add_mask) -> None:
+    _real(graph, attentions, tokens + 1, padded)
 
 
-def mask_on_queries(graph: Graph, found: list, tokens: int, padded: int) -> None:
-    for attention in found:
+def mask_on_queries(graph: Graph, attentions: list, tokens: int, padded: int) -> None:
+    for attention in attentions:
         axes = [1] * rank(attention.softmax.inputs[0])
         axes[axis_of(attention.softmax) - 1] = padded
         row = np.where(np.arange(padded) < tokens, 0, token_edits.MASKED).astype(np.float32).reshape(axes)

@@ -19,8 +19,8 @@ RNG = np.random.default_rng(0)
 
 
 def test_percentiles_interpolate_and_p99_needs_a_hundred_samples() -> None:
-    found = latency.latency_ms(np.arange(1.0, 101.0)[::-1])
-    assert found == pytest.approx({"mean": 50.5, "p50": 50.5, "p90": 90.1, "p99": 99.01, "n": 100})
+    summary = latency.latency_ms(np.arange(1.0, 101.0)[::-1])
+    assert summary == pytest.approx({"mean": 50.5, "p50": 50.5, "p90": 90.1, "p99": 99.01, "n": 100})
     assert latency.latency_ms(np.arange(1.0, 100.0))["p99"] is None
     assert latency.latency_ms([]) == {"mean": None, "p50": None, "p90": None, "p99": None, "n": 0}
 
@@ -34,9 +34,9 @@ def slow_rule(samples: list[float]) -> int:
 @pytest.mark.parametrize("warm", [0, 3, 17])
 def test_warm_up_is_found(warm: int) -> None:
     samples = [30.0 - i for i in range(warm)] + list(10 + 0.1 * RNG.standard_normal(60))
-    found = latency.warmup_count(samples)
-    assert found == slow_rule(samples)
-    assert warm <= found <= warm + 8
+    count = latency.warmup_count(samples)
+    assert count == slow_rule(samples)
+    assert warm <= count <= warm + 8
 
 
 def test_a_steady_series_loses_little_and_at_most_half_is_ever_cut() -> None:
@@ -47,8 +47,8 @@ def test_a_steady_series_loses_little_and_at_most_half_is_ever_cut() -> None:
 
 
 def test_the_interval_of_the_median_holds_it_as_often_as_it_says() -> None:
-    found = [latency.interval(RNG.normal(1, 0.2, 61), 0.5) for _ in range(300)]
-    held = [low <= 1.0 <= high for low, high in filter(None, found)]
+    intervals = [latency.interval(RNG.normal(1, 0.2, 61), 0.5) for _ in range(300)]
+    held = [low <= 1.0 <= high for low, high in filter(None, intervals)]
     assert 0.92 <= np.mean(held) <= 0.99
     few = np.array([1.0, 2.0, 3.0])
     assert latency.interval(few, 0.9) is None
@@ -57,13 +57,13 @@ def test_the_interval_of_the_median_holds_it_as_often_as_it_says() -> None:
 def test_a_measurement_ends_when_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "MIN_S", 0.0)
     source = itertools.chain([90.0, 60.0, 30.0], itertools.cycle([10.0, 10.01, 9.99]))
-    found = latency.measure(source, box_s=60)
-    summary = found.summary()
+    measurement = latency.measure(source, box_s=60)
+    summary = measurement.summary()
     assert summary["settled"]
     assert summary["warmup_batches"] == 3
     assert summary["warmup_ms"] == [90.0, 60.0, 30.0]
     assert summary["latency_ms"]["p50"] == pytest.approx(10.0, abs=0.02)
-    assert summary["latency_ms"]["n"] + 3 == len(found.all_ms)
+    assert summary["latency_ms"]["n"] + 3 == len(measurement.all_ms)
     assert summary["latency_ms"]["n"] >= latency.P99_SAMPLES
     assert summary["ci95_ms"]["p90"] is not None
 
@@ -74,17 +74,17 @@ def test_a_measurement_that_never_settles_ends_with_its_box() -> None:
             time.sleep(0.001)
             yield 1.0 if i % 2 else 100.0
 
-    found = latency.measure(source(), box_s=0.2)
-    assert not found.summary()["settled"]
-    assert found.summary()["spread_percent"] > 50
+    measurement = latency.measure(source(), box_s=0.2)
+    assert not measurement.summary()["settled"]
+    assert measurement.summary()["spread_percent"] > 50
 
 
 def test_a_measurement_whose_warm_up_may_not_be_over_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of a long ramp is cut, but never more than half: what is left is narrow, and may be the ramp's end still."""
     monkeypatch.setattr(latency, "MIN_S", 0.0)
-    found = latency.measure(itertools.chain(np.linspace(20, 10.1, 100), itertools.repeat(10.0)), box_s=60)
-    assert (found.warmup, len(found.all_ms)) == (100, 210)  # at 200 half of it was cut
-    assert found.summary()["settled"]
+    measurement = latency.measure(itertools.chain(np.linspace(20, 10.1, 100), itertools.repeat(10.0)), box_s=60)
+    assert (measurement.warmup, len(measurement.all_ms)) == (100, 210)  # at 200 half of it was cut
+    assert measurement.summary()["settled"]
     assert not latency.Measurement(np.array([20.0] * 100 + [10.0] * 100), 100, None).settled
     assert latency.Measurement(np.array([20.0] * 90 + [10.0] * 110), 90, None).settled
 

@@ -9,9 +9,9 @@ import onnx
 import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from pipeline import finished
 
 from deit_helpers.metrics import operators
+from deit_helpers.run.folder import Run
 
 
 def kernel(name: str, op: str, dur_us: int, inputs: int = 1, parameter_bytes: int = 0, **extra: Any) -> dict[str, Any]:
@@ -130,14 +130,14 @@ def layer_norm_between_matmuls() -> onnx.ModelProto:
 
 
 def test_a_decomposed_layer_norm_is_found_and_its_neighbours_are_not() -> None:
-    found = operators.layer_norm_nodes(layer_norm_between_matmuls())
+    nodes = operators.layer_norm_nodes(layer_norm_between_matmuls())
     steps = ("mean", "centred", "square", "variance", "stable", "std", "normal", "scaled", "y")
-    assert found == {f"n_{step}" for step in steps}
+    assert nodes == {f"n_{step}" for step in steps}
 
 
-def test_the_layer_norms_of_a_vit_are_found_by_their_names(tmp_path_factory: pytest.TempPathFactory) -> None:
-    graph = onnx.load(finished(tmp_path_factory).file("static_onnx"))
-    found = operators.layer_norm_nodes(graph)
+def test_the_layer_norms_of_a_vit_are_found_by_their_names(finished: Run) -> None:
+    graph = onnx.load(finished.file("static_onnx"))
+    nodes = operators.layer_norm_nodes(graph)
     by_name = {node.name for node in graph.graph.node if "/norm" in node.name and node.op_type != "Constant"}
-    assert len(found) == 5 * 9  # two in each of two blocks and the last one, nine steps each
-    assert found == by_name
+    assert len(nodes) == 5 * 9  # two in each of two blocks and the last one, nine steps each
+    assert nodes == by_name

@@ -15,16 +15,16 @@ def rows(graph: onnx.ModelProto) -> dict[tuple[str, str, int, int], dict]:
 
 
 def test_every_matrix_of_a_block_is_listed_with_its_waste() -> None:
-    found = rows(static(2))
-    scores = found["Softmax", "input", 197, 197]
+    matrices = rows(static(2))
+    scores = matrices["Softmax", "input", 197, 197]
     assert (scores["count"], scores["padded_rows"], scores["padded_columns"], scores["aligned"]) == (2, 208, 208, False)
     assert scores["waste_percent"] == pytest.approx(100 * (1 - 197**2 / 208**2))
-    keys = found["MatMul of two activations", "second factor", 16, 197]
+    keys = matrices["MatMul of two activations", "second factor", 16, 197]
     assert keys["waste_percent"] == pytest.approx(100 * 11 / 208)
-    assert found["LayerNorm", "input", 197, 48]["count"] == 5
+    assert matrices["LayerNorm", "input", 197, 48]["count"] == 5
     # qkv and fc1 take the norm's result; the projection takes the context, which has the same shape
-    assert found["MatMul of a weight", "input", 197, 48]["count"] == 6
-    assert found["Gemm of a weight", "input", 2, 48]["waste_percent"] == 87.5
+    assert matrices["MatMul of a weight", "input", 197, 48]["count"] == 6
+    assert matrices["Gemm of a weight", "input", 2, 48]["waste_percent"] == 87.5
 
 
 @pytest.mark.parametrize("opset", [11, 17])
@@ -40,9 +40,9 @@ def test_padded_graphs_have_no_broken_run_and_others_report_each(opset: int) -> 
 def test_padding_outside_attention_leaves_the_runs_of_attention_broken() -> None:
     before, after = static(2), edited(static(2), "pad_outside_attention")
     assert 0 < alignment.broken_runs(Graph(after)) < alignment.broken_runs(Graph(before))
-    found = rows(after)
-    assert not found["Softmax", "input", 197, 197]["aligned"]
-    assert found["MatMul of a weight", "result", 208, 192]["aligned"]  # fc1 of the MLP
+    matrices = rows(after)
+    assert not matrices["Softmax", "input", 197, 197]["aligned"]
+    assert matrices["MatMul of a weight", "result", 208, 192]["aligned"]  # fc1 of the MLP
 
 
 def test_the_block_is_drawn_from_the_norm_to_the_residual() -> None:

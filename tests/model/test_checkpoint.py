@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import TINY, make_checkpoint, write_spec
+from runs import TINY, make_checkpoint, opened
 from safetensors.torch import save_file
 
-from deit_helpers import open_run
 from deit_helpers.errors import ArtifactError, SpecError
 from deit_helpers.model import checkpoint
 from deit_helpers.model.checkpoint import build
@@ -34,7 +33,7 @@ def state(official: Path) -> dict[str, torch.Tensor]:
 
 
 def built_model(project: Path, checkpoint: Path, **keys: Any) -> Any:
-    return build(open_run(write_spec(project, checkpoint=str(checkpoint), **keys), 4))
+    return build(opened(project, checkpoint=str(checkpoint), **keys))
 
 
 @pytest.mark.parametrize("layout", ["official", "bare", "safetensors"])
@@ -161,4 +160,4 @@ def test_a_download_that_fails_says_to_give_a_file(project: Path, monkeypatch: p
 
 def test_the_demos_weights_want_the_demos_images(project: Path) -> None:
     with pytest.raises(SpecError, match="expected images: demo with checkpoint: demo"):
-        open_run(write_spec(project, checkpoint="demo"), 4)
+        opened(project, checkpoint="demo")

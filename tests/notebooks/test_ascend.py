@@ -11,7 +11,7 @@ from pathlib import Path
 import ascend_host
 import numpy as np
 import pytest
-from mini import run_tool
+from runs import run_tool
 
 NOTE = "Emulated device, no hardware measured."
 
@@ -38,10 +38,10 @@ def run_twice(finished: Path, project: Path, *settings: str) -> Path:
 
 def assert_same_answers(folder: Path, finished: Path, size: int, tolerance: float) -> int:
     """The logits are those of ONNX Runtime, and so is every top-1; returns how many images there are."""
-    found, expected = (np.load(base / f"bs{size}/logits.npy") for base in (folder, finished / "reports/mini"))
-    np.testing.assert_allclose(found, expected, atol=tolerance)
-    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
-    return len(found)
+    logits, expected = (np.load(base / f"bs{size}/logits.npy") for base in (folder, finished / "reports/mini"))
+    np.testing.assert_allclose(logits, expected, atol=tolerance)
+    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).all()
+    return len(logits)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
-from mini import make_project, run_tool
+from runs import REPOSITORY, make_project, run_tool
 
 from deit_helpers.run import hashing
 
@@ -73,7 +72,8 @@ def test_a_second_run_does_nothing(finished_project: Path) -> None:
 
 
 def test_papermill_alone_gives_the_same_logits_without_a_warning(finished_project: Path, tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
+    project = make_project(tmp_path)
+    (project / "params" / "bs8.yaml").write_text("batch_size: 8\n")
     for name in IN_ORDER:
         source = str(REPOSITORY / "notebooks" / f"{name}.ipynb")
         parameters = ["-f", "params/bs8.yaml", "-p", "spec", "params/mini.yaml"]
@@ -102,7 +102,7 @@ def test_a_notebook_runs_from_the_notebooks_folder_and_reuses_what_is_there(fini
 
 
 def test_a_notebook_opened_too_early_names_the_one_to_run_first(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
+    project = make_project(tmp_path)
     source = str(REPOSITORY / "notebooks" / "05_infer.ipynb")
     result = run_tool("papermill", source, "out.ipynb", "-p", "spec", "params/mini.yaml", cwd=project)
     assert result.returncode != 0
@@ -110,7 +110,7 @@ def test_a_notebook_opened_too_early_names_the_one_to_run_first(tmp_path: Path) 
 
 
 def test_an_error_in_a_notebook_is_one_line_and_a_page(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project", checkpoint="weights.pth", expected=None)
+    project = make_project(tmp_path, checkpoint="weights.pth", expected=None)
     result = run_tool("deit_helpers", "run", "params/mini.yaml", "--to", "01", cwd=project)
     assert result.returncode == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
@@ -138,7 +138,7 @@ def test_a_failed_verdict_is_published_and_ends_in_failure(finished_project: Pat
 
 
 def test_a_run_that_stops_early_still_has_a_report_that_says_what_is_missing(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project", batch_sizes=[8])
+    project = make_project(tmp_path, batch_sizes=[8])
     result = run_tool("deit_helpers", "run", "params/mini.yaml", "--to", "04", cwd=project)
     assert result.returncode == 0, result.stderr
     report = (project / "reports/mini/index.html").read_text()

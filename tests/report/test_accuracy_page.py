@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline import copy_of, finished
+from runs import copy_of
 
 from deit_helpers import files
 from deit_helpers.data import sources
@@ -16,8 +16,8 @@ from deit_helpers.run.folder import Run
 
 
 @pytest.fixture
-def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Run:
-    return copy_of(finished(tmp_path_factory), tmp_path)
+def run(finished: Run, tmp_path: Path) -> Run:
+    return copy_of(finished, tmp_path)
 
 
 def test_the_confusion_matrix_is_the_stored_one(run: Run) -> None:
@@ -41,7 +41,7 @@ def test_without_a_stored_matrix_the_weakest_classes_are_listed(run: Run, conten
     table = accuracy.confusion_chart(run)
     assert isinstance(table, Table)
     assert list(table.formats) == ["class", "images", "Acc@1", "most often mistaken for"]
-    assert ["a", 5, 100.0, None] in table.rows
+    assert ["apple", 5, 100.0, None] in table.rows
 
 
 def test_quoted_rows_follow_the_measured_ones(run: Run) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import ascend_host
 import numpy as np
 import pytest
-from pipeline import SIZES, copy_of, finished, new_run
+from runs import SIZES, copy_of, new_run
 
 from deit_helpers.ascend import npu_smi
 from deit_helpers.report import index
@@ -20,15 +20,15 @@ from deit_helpers.run.folder import Run
 
 
 @pytest.fixture
-def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Run:
-    return copy_of(finished(tmp_path_factory), tmp_path)
+def run(finished: Run, tmp_path: Path) -> Run:
+    return copy_of(finished, tmp_path)
 
 
 def test_the_chips_of_an_ascend_host_are_in_the_manifest(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert manifest.write_manifest(run)["npu"] is None
     ascend_host.make_host(tmp_path / "host", monkeypatch, "npu-smi")
-    found = manifest.write_manifest(run)["npu"]
-    assert (found["driver"], found["chips"][0]["name"], found["chips"][0]["health"]) == ("22.0.2", "310P3", "OK")
+    npu = manifest.write_manifest(run)["npu"]
+    assert (npu["driver"], npu["chips"][0]["name"], npu["chips"][0]["health"]) == ("22.0.2", "310P3", "OK")
     assert index.provenance(manifest.write_manifest(run)).values["chips here"] == "310P3 (OK, 21534 MB), driver 22.0.2"
     monkeypatch.setenv("EMULATED_SOC", "none")  # the tool fails: no reason to lose the report
     npu_smi._ask.cache_clear()  # as a new process would ask
@@ -36,13 +36,13 @@ def test_the_chips_of_an_ascend_host_are_in_the_manifest(run: Run, tmp_path: Pat
 
 
 def test_the_manifest_hashes_every_file_of_the_run(run: Run) -> None:
-    found = manifest.write_manifest(run)
-    assert json.loads((run.folder / "manifest.json").read_text()) == found
+    contents = manifest.write_manifest(run)
+    assert json.loads((run.folder / "manifest.json").read_text()) == contents
     files = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
     made = {name for name in files if not name.startswith("meta/")} - {"spec.yaml", "manifest.json"}
-    assert found["artifacts"].keys() == made
+    assert contents["artifacts"].keys() == made
     assert {f"bs{size}/deit_bs{size}.onnx" for size in SIZES} <= made
-    for name, facts in found["artifacts"].items():
+    for name, facts in contents["artifacts"].items():
         content = (run.folder / name).read_bytes()
         assert (facts["sha256"], facts["bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
         assert facts.keys() >= {"seconds", "inputs"}
@@ -56,12 +56,12 @@ def test_the_inputs_of_a_file_are_the_hashes_of_others(run: Run) -> None:
 
 
 def test_the_manifest_says_where_and_with_what(run: Run) -> None:
-    found = manifest.write_manifest(run)
-    assert found["spec"]["batch_sizes"] == list(SIZES)
-    assert found["packages"]["numpy"] == np.__version__
-    assert found["machine"].keys() == {"cpu", "cores", "memory_gib", "system"}
-    assert 1 <= found["machine"]["cores"] <= (os.cpu_count() or 1)
-    assert found["created"].endswith("+00:00")
+    contents = manifest.write_manifest(run)
+    assert contents["spec"]["batch_sizes"] == list(SIZES)
+    assert contents["packages"]["numpy"] == np.__version__
+    assert contents["machine"].keys() == {"cpu", "cores", "memory_gib", "system"}
+    assert 1 <= contents["machine"]["cores"] <= (os.cpu_count() or 1)
+    assert contents["created"].endswith("+00:00")
 
 
 def test_a_run_with_nothing_made_has_an_empty_list(tmp_path: Path) -> None:

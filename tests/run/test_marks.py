@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from runs import new_run
 
 from deit_helpers import files
 from deit_helpers.report.words import notes
@@ -11,6 +14,12 @@ from deit_helpers.run.hashing import fingerprint
 from deit_helpers.run.marks import Marks, marks
 
 NONE = Marks(demo=False, emulated=False, imported=False, quoted_accuracies=[])
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path) -> Run:
+    """A run with nothing made yet."""
+    return new_run(tmp_path)
 
 
 def test_a_run_without_files_has_no_marks(tiny_run: Run) -> None:

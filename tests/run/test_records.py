@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import draw, write_spec
+from pictures import draw
+from runs import opened
 
 from deit_helpers import files, open_run
 from deit_helpers.errors import ArtifactError
-from deit_helpers.run import hashing, host, lineage, records
+from deit_helpers.run import hashing, host, records
 from deit_helpers.run.folder import Run
 
 UP_TO_INFER = ("export", "optimize", "preprocess", "infer")
@@ -29,11 +30,7 @@ def _code_is_hashed_anew() -> Iterator[None]:
 @pytest.fixture
 def run(class_folders: Path) -> Run:
     (class_folders.parent / "tiny.pth").write_bytes(b"weights")
-    return reopened(class_folders.parent)
-
-
-def reopened(project: Path, **keys: Any) -> Run:
-    return open_run(write_spec(project, **keys), 4)
+    return opened(class_folders.parent)
 
 
 def make(run: Run, *wanted: str, content: str = "made") -> list[str]:
@@ -56,7 +53,7 @@ def refusal(run: Run, *names: str) -> str:
 
 def test_nothing_is_made_again_when_nothing_changed(run: Run) -> None:
     assert make(run, *UP_TO_INFER) == list(UP_TO_INFER)
-    assert make(reopened(run.root), *UP_TO_INFER) == []
+    assert make(opened(run.root), *UP_TO_INFER) == []
     records.require(run, "onnx", "static_onnx", "images", "logits")
 
 
@@ -87,16 +84,16 @@ def test_the_record_says_how_the_files_were_made(run: Run) -> None:
 )
 def test_a_changed_spec_key_makes_its_stages_again(run: Run, keys: dict[str, Any], stale: tuple[str, ...]) -> None:
     make(run, *UP_TO_INFER)
-    changed = reopened(run.root, **keys)
+    changed = opened(run.root, **keys)
     assert tuple(make(changed, *UP_TO_INFER)) == stale
     assert make(changed, *UP_TO_INFER) == []
 
 
 def test_a_later_stage_refuses_files_made_with_another_spec_key(run: Run) -> None:
     make(run, "preprocess")
-    found = refusal(reopened(run.root, preprocess="timm"), "images")
-    assert "images.npy: it is stale: made with preprocess='deit', the spec now says 'timm'" in found
-    assert "run notebooks/04_preprocess.ipynb (or `deit-report run`)" in found
+    line = refusal(opened(run.root, preprocess="timm"), "images")
+    assert "images.npy: it is stale: made with preprocess='deit', the spec now says 'timm'" in line
+    assert "run notebooks/04_preprocess.ipynb (or `deit-report run`)" in line
 
 
 def _other_time(folder: Path) -> None:
@@ -139,7 +136,7 @@ def test_images_in_linked_class_folders_are_watched_too(run: Run) -> None:
 
 def test_a_changed_label_file_makes_the_store_again(run: Run) -> None:
     (run.root / "labels.txt").write_text("x 1")
-    labelled = reopened(run.root, labels="labels.txt")
+    labelled = opened(run.root, labels="labels.txt")
     make(labelled, "preprocess")
     (run.root / "labels.txt").write_text("x 2")
     assert make(labelled, "preprocess") == ["preprocess"]
@@ -163,9 +160,9 @@ def test_images_that_are_elsewhere_do_not_stop_a_later_stage(run: Run) -> None:
 def test_a_file_edited_by_hand_is_named_and_made_again(run: Run, name: str, stage: str) -> None:
     make(run, *UP_TO_INFER)
     run.file(name).write_text("edited")
-    found = refusal(run, name)
-    assert f"{run.file(name).name} was changed after it was made (sha256 " in found
-    assert records.how_to_make(run, stage) in found
+    line = refusal(run, name)
+    assert f"{run.file(name).name} was changed after it was made (sha256 " in line
+    assert records.how_to_make(run, stage) in line
     assert make(run, stage) == [stage]
 
 
@@ -184,11 +181,11 @@ def test_a_removed_file_is_named_and_made_again(run: Run) -> None:
 
 def test_a_file_copied_from_another_run_is_refused(run: Run) -> None:
     make(run, *UP_TO_INFER)
-    other = reopened(run.root, run="other")
+    other = opened(run.root, run="other")
     shutil.copytree(run.folder / "bs4", other.folder / "bs4")
-    found = refusal(other, "logits")
-    assert found.startswith(f"{other.file('logits')}: there is no record of this run making it; ")
-    assert "run notebooks/05_infer.ipynb with batch_size=4 (or `deit-report run`)" in found
+    line = refusal(other, "logits")
+    assert line.startswith(f"{other.file('logits')}: there is no record of this run making it; ")
+    assert "run notebooks/05_infer.ipynb with batch_size=4 (or `deit-report run`)" in line
 
 
 def test_a_run_folder_copied_as_a_whole_is_current(run: Run) -> None:
@@ -230,7 +227,7 @@ def test_batch_sizes_are_made_and_recorded_apart(run: Run) -> None:
 
 def test_files_that_a_failing_stage_wrote_are_refused(run: Run) -> None:
     make(run, "preprocess")
-    changed = reopened(run.root, limit=2)
+    changed = opened(run.root, limit=2)
 
     def fail() -> None:
         files.write_text(changed.file("images"), "half of it")
@@ -249,8 +246,8 @@ def test_a_stage_that_fails_before_it_writes_leaves_what_was_there(run: Run) -> 
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        records.ensure(reopened(run.root, limit=2), "preprocess", fail)
-    assert records.problem(reopened(run.root), "preprocess") is None
+        records.ensure(opened(run.root, limit=2), "preprocess", fail)
+    assert records.problem(opened(run.root), "preprocess") is None
 
 
 def test_forgetting_a_stage_makes_it_again(run: Run) -> None:
@@ -311,8 +308,3 @@ def test_another_version_of_a_package_makes_the_stage_again(run: Run, monkeypatc
     monkeypatch.setattr(host.metadata, "version", lambda name: "0.0.1")
     assert str(records.problem(run, "preprocess")).endswith(", now 0.0.1")
     records.require(run, "images")
-
-
-def test_every_file_of_a_run_has_one_stage_that_makes_it() -> None:
-    made = [name for stage in lineage.STAGES.values() for name in stage.outputs]
-    assert sorted(made) == sorted(lineage.FILES)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, write_spec
 from pydantic import ValidationError
+from runs import REPOSITORY, write_spec
 
 from deit_helpers.errors import SpecError
 from deit_helpers.run import spec
@@ -30,10 +31,10 @@ def test_shipped_specs_are_valid(name: str) -> None:
 def test_defaults_are_those_of_the_documented_table(project: Path) -> None:
     path = project / "least.yaml"
     path.write_text("{run: least, model: vit_tiny_patch16_224, checkpoint: hub, images: pictures}")
-    found = RunSpec.load(path)
-    assert (found.preprocess, found.opset, found.edits, found.batch_sizes) == ("deit", 11, (), (1, 8, 32))
-    assert (found.backend, found.precision, found.device) == ("onnxruntime", "fp32", 0)
-    assert (found.labels, found.limit, found.soc_version, found.expected) == (None, None, None, None)
+    defaults = RunSpec.load(path)
+    assert (defaults.preprocess, defaults.opset, defaults.edits, defaults.batch_sizes) == ("deit", 11, (), (1, 8, 32))
+    assert (defaults.backend, defaults.precision, defaults.device) == ("onnxruntime", "fp32", 0)
+    assert (defaults.labels, defaults.limit, defaults.soc_version, defaults.expected) == (None, None, None, None)
 
 
 def test_overrides_replace_the_keys_of_the_file(project: Path) -> None:
@@ -87,17 +88,17 @@ def test_a_spec_cannot_be_changed_after_it_was_read(project: Path) -> None:
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_is_allowed(project: Path, key: str, value: Any, parts: list[str]) -> None:
-    found = message(write_spec(project), **{key: value})
+    line = message(write_spec(project), **{key: value})
     for part in ("params/test.yaml", *parts):
-        assert part in found
+        assert part in line
 
 
 def test_every_missing_key_is_named(project: Path) -> None:
     path = project / "short.yaml"
     path.write_text("run: short\nmodel: m\n")
-    found = message(path)
-    assert "'checkpoint' is missing" in found
-    assert "'images' is missing" in found
+    line = message(path)
+    assert "'checkpoint' is missing" in line
+    assert "'images' is missing" in line
 
 
 @pytest.mark.parametrize(
@@ -115,9 +116,9 @@ def test_a_file_that_is_no_spec_is_named_with_the_reason(project: Path, content:
     path = project / "x.yaml"
     if content is not None:
         path.write_bytes(content)
-    found = message(path)
-    assert found.startswith(f"{path}: ")
-    assert part in found
+    line = message(path)
+    assert line.startswith(f"{path}: ")
+    assert part in line
 
 
 def test_a_folder_is_no_spec(project: Path) -> None:
@@ -133,3 +134,16 @@ def test_a_wrong_batch_size_is_refused_with_an_example(value: Any) -> None:
 @pytest.mark.parametrize("value", [1, 8, 50_000])
 def test_a_positive_batch_size_is_returned(value: int) -> None:
     assert spec.check_batch_size(value) == value
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"stream": True, "bins": True}, "stream: false with bins"),
+        ({"stream": True, "on_bad_image": "skip"}, "stream: false with bins, on_bad_image: skip"),
+        ({"shards": [2, 1]}, "shards of the first and the last"),
+        ({"backend": "torch", "edits": ["fold_scale"]}, r"edits: \[\] for backend torch"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_named(project: Path, keys: dict[str, Any], reason: str) -> None:
+    assert re.search(reason, message(write_spec(project), **keys))

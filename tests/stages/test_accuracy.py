@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import write_spec
-from pipeline import finished, new_run
+from runs import new_run, opened
 
-from deit_helpers import open_run
 from deit_helpers.errors import ArtifactError, SpecError, VerdictError
-from deit_helpers.metrics import classification, proportions
-from deit_helpers.metrics.verdict import decide
+from deit_helpers.metrics import classification
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import accuracy
@@ -51,7 +47,7 @@ def scored(project: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
     """Put logits and labels in the place of stages 04 and 05 and score them; returns the run."""
 
     def score(logits: np.ndarray, labels: np.ndarray, reference: np.ndarray | None = None, **keys: object) -> Run:
-        run = open_run(write_spec(project, **keys), 4)
+        run = opened(project, **keys)
         for name, array in (("logits", logits), ("reference", logits if reference is None else reference)):
             run.file(name).parent.mkdir(parents=True, exist_ok=True)
             np.save(run.file(name), array)
@@ -73,102 +69,6 @@ def expect(project: Path, **row: object) -> None:
     path.write_text(yaml.safe_dump({"published": {**base, **row}}))
 
 
-@pytest.mark.parametrize("k", classification.TOP)
-@pytest.mark.parametrize("levels", [None, 3])  # 3: logits of only three values, so that nearly all of them tie
-def test_top_k_counts_like_a_plain_loop(k: int, levels: int | None) -> None:
-    generator = np.random.default_rng(k)
-    logits = generator.standard_normal((200, 7)) if levels is None else generator.integers(0, levels, (200, 7)) * 1.0
-    labels = generator.integers(0, 7, 200)
-    hits = 0
-    for row, label in zip(logits, labels, strict=True):
-        best = sorted(range(7), key=lambda c: (-row[c], c))[:k]
-        hits += label in best
-    found = classification.percent_within(classification.label_ranks(logits, labels), k)
-    assert found == pytest.approx(100 * hits / 200, abs=1e-12)
-    if k == 1:
-        assert found == 100 * np.mean(logits.argmax(axis=1) == labels)
-
-
-def test_among_equal_logits_the_lower_class_ranks_first() -> None:
-    logits = np.array([[1.0, 5.0, 5.0, 5.0]] * 4)
-    assert classification.label_ranks(logits, np.arange(4)).tolist() == [3, 0, 1, 2]
-
-
-def test_labels_shifted_by_one_are_scored_wrong() -> None:
-    logits, labels = logits_with_ranks([0] * 50, 6)
-    ranks = classification.label_ranks(logits, (labels + 1) % 6)
-    assert classification.percent_within(ranks, 1) == 0
-
-
-@pytest.mark.parametrize(("hits", "count"), [(8, 10), (0, 13), (13, 13), (39950, 50000)])
-def test_interval_is_wilsons(hits: int, count: int) -> None:
-    z, p = 1.959963984540054, hits / count
-    centre, half = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    expected = [100 * (centre + sign * half) / (1 + z * z / count) for sign in (-1, 1)]
-    assert proportions.wilson_percent(hits, count) == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("gained", "lost", "p_value"), [(0, 0, 1.0), (5, 5, 1.0), (1, 9, 22 / 1024), (9, 1, 22 / 1024), (0, 6, 2 / 64)]
-)
-def test_paired_test_is_mcnemars_exact_one(gained: int, lost: int, p_value: float) -> None:
-    ranks = np.array([0] * gained + [1] * lost + [0, 0, 3])
-    reference_ranks = np.array([2] * gained + [0] * lost + [0, 0, 1])
-    found = proportions.paired(ranks, reference_ranks)
-    assert (found["only_this_right"], found["only_reference_right"]) == (gained, lost)
-    assert found["p_value"] == pytest.approx(p_value)
-
-
-@pytest.mark.parametrize(
-    ("counts", "low", "high"),
-    [  # Newcombe 1998, table III, and Bentur 2009 in Fagerland, Lydersen and Laake
-        ((36, 12, 2, 0), 5.69, 34.04),
-        ((1, 1, 7, 12), -50.7, -2.6),
-    ],
-)
-def test_the_paired_interval_is_newcombes(counts: tuple[int, int, int, int], low: float, high: float) -> None:
-    assert proportions.difference_interval(*counts) == pytest.approx([low, high], abs=0.05)
-
-
-def test_the_paired_interval_holds_the_difference_and_keeps_a_width() -> None:
-    ranks = np.array([0] * 270 + [1] * 30)
-    same = proportions.paired(ranks, ranks)
-    assert same["difference_points"] == 0
-    low, high = same["difference_ci95_points"]
-    assert low < 0 < high
-    assert high < 2
-    worse = proportions.paired(np.roll(ranks, 20), ranks)  # 20 lost, 20 gained
-    assert worse["difference_ci95_points"][1] > high
-
-
-def test_per_class_and_confusion_count_by_hand() -> None:
-    logits = np.eye(4)[[0, 0, 1, 3, 3, 2]]  # top-1 answers
-    labels = np.array([0, 0, 0, 1, 1, 2])
-    assert classification.per_class(logits, labels) == [
-        {"class": 0, "images": 3, "top1_percent": pytest.approx(200 / 3), "mistaken_for": 1},
-        {"class": 1, "images": 2, "top1_percent": 0.0, "mistaken_for": 3},
-        {"class": 2, "images": 1, "top1_percent": 100.0, "mistaken_for": None},
-    ]
-    assert classification.confusion(logits, labels).tolist() == [[2, 1, 0, 0], [0, 0, 0, 2], [0, 0, 1, 0], [0, 0, 0, 0]]
-
-
-@pytest.mark.parametrize(
-    ("drop", "interval", "verdict"),
-    [
-        (-3.0, None, "pass"),
-        (1.0, None, "pass"),
-        (81.98 - 80.98, None, "pass"),  # 1.0 but for the last bit
-        (1.002, None, "fail"),
-        (0.2, [-0.5, 0.9], "pass"),
-        (0.2, [-0.5, 1.1], "inconclusive"),
-        (1.5, [0.8, 2.2], "inconclusive"),
-        (3.0, [1.2, 4.8], "fail"),
-    ],
-)
-def test_verdict_asks_where_the_whole_interval_lies(drop: float, interval: list[float] | None, verdict: str) -> None:
-    assert decide(drop, interval, 1.0) == verdict
-
-
 @pytest.mark.parametrize(
     ("images", "top1_percent", "verdict"),
     [(50000, 60.0, "inconclusive"), (50000, 99.0, "fail"), (50000, 20.0, "pass"), (40, 50.9, "pass"), (40, 51.1, "fail")],
@@ -178,11 +78,11 @@ def test_same_number_of_images_as_the_expected_figure_means_no_interval(
 ) -> None:
     expect(project, images=images, top1_percent=top1_percent)
     run = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published")  # Acc@1 is 50 %
-    found = run.read("accuracy")
-    assert found["verdict"] == verdict
-    assert [check["metric"] for check in found["checks"]] == ["Acc@1", "Acc@5"]
-    assert all((check["drop_ci95_points"] is None) == (images == 40) for check in found["checks"])
-    assert found["drop_points"] == pytest.approx(top1_percent - 50)
+    scores = run.read("accuracy")
+    assert scores["verdict"] == verdict
+    assert [check["metric"] for check in scores["checks"]] == ["Acc@1", "Acc@5"]
+    assert all((check["drop_ci95_points"] is None) == (images == 40) for check in scores["checks"])
+    assert scores["drop_points"] == pytest.approx(top1_percent - 50)
 
 
 def test_a_worse_top5_alone_fails(project: Path, scored: Scored) -> None:
@@ -199,16 +99,16 @@ def test_a_certain_failure_outweighs_an_open_question(project: Path, scored: Sco
 
 def test_the_expected_row_sets_the_allowed_drop(project: Path, scored: Scored) -> None:
     expect(project, images=40, top1_percent=53.0, max_drop_points=3.5)
-    found = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published").read("accuracy")
-    assert (found["verdict"], found["max_drop_points"]) == ("pass", 3.5)
+    scores = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published").read("accuracy")
+    assert (scores["verdict"], scores["max_drop_points"]) == ("pass", 3.5)
 
 
 def test_without_an_expected_row_the_reference_is_the_yardstick(scored: Scored) -> None:
     good, labels = logits_with_ranks([0] * 40, 6)
-    found = scored(np.roll(good, 1, axis=1), labels, reference=good).read("accuracy")
-    assert found["expected"]["top1_percent"] == 100.0
-    assert found["verdict"] == "fail"
-    assert found["reference"]["agreement_percent"] == 0.0
+    scores = scored(np.roll(good, 1, axis=1), labels, reference=good).read("accuracy")
+    assert scores["expected"]["top1_percent"] == 100.0
+    assert scores["verdict"] == "fail"
+    assert scores["reference"]["agreement_percent"] == 0.0
 
 
 @pytest.fixture
@@ -279,22 +179,21 @@ def test_an_unknown_expected_row_suggests_the_nearest(scored: Scored) -> None:
         scored(*logits_with_ranks([0] * 4, 6), expected="deit_smal")
 
 
-def test_the_file_holds_what_others_read(tmp_path_factory: pytest.TempPathFactory) -> None:
-    found = finished(tmp_path_factory).read("accuracy")
+def test_the_file_holds_what_others_read(finished: Run) -> None:
+    scores = finished.read("accuracy")
     tops = {f"top{k}_percent" for k in range(1, 6)}
     promised = {"images", "classes", "top1_ci95_percent", "reference", "expected", "drop_points", "max_drop_points", "verdict"}
-    assert found.keys() >= tops | promised
-    assert found["reference"].keys() >= {"name", "top1_percent", "agreement_percent"}
-    assert found["expected"].keys() >= {"name", "top1_percent", "top5_percent", "source"}
-    assert (found["images"], found["classes"]) == (13, 3)
+    assert scores.keys() >= tops | promised
+    assert scores["reference"].keys() >= {"name", "top1_percent", "agreement_percent"}
+    assert scores["expected"].keys() >= {"name", "top1_percent", "top5_percent", "source"}
+    assert (scores["images"], scores["classes"]) == (13, 3)
 
 
-def test_a_finished_run_scores_as_its_logits_say(tmp_path_factory: pytest.TempPathFactory) -> None:
-    run = finished(tmp_path_factory)
+def test_a_finished_run_scores_as_its_logits_say(finished: Run) -> None:
     labels = np.repeat([0, 1, 2], [5, 4, 4])  # 13 images dealt to three folders, listed folder by folder
-    hits = np.load(run.file("logits")).argmax(axis=1) == labels
+    hits = np.load(finished.file("logits")).argmax(axis=1) == labels
     assert 0 < hits.sum() < 13
-    assert run.read("accuracy")["top1_percent"] == pytest.approx(100 * hits.mean())
+    assert finished.read("accuracy")["top1_percent"] == pytest.approx(100 * hits.mean())
 
 
 def test_scoring_before_inference_names_the_notebook(tmp_path: Path) -> None:

@@ -3,55 +3,36 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import ascend_host
 import onnx
 import pytest
-from pipeline import SIZES, copy_of, finished, new_run
+from runs import SIZES, copy_of, new_run
 
 from deit_helpers import files
-from deit_helpers.ascend import atc, cann, npu_smi
+from deit_helpers.ascend import cann, npu_smi
 from deit_helpers.errors import ArtifactError, ToolError
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import convert
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished(tmp_path_factory)
-
-
-def test_the_command_is_the_recipes_argument_for_argument() -> None:
-    found = atc.command(PurePosixPath("bs8/deit_bs8.onnx"), "image", [8, 3, 224, 224], "Ascend310P3", {"log": None})
-    assert found == [
-        "atc",
-        "--framework=5",
-        "--model=bs8/deit_bs8.onnx",
-        "--output=bs8/deit_bs8",
-        "--input_format=NCHW",
-        "--input_shape=image:8,3,224,224",
-        "--soc_version=Ascend310P3",
-        "--check_report=bs8/check_result.json",
-    ]
-
-
-def test_an_unknown_chip_is_left_open_and_quoted_for_the_shell(run: Run) -> None:
-    found = run.read("convert")
-    assert found["soc_version"] is None
-    assert "--soc_version=Ascend<Name column of npu-smi info>" in found["command"]
-    assert "'--soc_version=Ascend<Name column of npu-smi info>'" in found["command_line"]
+def test_an_unknown_chip_is_left_open_and_quoted_for_the_shell(finished: Run) -> None:
+    facts = finished.read("convert")
+    assert facts["soc_version"] is None
+    assert "--soc_version=Ascend<Name column of npu-smi info>" in facts["command"]
+    assert "'--soc_version=Ascend<Name column of npu-smi info>'" in facts["command_line"]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_record_is_of_this_batch_size_and_says_not_needed(run: Run, size: int) -> None:
-    found = run.at(size).read("convert")
-    assert (found["batch_size"], found["status"], found["backend"]) == (size, "not needed", "onnxruntime")
-    assert found["device_model"] == f"bs{size}/deit_bs{size}.onnx"
-    assert f"--input_shape=image:{size},3,224,224" in found["command"]
-    assert f"--model=bs{size}/deit_bs{size}.onnx" in found["command"]
-    assert "nothing to convert" in found["reason"]
+def test_the_record_is_of_this_batch_size_and_says_not_needed(finished: Run, size: int) -> None:
+    facts = finished.at(size).read("convert")
+    assert (facts["batch_size"], facts["status"], facts["backend"]) == (size, "not needed", "onnxruntime")
+    assert facts["device_model"] == f"bs{size}/deit_bs{size}.onnx"
+    assert f"--input_shape=image:{size},3,224,224" in facts["command"]
+    assert f"--model=bs{size}/deit_bs{size}.onnx" in facts["command"]
+    assert "nothing to convert" in facts["reason"]
 
 
 def test_converting_before_optimizing_names_the_notebook(tmp_path: Path) -> None:
@@ -59,8 +40,8 @@ def test_converting_before_optimizing_names_the_notebook(tmp_path: Path) -> None
         convert.convert(new_run(tmp_path))
 
 
-def test_a_graph_of_another_batch_size_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = copy_of(run, tmp_path)
+def test_a_graph_of_another_batch_size_is_refused(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = copy_of(finished, tmp_path)
     files.write_json(copy.file("optimize"), copy.at(1).read("optimize"))
     records.forget(copy, "convert")
     with pytest.raises(ArtifactError, match=r"optimize\.json was changed after it was made"):
@@ -71,10 +52,10 @@ def test_a_graph_of_another_batch_size_is_refused(run: Run, tmp_path: Path, monk
 
 
 @pytest.fixture
-def ascend_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def ascend_run(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A copy of a finished run that now asks for an NPU, on an emulated host."""
     ascend_host.make_host(tmp_path / "host", monkeypatch)
-    return on_npu(copy_of(run, tmp_path))
+    return on_npu(copy_of(finished, tmp_path))
 
 
 def on_npu(run: Run, **keys: object) -> Run:
@@ -82,15 +63,15 @@ def on_npu(run: Run, **keys: object) -> Run:
 
 
 def test_atc_makes_the_om_and_the_log_is_kept(ascend_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    found = convert.convert(ascend_run)
-    assert (found["status"], found["emulated"], found["cann"]) == ("done", True, "8.1.RC1")
-    assert (found["soc_version"], found["device_model"]) == ("Ascend310P3", "bs4/deit_bs4.om")
+    facts = convert.convert(ascend_run)
+    assert (facts["status"], facts["emulated"], facts["cann"]) == ("done", True, "8.1.RC1")
+    assert (facts["soc_version"], facts["device_model"]) == ("Ascend310P3", "bs4/deit_bs4.om")
     assert ascend_run.file("om").is_file()
     log = ascend_run.file("atc_log").read_text()
     assert "ATC run success, welcome to the next use." in log
     assert "ATC start working now" in capsys.readouterr().out  # live
     wanted = ["--precision_mode=force_fp16", "--op_select_implmode=high_performance", "--optypelist_for_implmode=Gelu"]
-    assert set(found["command"]) >= {*wanted, "--enable_small_channel=1", "--input_shape=image:4,3,224,224"}
+    assert set(facts["command"]) >= {*wanted, "--enable_small_channel=1", "--input_shape=image:4,3,224,224"}
 
 
 def test_an_om_is_made_once_until_graph_command_or_cann_change(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +90,8 @@ def test_an_om_is_made_once_until_graph_command_or_cann_change(ascend_run: Run, 
 
 def test_static_aipp_is_written_and_handed_over(ascend_run: Run) -> None:
     run = on_npu(ascend_run, aipp="static")
-    found = convert.convert(run)
-    assert "--insert_op_conf=bs4/aipp.cfg" in found["command"]
+    facts = convert.convert(run)
+    assert "--insert_op_conf=bs4/aipp.cfg" in facts["command"]
     text = run.file("aipp").read_text()
     assert "min_chn_0: 123.675" in text
     assert "var_reci_chn_1: 0.017507\n" in text
@@ -148,9 +129,9 @@ def test_what_atc_refuses_is_one_line_with_code_advice_and_log(ascend_run: Run, 
     assert not ascend_run.file("om").exists()
 
 
-def test_the_opset_is_checked_before_atc_starts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_opset_is_checked_before_atc_starts(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ascend_host.make_host(tmp_path / "host", monkeypatch, cann_version="5.1.RC1")
-    copy = on_npu(copy_of(run, tmp_path))
+    copy = on_npu(copy_of(finished, tmp_path))
     files.write_json(copy.file("optimize"), {**copy.read("optimize"), "opset": 17})
     monkeypatch.setattr(records, "require", lambda *_: None)
     with pytest.raises(ToolError, match=r"opset 17: ATC of CANN 5\.1\.RC1 takes 9 to 13: set opset: 11"):
@@ -168,42 +149,16 @@ def test_atc_names_an_operator_it_does_not_know(ascend_run: Run, monkeypatch: py
         convert.convert(ascend_run)
 
 
-def test_without_atc_the_command_and_what_to_copy_are_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_atc_the_command_and_what_to_copy_are_said(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cann, "SET_ENV", ())
-    copy = on_npu(copy_of(run, tmp_path))
+    copy = on_npu(copy_of(finished, tmp_path))
     with pytest.raises(ToolError, match=r"ATC is not on this host\. Copy .* --from 03.*command: atc --framework=5"):
         convert.convert(copy)
-    found = copy.read("convert")
-    assert (found["status"], found["device_model"]) == ("missing", None)
-    assert "--soc_version=Ascend<Name column of npu-smi info>" in found["command"]
-
-
-def test_set_env_is_sourced_where_the_environment_is_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = ascend_host.install(tmp_path / "bin", "atc")
-    script = tmp_path / "set_env.sh"
-    script.write_text(f'export PATH="{tools}:$PATH"\nexport ASCEND_TOOLKIT_HOME=/somewhere\n')
-    monkeypatch.setattr(cann, "SET_ENV", (str(script),))
-    assert cann.environment()["ASCEND_TOOLKIT_HOME"] == "/somewhere"
-    assert cann.tool("atc") == str(tools / "atc")
-    script.write_text("exit 3\n")
-    cann._sourced.cache_clear()
-    with pytest.raises(ToolError, match=r"set_env\.sh: sourcing it failed \(exit code 3\): repair the CANN installation"):
-        cann.environment()
-
-
-@pytest.mark.parametrize(
-    ("version", "opset", "fits"),
-    [
-        ("5.0.4", 13, True), ("5.1.RC1", 14, False), ("6.0.1", 17, False), ("7.0.0", 17, True), ("8.1.RC1", 8, False),
-        ("9.1.0", 19, False), ("9.1.0", 18, True), (None, 99, True), ("unknown", 99, True),
-    ],
-)  # fmt: skip
-def test_opsets_by_cann_version(version: str | None, opset: int, fits: bool) -> None:
-    if fits:
-        cann.check_opset(opset, version)
-    else:
-        with pytest.raises(ToolError, match=f"opset {opset}: ATC of CANN {version} takes"):
-            cann.check_opset(opset, version)
+    facts = copy.read("convert")
+    assert (facts["status"], facts["device_model"]) == ("missing", None)
+    assert "--soc_version=Ascend<Name column of npu-smi info>" in facts["command"]
 
 
 def test_an_om_named_after_the_system_is_found(ascend_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

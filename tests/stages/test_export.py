@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from pipeline import finished, new_run
+from runs import new_run
 
 from deit_helpers.errors import ArtifactError, GraphError
 from deit_helpers.model import checkpoint
@@ -24,7 +24,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return run
 
 
-def test_input_output_opset_and_symbolic_batch(exported: Run) -> None:
+def test_the_exported_graph_has_the_opset_of_the_spec_and_a_symbolic_batch(exported: Run) -> None:
     graph = onnx.load(exported.file("onnx"))
     onnx.checker.check_model(graph, full_check=True)
     assert [(o.domain, o.version) for o in graph.opset_import] == [("", exported.spec.opset)]
@@ -46,12 +46,12 @@ def test_graph_and_module_agree_at_any_batch_size(exported: Run, count: int) -> 
 
 
 def test_the_record_says_what_was_compared(exported: Run) -> None:
-    found = exported.read("export")
-    assert (found["opset"], found["classes"]) == (exported.spec.opset, 3)
-    assert found["parameters"] == sum(p.numel() for p in checkpoint.build(exported).parameters())
-    assert found["parity"]["top1_agreement_percent"] == 100.0
-    assert found["parity"]["max_abs_diff"] == max(row["max_abs_diff"] for row in found["parity_images"])
-    assert len(found["parity_images"]) == found["parity"]["images"] == export.PARITY_IMAGES
+    facts = exported.read("export")
+    assert (facts["opset"], facts["classes"]) == (exported.spec.opset, 3)
+    assert facts["parameters"] == sum(p.numel() for p in checkpoint.build(exported).parameters())
+    assert facts["parity"]["top1_agreement_percent"] == 100.0
+    assert facts["parity"]["max_abs_diff"] == max(row["max_abs_diff"] for row in facts["parity_images"])
+    assert len(facts["parity_images"]) == facts["parity"]["images"] == export.PARITY_IMAGES
 
 
 def test_a_graph_that_differs_from_the_module_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_weights_that_give_nan_are_refused(tmp_path: Path) -> None:
         export.export(run)
 
 
-def test_exporting_twice_gives_the_same_bytes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_exporting_twice_gives_the_same_bytes(finished: Run, tmp_path: Path) -> None:
     run = new_run(tmp_path)
     export.export(run)
-    assert run.file("onnx").read_bytes() == finished(tmp_path_factory).file("onnx").read_bytes()
+    assert run.file("onnx").read_bytes() == finished.file("onnx").read_bytes()

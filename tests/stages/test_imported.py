@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mini import run_tool
-from pipeline import copy_of, finished
 from recorded import PUBLISHED
+from runs import copy_of, run_tool
 
 from deit_helpers import files, open_run
-from deit_helpers.ascend import ais_bench, benchmark
 from deit_helpers.data.sources import read_index
 from deit_helpers.errors import ArtifactError
 from deit_helpers.run import records
@@ -21,72 +19,42 @@ from deit_helpers.run.folder import Run
 from deit_helpers.stages import accuracy, imported
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished(tmp_path_factory)
-
-
 @pytest.mark.parametrize(("row", "card", "efficiency"), [(0, "415.18", "0.846"), (1, "488.2", "0.770")], ids=["bs1", "bs8"])
-def test_the_recipes_printed_lines_give_its_figures(run: Run, tmp_path: Path, row: int, card: str, efficiency: str) -> None:
+def test_the_recipes_printed_lines_give_its_figures(
+    finished: Run, tmp_path: Path, row: int, card: str, efficiency: str
+) -> None:
     size = (1, 8)[row]
     source = tmp_path / f"perf_vision_batchsize_{size}_device_0.txt"
     source.write_text(PUBLISHED[row][1])
-    found = imported.import_results(copy_of(run, tmp_path).at(size), source, None, None, 4, "Ascend 310")
+    facts = imported.import_results(copy_of(finished, tmp_path).at(size), source, None, None, 4, "Ascend 310")
     decimals = len(card.partition(".")[2])
-    assert f"{found['card_images_per_s']:.{decimals}f}" == card
-    assert f"{found['e2e_efficiency']:.3f}" == efficiency
-    assert found["images"] == 50_000
-    assert found["imported_from"] == source.name
+    assert f"{facts['card_images_per_s']:.{decimals}f}" == card
+    assert f"{facts['e2e_efficiency']:.3f}" == efficiency
+    assert facts["images"] == 50_000
+    assert facts["imported_from"] == source.name
 
 
-def test_both_labellings_and_a_unit_behind_the_number_are_read() -> None:
-    text = PUBLISHED[1][1]
-    other = text.replace("[inference]", "[infer]").replace("[postprocess]", "[post]").replace("122.054", "122.054samples/s")
-    assert benchmark.read_perf(other, "x") == benchmark.read_perf(text, "x")
-    with pytest.raises(ArtifactError, match=r"x: no line '\[preprocess\] throughputRate"):
-        benchmark.read_perf(text.replace("preprocess", "prep"), "x")
-
-
-@pytest.mark.parametrize("text", [
-    "[INFO] ave_throughputRate: 155.975samples/s, ave_latency: 6.42435ms",
-    "first\nave_throughputRate = 155.975samples/s, ave_latency = 6.42435ms\n",
-])  # fmt: skip
-def test_pure_inference_is_read_from_file_and_console(text: str) -> None:
-    assert benchmark.read_pure(text, "x") == (155.975, 6.42435)
-    with pytest.raises(ArtifactError, match="x: no line 'ave_throughputRate"):
-        benchmark.read_pure("nothing", "x")
-
-
-def test_a_pure_inference_file_gives_rate_and_mean_latency_and_nothing_else(run: Run, tmp_path: Path) -> None:
+def test_a_pure_inference_file_gives_rate_and_mean_latency_and_nothing_else(finished: Run, tmp_path: Path) -> None:
     source = tmp_path / "PureInfer_perf_of_deit_bs8_in_device_0.txt"
     source.write_text("ave_throughputRate = 155.975samples/s, ave_latency = 6.42435ms\n")
-    copy = copy_of(run, tmp_path).at(8)
-    found = imported.import_results(copy, source, None, None, 4)
-    assert (found["interface_images_per_s"], found["card_images_per_s"]) == (155.975, 4 * 155.975)
-    assert found["latency_ms"] == {"mean": 8 * 6.42435, "p50": None, "p90": None, "p99": None, "n": 0}
-    assert found["e2e_images_per_s"] is None
+    copy = copy_of(finished, tmp_path).at(8)
+    facts = imported.import_results(copy, source, None, None, 4)
+    assert (facts["interface_images_per_s"], facts["card_images_per_s"]) == (155.975, 4 * 155.975)
+    assert facts["latency_ms"] == {"mean": 8 * 6.42435, "p50": None, "p90": None, "p99": None, "n": 0}
+    assert facts["e2e_images_per_s"] is None
     assert copy.read("perf")["images_per_s"] == 155.975
 
 
-def test_a_summary_of_ais_bench_keeps_every_sample(tmp_path: Path) -> None:
-    path = tmp_path / "2022_12_17-07_37_18_summary.json"
-    path.write_text(json.dumps({"npu_compute_time_list": [60.0, 64.0], "throughput": 1000 * 8 / 62, "pid": 1}))
-    assert ais_bench.read_summary(path) == ais_bench.Summary([60.0, 64.0], 1000 * 8 / 62, 8)
-    path.write_text(json.dumps({"throughput": 1.0}))
-    with pytest.raises(ArtifactError, match="no key 'npu_compute_time_list'"):
-        ais_bench.read_summary(path)
-
-
-def test_a_summary_of_another_batch_size_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_summary_of_another_batch_size_is_refused(finished: Run, tmp_path: Path) -> None:
     path = tmp_path / "x_summary.json"
     path.write_text(json.dumps({"npu_compute_time_list": [60.0], "throughput": 1000 * 8 / 60}))
     with pytest.raises(ArtifactError, match="measured at batch size 8, imported as 4: correct -b"):
-        imported.import_results(copy_of(run, tmp_path), path, None, None)
+        imported.import_results(copy_of(finished, tmp_path), path, None, None)
 
 
 @pytest.mark.parametrize("content", ["garbage", "[e2e] throughputRate: 1, latency: 1\n"])
-def test_what_is_refused_leaves_the_run_as_it_is(run: Run, tmp_path: Path, content: str) -> None:
-    copy = copy_of(run, tmp_path)
+def test_what_is_refused_leaves_the_run_as_it_is(finished: Run, tmp_path: Path, content: str) -> None:
+    copy = copy_of(finished, tmp_path)
     before = {path: path.read_bytes() for path in copy.folder.rglob("*") if path.is_file()}
     source = tmp_path / "perf.txt"
     source.write_text(content)
@@ -105,29 +73,29 @@ def test_what_is_refused_leaves_the_run_as_it_is(run: Run, tmp_path: Path, conte
         ("122.054", "12.20.54", "Interface is '12.20.54'"),
     ],
 )
-def test_a_number_that_cannot_be_is_named(run: Run, tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_number_that_cannot_be_is_named(finished: Run, tmp_path: Path, old: str, new: str, message: str) -> None:
     source = tmp_path / "perf.txt"
     assert old in PUBLISHED[1][1]
     source.write_text(PUBLISHED[1][1].replace(old, new))
     with pytest.raises(ArtifactError, match=message):
-        imported.import_results(copy_of(run, tmp_path), source, None, None)
+        imported.import_results(copy_of(finished, tmp_path), source, None, None)
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "{}", '{"npu_compute_time_list": [NaN], "throughput": 1}',
     '{"npu_compute_time_list": ["1"], "throughput": 1}', '{"npu_compute_time_list": [1e400], "throughput": 1}',
     '{"npu_compute_time_list": [-62, 186], "throughput": 129}', ""])  # fmt: skip
-def test_a_damaged_summary_is_one_line(run: Run, tmp_path: Path, content: str) -> None:
+def test_a_damaged_summary_is_one_line(finished: Run, tmp_path: Path, content: str) -> None:
     source = tmp_path / "x_summary.json"
     source.write_text(content)
     with pytest.raises(ArtifactError, match=r"x_summary\.json: ") as caught:
-        imported.import_results(copy_of(run, tmp_path), source, None, None)
+        imported.import_results(copy_of(finished, tmp_path), source, None, None)
     assert "\n" not in str(caught.value)
 
 
-def test_dumps_of_another_number_of_classes_are_refused(run: Run, tmp_path: Path) -> None:
-    copy, folder = copy_of(run, tmp_path), tmp_path / "dumps"
+def test_dumps_of_another_number_of_classes_are_refused(finished: Run, tmp_path: Path) -> None:
+    copy, folder = copy_of(finished, tmp_path), tmp_path / "dumps"
     folder.mkdir()
-    for name in read_index(run)[0]:
+    for name in read_index(finished)[0]:
         (folder / f"{name.replace('/', '__').partition('.')[0]}_1.txt").write_text("1 2 3 4 5")
     source = tmp_path / "perf.txt"
     source.write_text(PUBLISHED[1][1])
@@ -137,8 +105,8 @@ def test_dumps_of_another_number_of_classes_are_refused(run: Run, tmp_path: Path
     assert copy.file("logits").read_bytes() == before
 
 
-def test_imported_dumps_are_of_the_images_they_were_imported_for(run: Run, tmp_path: Path) -> None:
-    copy = copy_of(run, tmp_path)
+def test_imported_dumps_are_of_the_images_they_were_imported_for(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
     source = tmp_path / "perf.txt"
     source.write_text(PUBLISHED[1][1])
     imported.import_results(copy, source, write_dumps(copy, tmp_path / "dumps"), None)
@@ -149,15 +117,15 @@ def test_imported_dumps_are_of_the_images_they_were_imported_for(run: Run, tmp_p
     assert records.problem(copy, "infer") == "it was imported for other images: import it again"
 
 
-def test_a_file_whose_name_says_another_batch_size_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_file_whose_name_says_another_batch_size_is_refused(finished: Run, tmp_path: Path) -> None:
     source = tmp_path / "perf_vision_batchsize_8_device_0.txt"
     source.write_text(PUBLISHED[1][1])
     with pytest.raises(ArtifactError, match="its name says batch size 8, imported as 4: correct -b"):
-        imported.import_results(copy_of(run, tmp_path), source, None, None)
+        imported.import_results(copy_of(finished, tmp_path), source, None, None)
 
 
-def test_speed_measured_elsewhere_does_not_stand_beside_our_own_logits(run: Run, tmp_path: Path) -> None:
-    copy = copy_of(run, tmp_path)
+def test_speed_measured_elsewhere_does_not_stand_beside_our_own_logits(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
     source = tmp_path / "perf.txt"
     source.write_text(PUBLISHED[1][1])
     imported.import_results(copy, source, None, None, 1, "Ascend 310")
@@ -177,8 +145,8 @@ def write_dumps(run: Run, folder: Path) -> Path:
     return folder
 
 
-def test_dumps_give_the_same_result_as_our_own_logits(run: Run, tmp_path: Path) -> None:
-    copy = copy_of(run, tmp_path)
+def test_dumps_give_the_same_result_as_our_own_logits(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
     expected = copy.file("result").read_bytes()
     folder = write_dumps(copy, tmp_path / "dumpOutput_device0")
     for name in ("infer", "score"):
@@ -189,7 +157,7 @@ def test_dumps_give_the_same_result_as_our_own_logits(run: Run, tmp_path: Path) 
     imported.import_results(copy, source, folder, None)
     accuracy.score(copy)
     assert copy.file("result").read_bytes() == expected
-    np.testing.assert_array_equal(np.load(copy.file("logits")), np.load(run.file("logits")))
+    np.testing.assert_array_equal(np.load(copy.file("logits")), np.load(finished.file("logits")))
     files.write_text(copy.file("latency"), "changed by hand")
     assert "latency.csv was changed after it was made" in (records.problem(copy, "infer") or "")
 

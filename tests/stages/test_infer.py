@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from pipeline import IMAGES, SIZES, copy_of, finished, new_run, run_through_05
+from runs import IMAGES, SIZES, new_run, run_through_05
 
 from deit_helpers.ascend import benchmark, dumps
 from deit_helpers.backends import bench, pool
@@ -25,19 +25,6 @@ from deit_helpers.stages import export, infer, optimize, reference
 from deit_helpers.stages.preprocess import preprocess
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished(tmp_path_factory)
-
-
-@pytest.fixture
-def uninferred(run: Run, tmp_path: Path) -> Run:
-    """A copy in which stage 05 will run again."""
-    copy = copy_of(run, tmp_path)
-    records.forget(copy, "infer")
-    return copy
-
-
 def rows_of(path: Path) -> list[dict[str, float]]:
     with path.open() as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
@@ -45,81 +32,81 @@ def rows_of(path: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("name", ["reference", "logits"])
 @pytest.mark.parametrize("size", SIZES)
-def test_every_image_gets_the_logits_it_gets_alone(run: Run, size: int, name: str) -> None:
-    logits = np.load(run.at(size).file(name))
-    session = onnxruntime.InferenceSession(run.file("onnx"), providers=["CPUExecutionProvider"])
-    batch = tensors(np.load(run.file("images")), run.spec.recipe)
+def test_every_image_gets_the_logits_it_gets_alone(finished: Run, size: int, name: str) -> None:
+    logits = np.load(finished.at(size).file(name))
+    session = onnxruntime.InferenceSession(finished.file("onnx"), providers=["CPUExecutionProvider"])
+    batch = tensors(np.load(finished.file("images")), finished.spec.recipe)
     alone = np.concatenate([session.run(None, {"image": batch[i : i + 1]})[0] for i in range(len(batch))])
     assert (logits.shape, logits.dtype) == ((IMAGES, 3), np.float32)
     np.testing.assert_allclose(logits, alone, atol=1e-4)
     assert np.ptp(alone, axis=0).min() > 0.1  # images differ: a wrong order would show
 
 
-def test_batch_sizes_agree_on_top1_and_logits(run: Run) -> None:
-    first, *others = (np.load(run.at(size).file("logits")) for size in SIZES)
+def test_batch_sizes_agree_on_top1_and_logits(finished: Run) -> None:
+    first, *others = (np.load(finished.at(size).file("logits")) for size in SIZES)
     for logits in others:
         np.testing.assert_allclose(logits, first, atol=1e-4)
         assert np.array_equal(logits.argmax(axis=1), first.argmax(axis=1))
 
 
 @pytest.mark.parametrize(("size", "batches", "padded"), [(1, 13, 0), (4, 4, 3), (8, 2, 3)])
-def test_padded_rows_are_masked_and_counted(run: Run, size: int, batches: int, padded: int) -> None:
-    found = run.at(size).read("infer")
-    assert (found["batch_size"], found["images"], found["batches"], found["padded_rows"]) == (size, IMAGES, batches, padded)
-    rows = rows_of(run.at(size).file("latency"))
+def test_padded_rows_are_masked_and_counted(finished: Run, size: int, batches: int, padded: int) -> None:
+    facts = finished.at(size).read("infer")
+    assert (facts["batch_size"], facts["images"], facts["batches"], facts["padded_rows"]) == (size, IMAGES, batches, padded)
+    rows = rows_of(finished.at(size).file("latency"))
     assert [row["batch"] for row in rows] == list(range(batches))
     assert [row["images"] for row in rows] == [size] * (batches - 1) + [IMAGES - size * (batches - 1)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_summary_follows_from_the_latency_file(run: Run, size: int) -> None:
-    found, rows = run.at(size).read("infer"), rows_of(run.at(size).file("latency"))
+def test_the_summary_follows_from_the_latency_file(finished: Run, size: int) -> None:
+    facts, rows = finished.at(size).read("infer"), rows_of(finished.at(size).file("latency"))
     calls_ms = sorted(row["interface_ms"] for row in rows)
-    assert found["latency_ms"]["n"] == len(rows)
-    assert found["latency_ms"]["mean"] == pytest.approx(sum(calls_ms) / len(rows), abs=1e-5)
+    assert facts["latency_ms"]["n"] == len(rows)
+    assert facts["latency_ms"]["mean"] == pytest.approx(sum(calls_ms) / len(rows), abs=1e-5)
     middle = (calls_ms[(len(rows) - 1) // 2] + calls_ms[len(rows) // 2]) / 2
-    assert found["latency_ms"]["p50"] == pytest.approx(middle, abs=1e-5)
+    assert facts["latency_ms"]["p50"] == pytest.approx(middle, abs=1e-5)
     full = [row["interface_ms"] for row in rows if row["images"] == size]
-    assert found["interface_batches"] == len(full)
-    assert found["interface_images_per_s"] == pytest.approx(1000 * size * len(full) / sum(full), rel=1e-4)
-    wall_s = next(stage["seconds"] for stage in found["stages"] if stage["name"] == "e2e")
-    assert found["e2e_efficiency"] == pytest.approx(sum(calls_ms) / 1000 / wall_s, rel=1e-4)
+    assert facts["interface_batches"] == len(full)
+    assert facts["interface_images_per_s"] == pytest.approx(1000 * size * len(full) / sum(full), rel=1e-4)
+    wall_s = next(stage["seconds"] for stage in facts["stages"] if stage["name"] == "e2e")
+    assert facts["e2e_efficiency"] == pytest.approx(sum(calls_ms) / 1000 / wall_s, rel=1e-4)
     for name, column in (("data read", "read"), *((n, n) for n in ("preprocess", "inference", "postprocess"))):
         seconds = sum(row[f"{column}_ms"] for row in rows) / 1000
-        stage = next(stage for stage in found["stages"] if stage["name"] == name)
+        stage = next(stage for stage in facts["stages"] if stage["name"] == name)
         assert stage["seconds"] == pytest.approx(seconds, rel=1e-4)
         assert stage["images_per_s"] == pytest.approx(IMAGES / seconds, rel=1e-4)
     assert all(row["interface_ms"] <= row["inference_ms"] for row in rows)
 
 
-def test_the_file_holds_what_others_read(run: Run) -> None:
-    found = run.read("infer")
-    assert [stage["name"] for stage in found["stages"]] == list(benchmark.STAGES)
-    assert found["latency_ms"].keys() == {"mean", "p50", "p90", "p99", "n"}
-    assert found["warmup_batches"] == len(found["warmup_ms"]) == pool.WARMUP_BATCHES
-    assert found["runtime"]["version"] == onnxruntime.__version__
+def test_the_file_holds_what_others_read(finished: Run) -> None:
+    facts = finished.read("infer")
+    assert [stage["name"] for stage in facts["stages"]] == list(benchmark.STAGES)
+    assert facts["latency_ms"].keys() == {"mean", "p50", "p90", "p99", "n"}
+    assert facts["warmup_batches"] == len(facts["warmup_ms"]) == pool.WARMUP_BATCHES
+    assert facts["runtime"]["version"] == onnxruntime.__version__
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_vendors_performance_file_has_its_five_labels(run: Run, size: int) -> None:
-    path = run.at(size).file("perf_vision")
+def test_the_vendors_performance_file_has_its_five_labels(finished: Run, size: int) -> None:
+    path = finished.at(size).file("perf_vision")
     assert path.name == f"perf_vision_batchsize_{size}_device_0.txt"
     number = r"(\d+(?:\.\d+)?(?:e[+-]\d+)?)"
     lines = re.findall(
         rf"^\[([a-z0-9 ]+)\] throughputRate: {number}, .*?(?:moduleLatency|latency): {number}$", path.read_text(), re.M
     )
     assert [label for label, *_ in lines] == ["e2e", "data read", "preprocess", "inference", "postprocess"]
-    found = run.at(size).read("infer")
-    rates = {stage["name"]: stage["images_per_s"] for stage in found["stages"]}
+    facts = finished.at(size).read("infer")
+    rates = {stage["name"]: stage["images_per_s"] for stage in facts["stages"]}
     for label, rate, latency_ms in lines:
         if label == "postprocess":  # the tool counts batches there
-            assert float(rate) == pytest.approx(rates[label] * found["batches"] / IMAGES, rel=1e-4)
+            assert float(rate) == pytest.approx(rates[label] * facts["batches"] / IMAGES, rel=1e-4)
         else:
             assert float(rate) == pytest.approx(rates[label], rel=1e-4)
         if label != "e2e":
             assert float(latency_ms) == pytest.approx(1000 / float(rate), rel=1e-4)
     (interface,) = re.findall(rf"Interface throughputRate: {number}", path.read_text())
-    assert float(interface) == pytest.approx(found["interface_images_per_s"], rel=1e-4)
+    assert float(interface) == pytest.approx(facts["interface_images_per_s"], rel=1e-4)
 
 
 def test_with_bins_the_dumps_a_recipes_scripts_read_are_written_too(tmp_path: Path) -> None:
@@ -150,7 +137,6 @@ def test_nan_logits_stop_the_run_and_leave_no_new_logits(uninferred: Run, monkey
     bias = next(tensor for tensor in graph.graph.initializer if tensor.name == "head.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array([0, np.nan, 0], np.float32), "head.bias"))
     onnx.save(graph, uninferred.file("static_onnx"))
-    uninferred.file("logits").unlink()
     monkeypatch.setattr(records, "require", lambda *_: None)
     with pytest.raises(BackendError, match=r"deit_bs4\.onnx returned NaN or infinite logits"):
         infer.infer(uninferred)
@@ -184,7 +170,7 @@ def test_inference_without_its_inputs_names_the_notebook_that_makes_them(tmp_pat
 
 
 @pytest.mark.parametrize("stage", [infer.infer, reference.reference])
-def test_a_second_call_runs_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, stage: Callable[[Run], object]) -> None:
+def test_a_second_call_runs_nothing(finished: Run, monkeypatch: pytest.MonkeyPatch, stage: Callable[[Run], object]) -> None:
     for module in (bench, reference):
         monkeypatch.setattr(module, "open_backend", lambda *_, **__: pytest.fail("ran again"))
-    stage(run)
+    stage(finished)

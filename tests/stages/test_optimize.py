@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from pipeline import SIZES, copy_of, finished, new_run, run_through_05
+from runs import SIZES, copy_of, new_run, run_through_05
 
 from deit_helpers.errors import ArtifactError, GraphError
 from deit_helpers.model import edits, simplify
@@ -20,15 +20,10 @@ from deit_helpers.stages import export, optimize
 SIMPLIFY = simplify.simplify
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished(tmp_path_factory)
-
-
 @pytest.fixture
-def unoptimized(run: Run, tmp_path: Path) -> Run:
+def unoptimized(finished: Run, tmp_path: Path) -> Run:
     """A copy in which stage 02 will run again."""
-    copy = copy_of(run, tmp_path)
+    copy = copy_of(finished, tmp_path)
     records.forget(copy, "optimize")
     return copy
 
@@ -48,8 +43,8 @@ def head_scaled(path: Path, factor: float) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_static_graph_has_the_batch_size_of_its_name(run: Run, size: int) -> None:
-    path = run.at(size).file("static_onnx")
+def test_the_static_graph_has_the_batch_size_of_its_name(finished: Run, size: int) -> None:
+    path = finished.at(size).file("static_onnx")
     assert path.name == f"deit_bs{size}.onnx"
     graph = onnx.load(path)
     onnx.checker.check_model(graph, full_check=True)
@@ -60,58 +55,58 @@ def test_the_static_graph_has_the_batch_size_of_its_name(run: Run, size: int) ->
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_nothing_of_the_symbolic_batch_is_left(run: Run, size: int) -> None:
-    exported = {node.op_type for node in onnx.load(run.file("onnx")).graph.node}
-    left = {node.op_type for node in onnx.load(run.at(size).file("static_onnx")).graph.node}
+def test_nothing_of_the_symbolic_batch_is_left(finished: Run, size: int) -> None:
+    exported = {node.op_type for node in onnx.load(finished.file("onnx")).graph.node}
+    left = {node.op_type for node in onnx.load(finished.at(size).file("static_onnx")).graph.node}
     assert exported >= {"Where", "Equal", "Expand"}  # there was something to remove
     assert not left & {"Where", "Equal", "Expand", "Shape", "ConstantOfShape"}
 
 
-def test_node_names_stay_those_of_the_torch_modules(run: Run) -> None:
-    names = {node.name for node in onnx.load(run.file("static_onnx")).graph.node}
+def test_node_names_stay_those_of_the_torch_modules(finished: Run) -> None:
+    names = {node.name for node in onnx.load(finished.file("static_onnx")).graph.node}
     assert {"/blocks/blocks.0/attn/Softmax", "/blocks/blocks.1/mlp/fc1/MatMul", "/norm/Add_1"} <= names
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_static_and_exported_graph_agree(run: Run, size: int) -> None:
+def test_static_and_exported_graph_agree(finished: Run, size: int) -> None:
     x = np.random.default_rng(size).standard_normal((size, 3, 224, 224)).astype(np.float32)
     before, after = (
         onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"image": x})[0]
-        for path in (run.file("onnx"), run.at(size).file("static_onnx"))
+        for path in (finished.file("onnx"), finished.at(size).file("static_onnx"))
     )
     np.testing.assert_allclose(after, before, atol=1e-4)
 
 
-def test_the_file_holds_what_others_read(run: Run) -> None:
-    found = run.read("optimize")
-    (edit,) = found["edits"]
+def test_the_file_holds_what_others_read(finished: Run) -> None:
+    facts = finished.read("optimize")
+    (edit,) = facts["edits"]
     promised = {"name", "applied", "exact", "max_abs_diff", "top1_agreement", "nodes_before", "nodes_after"}
     assert edit.keys() >= promised
     for graph, operators, nodes in (
         ("onnx", "operators_before", "nodes_before"),
         ("static_onnx", "operators_after", "nodes_after"),
     ):
-        counts = Counter(node.op_type for node in onnx.load(run.file(graph)).graph.node if node.op_type != "Constant")
-        assert found[operators] == counts
+        counts = Counter(node.op_type for node in onnx.load(finished.file(graph)).graph.node if node.op_type != "Constant")
+        assert facts[operators] == counts
         assert edit[nodes] == counts.total()
-    assert (found["batch_size"], found["input_shape"], found["output_shape"]) == (4, [4, 3, 224, 224], [4, 3])
+    assert (facts["batch_size"], facts["input_shape"], facts["output_shape"]) == (4, [4, 3, 224, 224], [4, 3])
 
 
-def test_two_runs_from_scratch_are_bit_identical(run: Run, tmp_path: Path) -> None:
+def test_two_runs_from_scratch_are_bit_identical(finished: Run, tmp_path: Path) -> None:
     again = run_through_05(new_run(tmp_path))
     for name in ("static_onnx", "images", "logits", "reference"):
-        assert again.file(name).read_bytes() == run.file(name).read_bytes(), name
+        assert again.file(name).read_bytes() == finished.file(name).read_bytes(), name
 
 
 def test_a_chain_has_a_row_per_edit_and_one_for_the_whole(chained: Run) -> None:
-    found = chained.read("optimize")
-    assert [row["name"] for row in found["edits"]] == ["simplify", "uint8_input", "fold_scale", "pad_tokens"]
-    assert all(row["applied"] and row["verdict"] != "not equal" and row["declared_exact"] for row in found["edits"])
-    assert found["chain"]["operators_added"]["Cast"] == 1
-    assert found["chain"]["nodes_after"] == found["edits"][-1]["nodes_after"] == sum(found["operators_after"].values())
-    assert found["edits"][-1]["softmax_tokens_before"] == [197]
-    assert found["edits"][-1]["softmax_tokens_after"] == [208]
-    assert (found["input_shape"], found["input_dtype"]) == ([4, 224, 224, 3], "uint8")
+    facts = chained.read("optimize")
+    assert [row["name"] for row in facts["edits"]] == ["simplify", "uint8_input", "fold_scale", "pad_tokens"]
+    assert all(row["applied"] and row["verdict"] != "not equal" and row["declared_exact"] for row in facts["edits"])
+    assert facts["chain"]["operators_added"]["Cast"] == 1
+    assert facts["chain"]["nodes_after"] == facts["edits"][-1]["nodes_after"] == sum(facts["operators_after"].values())
+    assert facts["edits"][-1]["softmax_tokens_before"] == [197]
+    assert facts["edits"][-1]["softmax_tokens_after"] == [208]
+    assert (facts["input_shape"], facts["input_dtype"]) == ([4, 224, 224, 3], "uint8")
 
 
 def test_an_8_bit_input_is_not_probed_with_what_8_bits_cannot_hold(chained: Run) -> None:
@@ -127,8 +122,8 @@ def test_an_8_bit_input_is_not_probed_with_what_8_bits_cannot_hold(chained: Run)
     }
 
 
-def test_edits_leave_the_logits_of_the_run_as_they_were(run: Run, chained: Run) -> None:
-    np.testing.assert_allclose(np.load(chained.file("logits")), np.load(run.file("logits")), atol=1e-5)
+def test_edits_leave_the_logits_of_the_run_as_they_were(finished: Run, chained: Run) -> None:
+    np.testing.assert_allclose(np.load(chained.file("logits")), np.load(finished.file("logits")), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -185,14 +180,14 @@ def test_an_exact_edit_that_is_not_equal_stops_the_run_and_the_old_graph_stays(
 def test_an_inexact_edit_allowed_by_name_is_applied_and_reported(tmp_path: Path) -> None:
     run = new_run(tmp_path, edits=["pad_tokens_unmasked"], allow_inexact=True)
     export.export(run)
-    found = optimize.optimize(run)
-    row = found["edits"][-1]
+    facts = optimize.optimize(run)
+    row = facts["edits"][-1]
     assert (row["applied"], row["declared_exact"], row["verdict"]) == (True, False, "not equal")
-    assert (found["inexact_edits"], found["chain"]["verdict"]) == (["pad_tokens_unmasked"], "not equal")
+    assert (facts["inexact_edits"], facts["chain"]["verdict"]) == (["pad_tokens_unmasked"], "not equal")
 
 
-def test_static_batch_refuses_symbolic_and_contradicting_shapes(run: Run) -> None:
-    graph = onnx.load(run.file("onnx"))
+def test_static_batch_refuses_symbolic_and_contradicting_shapes(finished: Run) -> None:
+    graph = onnx.load(finished.file("onnx"))
     with pytest.raises(GraphError, match=r"batch sizes \[0\]"):
         optimize.static_batch(graph)
     optimize.fix_batch(graph, 4).graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2

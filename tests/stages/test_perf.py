@@ -7,92 +7,54 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pandas as pd
 import pytest
-import torch
-from onnx import TensorProto, helper
-from pipeline import SIZES, copy_of, finished, new_run
-from torch.utils.flop_counter import FlopCounterMode
+from runs import SIZES, copy_of, new_run
 
 from deit_helpers import files
 from deit_helpers.backends import Backend, Execution, Loaded, Options, Pool, Prediction, bench
 from deit_helpers.data.batches import Batch
 from deit_helpers.errors import ArtifactError
 from deit_helpers.metrics import operators
-from deit_helpers.model import checkpoint
-from deit_helpers.model.flops import flops_per_batch
 from deit_helpers.report import perf as report_perf
-from deit_helpers.report import words
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import perf
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished(tmp_path_factory)
-
-
-def test_flops_are_those_counted_by_hand(run: Run) -> None:
-    tokens, width, heads, classes, patch = 197, 48, 3, 3, 16
-    embed = 196 * width * 3 * patch * patch
-    attention = tokens * width * 3 * width + 2 * heads * tokens * tokens * (width // heads) + tokens * width * width
-    mlp = 2 * tokens * width * 4 * width
-    by_hand = 2 * (embed + 2 * (attention + mlp) + width * classes)
-    for size in SIZES:
-        assert flops_per_batch(onnx.load(run.at(size).file("static_onnx"))) == size * by_hand
-        assert run.at(size).read("perf")["flops_per_image"] == by_hand
-
-
-def test_flops_are_those_torch_counts(run: Run) -> None:
-    module = checkpoint.build(run)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(torch.zeros(4, 3, 224, 224))
-    assert flops_per_batch(onnx.load(run.file("static_onnx"))) == counter.get_total_flops()
-
-
-@pytest.mark.parametrize(("flipped", "shape"), [(0, [5, 7]), (1, [7, 5])])
-def test_a_transposed_factor_counts_the_same(flipped: int, shape: list[int]) -> None:
-    values = {"a": shape, "b": [7, 3], "c": [5, 3]}
-    a, b, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in values.items())
-    graph = helper.make_graph([helper.make_node("Gemm", ["a", "b"], ["c"], transA=flipped)], "g", [a, b], [c])
-    assert flops_per_batch(helper.make_model(graph)) == 2 * 5 * 7 * 3
-
-
 @pytest.mark.parametrize("size", SIZES)
-def test_the_file_holds_what_others_read(run: Run, size: int) -> None:
-    found, inference = run.at(size).read("perf"), run.at(size).read("infer")
-    assert found.keys() >= {
+def test_the_file_holds_what_others_read(finished: Run, size: int) -> None:
+    facts, inference = finished.at(size).read("perf"), finished.at(size).read("infer")
+    assert facts.keys() >= {
         "batch_size", "backend", "device", "precision", "images_per_s", "e2e_images_per_s", "e2e_efficiency", "latency_ms",
         "stages", "families", "flops_per_image", "utilisation_percent",
     }  # fmt: skip
-    assert (found["batch_size"], found["backend"], found["device"], found["precision"]) == (size, "onnxruntime", "CPU", "fp32")
-    assert found["latency_ms"] == inference["latency_ms"]
-    assert found["stages"] == inference["stages"]
-    assert found["images_per_s"] == inference["interface_images_per_s"]
-    assert found["e2e_images_per_s"] == inference["stages"][-1]["images_per_s"]
-    assert found["e2e_efficiency"] == inference["e2e_efficiency"]
-    rate = found["pure"]["images_per_s"] * found["flops_per_image"] / found["peak_flops_per_s"]
-    assert found["utilisation_percent"] == pytest.approx(100 * rate)
+    assert (facts["batch_size"], facts["backend"], facts["device"], facts["precision"]) == (size, "onnxruntime", "CPU", "fp32")
+    assert facts["latency_ms"] == inference["latency_ms"]
+    assert facts["stages"] == inference["stages"]
+    assert facts["images_per_s"] == inference["interface_images_per_s"]
+    assert facts["e2e_images_per_s"] == inference["stages"][-1]["images_per_s"]
+    assert facts["e2e_efficiency"] == inference["e2e_efficiency"]
+    rate = facts["pure"]["images_per_s"] * facts["flops_per_image"] / facts["peak_flops_per_s"]
+    assert facts["utilisation_percent"] == pytest.approx(100 * rate)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_operator_table_is_of_the_counted_batches(run: Run, size: int) -> None:
-    table, found = pd.read_csv(run.at(size).file("profile")), run.at(size).read("perf")
+def test_the_operator_table_is_of_the_counted_batches(finished: Run, size: int) -> None:
+    table, facts = pd.read_csv(finished.at(size).file("profile")), finished.at(size).read("perf")
     assert list(table.columns) == operators.COLUMNS
-    assert found["profiled_batches"] == max(perf.PROFILED_BATCHES, -(-perf.PROFILED_IMAGES // size))
-    assert set(table["calls"]) == {found["profiled_batches"]}
-    assert found["operators_ms"] == pytest.approx(table["total_us"].sum() / 1000 / found["profiled_batches"], rel=1e-4)
-    assert found["operators_ms"] <= found["profiled_ms"]
-    for family, row in found["families"].items():
+    assert facts["profiled_batches"] == max(perf.PROFILED_BATCHES, -(-perf.PROFILED_IMAGES // size))
+    assert set(table["calls"]) == {facts["profiled_batches"]}
+    assert facts["operators_ms"] == pytest.approx(table["total_us"].sum() / 1000 / facts["profiled_batches"], rel=1e-4)
+    assert facts["operators_ms"] <= facts["profiled_ms"]
+    for family, row in facts["families"].items():
         assert row["share_percent"] == pytest.approx(table.loc[table["family"] == family, "share_percent"].sum(), abs=1e-3)
-    assert set(found["families"]) == set(operators.FAMILIES)
-    assert sum(row["share_percent"] for row in found["families"].values()) == pytest.approx(100)
+    assert set(facts["families"]) == set(operators.FAMILIES)
+    assert sum(row["share_percent"] for row in facts["families"].values()) == pytest.approx(100)
 
 
-def test_a_vits_attention_has_its_matrix_products_and_softmaxes(run: Run) -> None:
-    nodes = pd.read_csv(run.file("profile")).groupby("family").size()
+def test_a_vits_attention_has_its_matrix_products_and_softmaxes(finished: Run) -> None:
+    nodes = pd.read_csv(finished.file("profile")).groupby("family").size()
     assert nodes[["BatchMatMulV2", "SoftmaxV2", "Conv2D", "Gelu"]].to_list() == [4, 2, 1, 2]  # two blocks
     assert nodes["MatMulV2"] == 2 * 4 + 1  # qkv, proj, fc1, fc2; the head
 
@@ -109,30 +71,30 @@ class Plain(Backend):
 
 
 def test_without_a_profiler_the_page_says_why_and_the_rest_is_measured(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = copy_of(run, tmp_path)
+    copy = copy_of(finished, tmp_path)
     records.forget(copy, "perf")
     monkeypatch.setattr(bench, "open_backend", lambda *_: Pool(Plain(Path("m"), Options())))
-    found = perf.measure(copy)
-    assert (found["families"], found["profile_reason"]) == ({}, "backend onnxruntime has no profiler")
-    assert (found["utilisation_percent"], found["peak_flops_per_s"]) == (None, None)
-    assert (found["profiler_overhead_percent"], found["residual_ms"]) == (None, None)
-    pure = found["pure"]
+    facts = perf.measure(copy)
+    assert (facts["families"], facts["profile_reason"]) == ({}, "backend onnxruntime has no profiler")
+    assert (facts["utilisation_percent"], facts["peak_flops_per_s"]) == (None, None)
+    assert (facts["profiler_overhead_percent"], facts["residual_ms"]) == (None, None)
+    pure = facts["pure"]
     assert pure["images_per_s"] == pytest.approx(4000 / pure["latency_ms"]["p50"])
     assert pure["images_per_s_ci95"][0] <= pure["images_per_s"] <= pure["images_per_s_ci95"][1]
-    assert found["e2e_of_pure"] == pytest.approx(found["e2e_images_per_s"] / pure["images_per_s"])
+    assert facts["e2e_of_pure"] == pytest.approx(facts["e2e_images_per_s"] / pure["images_per_s"])
     assert pd.read_csv(copy.file("profile")).columns.to_list() == operators.COLUMNS
     assert "has no profiler" in report_perf.top_operators(copy)._repr_html_()
     assert "ackend onnxruntime has no profiler" in report_perf.families_chart(copy)._repr_html_()
     assert "set peak_tflops" in report_perf.utilisation(copy)._repr_html_()
 
 
-def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(run: Run, tmp_path: Path) -> None:
-    copy = copy_of(run, tmp_path)
-    found = perf.measure(copy.replace(peak_tflops=2.0))
-    assert (found["peak_flops_per_s"], found["peak_source"]) == (2e12, "peak_tflops of the spec")
-    assert found["utilisation_percent"] == pytest.approx(100 * found["pure"]["images_per_s"] * found["flops_per_image"] / 2e12)
+def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
+    facts = perf.measure(copy.replace(peak_tflops=2.0))
+    assert (facts["peak_flops_per_s"], facts["peak_source"]) == (2e12, "peak_tflops of the spec")
+    assert facts["utilisation_percent"] == pytest.approx(100 * facts["pure"]["images_per_s"] * facts["flops_per_image"] / 2e12)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +105,8 @@ def test_a_peak_of_the_spec_takes_the_place_of_a_measured_one(run: Run, tmp_path
         ("infer", r"notebooks/05_infer\.ipynb with batch_size=4"),
     ],
 )
-def test_measuring_without_its_inputs_names_the_notebook(run: Run, tmp_path: Path, stage: str, message: str) -> None:
-    copy = copy_of(run, tmp_path)
+def test_measuring_without_its_inputs_names_the_notebook(finished: Run, tmp_path: Path, stage: str, message: str) -> None:
+    copy = copy_of(finished, tmp_path)
     records.forget(copy, "perf")
     records.forget(copy, stage)
     with pytest.raises(ArtifactError, match=message):
@@ -164,8 +126,8 @@ def test_predictions_that_come_together_are_timed_together() -> None:
             yield Prediction(batch, np.zeros((4, 3)), 19.9 if i % 2 else 0.1, 20.0)
 
     model = SimpleNamespace(backend=SimpleNamespace(times_executions=False), workers=2, predictions=predictions)
-    found = bench.time_alone(model, None, 1.0)
-    np.testing.assert_allclose(found.all_ms, 10.0)
+    measurement = bench.time_alone(model, None, 1.0)
+    np.testing.assert_allclose(measurement.all_ms, 10.0)
 
 
 def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution() -> None:
@@ -189,37 +151,23 @@ def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution()
     np.testing.assert_array_equal(measurement.all_ms, 41.0 + np.arange(len(measurement.all_ms)))
 
 
-def test_the_profilers_overhead_has_an_interval_from_six_batches_on(run: Run, tmp_path: Path) -> None:
-    copy = copy_of(run, tmp_path)
+def test_the_profilers_overhead_has_an_interval_from_six_batches_on(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
     table = pd.read_csv(copy.file("profile"))
-    for slower, known in (([1.1, 1.2, 1.3, 1.2, 1.2, 1.2], (10, 30)), ([1.2], None)):
+    for slower, interval in (([1.1, 1.2, 1.3, 1.2, 1.2, 1.2], (10, 30)), ([1.2], None)):
         plain = 100.0 + np.arange(len(slower))
-        found = operators.OperatorProfile(table, len(slower), list(plain * slower), list(plain))
-        perf_json = perf.perf_facts(copy, copy.read("infer"), found, None)
-        assert perf_json["profiler_overhead_percent"] == pytest.approx(20)
-        assert perf_json["profiler_overhead_ci95_percent"] == (known and pytest.approx(known))
-        files.write_json(copy.file("perf"), perf_json)
+        profile = operators.OperatorProfile(table, len(slower), list(plain * slower), list(plain))
+        facts = perf.perf_facts(copy, copy.read("infer"), profile, None)
+        assert facts["profiler_overhead_percent"] == pytest.approx(20)
+        assert facts["profiler_overhead_ci95_percent"] == (interval and pytest.approx(interval))
+        files.write_json(copy.file("perf"), facts)
         shown = report_perf.accounting(copy).values[f"profiler's overhead on {len(slower)} batches"]
-        assert shown == ("20.0 % (10.0 to 30.0)" if known else "not known: too few batches")
+        assert shown == ("20.0 % (10.0 to 30.0)" if interval else "not known: too few batches")
 
 
-def test_batches_that_are_timed_together_are_all_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    perf_json = run.read("perf")
-    pure = {**perf_json["pure"], "batches_per_sample": 2, "warmup_batches": 5}
-    monkeypatch.setattr(Run, "read", lambda self, name: {**perf_json, "pure": pure})
-    table = report_perf.rates(run)
-    (alone,) = (row for row in table.rows if row[0] == "model alone, warm")
-    assert alone[1] == 2 * pure["latency_ms"]["n"]
-    assert "10 warm-up batches left out" in table.caption
-
-
-def test_a_latency_says_how_many_batches_were_in_flight() -> None:
-    assert words.in_flight_text({"in_flight": [1]}, {}) == ""
-    assert words.in_flight_text({"in_flight": [3]}, {"in_flight": [2]}).endswith(" with 2 or 3 in flight")
-
-
-def test_operators_that_last_longer_than_the_batch_leave_no_negative_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {**run.read("perf"), "residual_ms": -3.0}
-    monkeypatch.setattr(Run, "read", lambda self, name: found)
-    rows = report_perf.accounting(run).values
-    assert str(rows["ms per profiled batch outside operators"]).startswith("none")
+def test_where_a_batch_takes_too_long_for_plain_calls_the_overhead_is_not_measured(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
+    profile = operators.OperatorProfile(pd.read_csv(copy.file("profile")), 2, [100.0, 102.0])
+    facts = perf.perf_facts(copy, copy.read("infer"), profile, None)
+    assert (facts["profiled_batches"], facts["profiled_ms"]) == (2, 101.0)
+    assert (facts["profiler_overhead_percent"], facts["profiler_overhead_ci95_percent"]) == (None, None)

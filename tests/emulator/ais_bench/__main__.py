@@ -63,10 +63,10 @@ def main(options: argparse.Namespace) -> None:
         device(bytes(size))
     if not files:
         for _ in range(options.loop):
-            found, ms = device(bytes(size))
+            outputs, ms = device(bytes(size))
             times.append(ms)
         if options.output:
-            save(output / f"pure_infer_data_0.{options.outfmt.lower()}", found, options.outfmt)
+            save(output / f"pure_infer_data_0.{options.outfmt.lower()}", outputs, options.outfmt)
     else:
         each = files[0].stat().st_size
         if size % each:
@@ -74,9 +74,9 @@ def main(options: argparse.Namespace) -> None:
         for start in range(0, len(files), size // each):
             group = files[start : start + size // each]
             padded = group + group[:1] * (size // each - len(group))
-            found, ms = device(b"".join(path.read_bytes() for path in padded))
+            outputs, ms = device(b"".join(path.read_bytes() for path in padded))
             times.append(ms)
-            for number, (path, row) in enumerate(zip(group, np.array_split(found, size // each), strict=False), start):
+            for number, (path, row) in enumerate(zip(group, np.array_split(outputs, size // each), strict=False), start):
                 target = output / f"{path.name.partition('.')[0]}_0.{options.outfmt.lower()}"
                 if options.output:
                     save(target, row, options.outfmt)

@@ -1,0 +1,92 @@
+"""Notebooks as steps: what a fault in a cell leaves behind, what is run after it, what `--force` makes again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from runs import REPOSITORY, opened, with_keys
+
+from deit_helpers import pipeline
+from deit_helpers.errors import ArtifactError, DeitError
+from deit_helpers.run.folder import Run, html_path
+from deit_helpers.stages import infer
+
+FIXTURES = REPOSITORY / "tests" / "notebooks" / "fixtures"
+
+
+@pytest.fixture
+def step(project: Path) -> pipeline.Step:
+    return pipeline.Step("05_infer", opened(project), "asked for")
+
+
+@pytest.fixture
+def run_fixture(step: pipeline.Step, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Run a notebook of `notebooks/fixtures` as the step; returns the page."""
+
+    def run(name: str) -> str:
+        monkeypatch.setattr(pipeline, "notebook_source", lambda notebook: FIXTURES / f"{name}.ipynb")
+        pipeline._run_notebook(step)
+        return html_path(step.run.page(step.notebook)).read_text()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("raises_spec_error", "opset: expected 9 to 18, got 99"),
+        ("raises_value_error", "ValueError: logits of 3 classes, labels of 4"),
+    ],
+)
+def test_an_error_in_a_cell_is_one_line_and_stays_on_a_page_that_is_made_again(
+    step: pipeline.Step, run_fixture: Callable[[str], str], name: str, error: str
+) -> None:
+    with pytest.raises(DeitError) as caught:
+        run_fixture(name)
+    assert str(caught.value) == f"05_infer bs4: {error}"
+    assert error.rpartition(": ")[2] in html_path(step.run.page(step.notebook)).read_text()
+    assert not pipeline._page_record(step.notebook, step.run).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("verdict_fails", "bs4: FAIL, Acc@1 is 50.00 %"), ("prints_to_stderr", "a library warns")]
+)
+def test_a_failed_verdict_and_words_on_stderr_are_shown_and_fail_no_step(
+    step: pipeline.Step, run_fixture: Callable[[str], str], capfd: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    assert text in run_fixture(name)
+    assert pipeline._page_record(step.notebook, step.run).exists()
+    assert text not in "".join(capfd.readouterr())
+
+
+def test_after_a_notebook_that_failed_only_the_report_is_made(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = opened(project, batch_sizes=[4])
+    notebooks: list[str] = []
+
+    def run_notebook(step: pipeline.Step) -> None:
+        notebooks.append(step.notebook)
+        if step.notebook == "05_infer":
+            raise DeitError("05_infer bs4: no memory")
+
+    monkeypatch.setattr(pipeline, "_run_notebook", run_notebook)
+    with pytest.raises(DeitError, match="no memory"):
+        pipeline.execute(pipeline.plan(run), False, lambda line: None)
+    assert notebooks[-2:] == ["05_infer", "report"]
+
+
+def test_force_makes_the_shards_of_an_interrupted_run_again(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArtifactError, match="1 of 4"):
+        infer.infer(with_keys(uninferred, shards=[0, 0]))
+    monkeypatch.setattr(pipeline, "_run_notebook", lambda step: None)
+    pipeline.execute([pipeline.Step("05_infer", uninferred, "forced")], True, lambda line: None)
+    assert not (uninferred.file("infer").parent / "shards").exists()
+
+
+def test_force_makes_its_own_shards_again_and_keeps_those_of_others(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArtifactError, match="3 of 4"):
+        infer.infer(with_keys(uninferred, shards=[0, 2]))
+    monkeypatch.setattr(pipeline, "_run_notebook", lambda step: None)
+    pipeline.execute([pipeline.Step("05_infer", with_keys(uninferred, shards=[1, 2]), "forced")], True, lambda line: None)
+    assert [path.name for path in (uninferred.file("infer").parent / "shards").iterdir()] == ["0000000-0000003.npz"]
