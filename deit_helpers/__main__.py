@@ -11,7 +11,7 @@ import yaml
 
 from . import __version__
 from .errors import DeitError, SpecError
-from .run.folder import Run, project_root, run_folder, save_spec
+from .run.folder import Run
 from .run.spec import RunSpec
 
 PATH = click.Path(path_type=Path)
@@ -53,16 +53,14 @@ def run(spec: str, batch_sizes: tuple[int, ...], settings: tuple[str, ...], plan
     overrides = dict(_setting(text) for text in settings)
     if batch_sizes:
         overrides["batch_sizes"] = list(batch_sizes)
-    run_spec = RunSpec.load(spec, overrides)
-    folder = run_folder(Path(spec), run_spec)
-    opened = Run(run_spec, folder, project_root())
+    opened = Run.resolve(spec, overrides=overrides)
     steps = pipeline.plan(opened, **which)
     if plan_only:
         for step in steps:
             click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {step.why}".rstrip())
         return
-    save_spec(run_spec, folder)
-    page = folder / "index.html"
+    opened.save_spec()
+    page = opened.folder / "index.html"
     if any(step.why for step in steps):
         pipeline.execute(steps, which["force"], lambda line: click.echo(line, err=True))
         click.echo(str(page))
@@ -93,8 +91,7 @@ def import_(
     run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, devices: int, device: str
 ) -> None:
     """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
-    from . import pipeline
-    from .stages import imported
+    from . import imported, pipeline
     from .stages.accuracy import require_pass
 
     path = run_dir if run_dir.is_file() else _spec_of(run_dir)

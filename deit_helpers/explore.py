@@ -108,7 +108,11 @@ class OpenedRun(Run):
         names, labels = sources.read_index(self)
         matches = [i for i, known in enumerate(names) if known == name or known.endswith(f"/{name}")]
         if len(matches) != 1:
-            what = f"{len(matches)} images of that name" if matches else f"no image of that name{nearest(name, names)}"
+            what = (
+                f"{len(matches)} images of that name"
+                if matches
+                else f"no image of that name{nearest(name, [*names, *(known.rpartition('/')[2] for known in names)])}"
+            )
             raise ArtifactError(f"{name}: {what}; `run.predictions()` lists them")
         i, words = matches[0], sources.class_words(self)
         caption = f"Label {words.get(int(labels[i]), int(labels[i]))}"

@@ -61,7 +61,7 @@ def test_an_image_is_found_by_the_end_of_its_name_and_shows_its_answers(run: Ope
     assert "data:image/jpeg" in gallery._repr_html_()
 
 
-@pytest.mark.parametrize(("name", "reason"), [("zz.jpg", "no image of that name"), ("03.jp", "did you mean 'apple/03.jpg'?")])
+@pytest.mark.parametrize(("name", "reason"), [("zz.jpg", "no image of that name"), ("03.jp", "did you mean '03.jpg'?")])
 def test_an_image_that_is_not_there_is_one_line(run: OpenedRun, name: str, reason: str) -> None:
     with pytest.raises(ArtifactError, match=r"`run\.predictions\(\)` lists them") as caught:
         run.image(name)

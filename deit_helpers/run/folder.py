@@ -27,25 +27,43 @@ class Run:
     batch_size: int | None = None
 
     @classmethod
-    def open(cls, spec: str | Path, batch_size: int | None = None) -> Self:
-        """Open a run, from the repository root or from `notebooks/` alike, and note its spec in its folder.
+    def resolve(cls, spec: str | Path, batch_size: int | None = None, overrides: dict[str, Any] | None = None) -> Self:
+        """A run from the repository root or from `notebooks/` alike; nothing is written.
 
         Args:
-            spec: a spec file, or the `spec.yaml` inside a run folder, which then is the run folder.
+            spec: a spec file, or the `spec.yaml` inside a run folder, which then is the run folder, also after it was copied.
             batch_size: a positive integer, or None for the page across batch sizes.
+            overrides: keys that replace those of the file.
 
         Raises:
             SpecError: a wrong spec or batch size.
-            ArtifactError: the run folder cannot be written.
         """
         if batch_size is not None:
             check_batch_size(batch_size)
         root = project_root()
-        path = root / spec if (root / spec).exists() else Path(spec)
-        run_spec = RunSpec.load(path)
-        folder = run_folder(path, run_spec)
-        save_spec(run_spec, folder)
-        return cls(run_spec, folder, root, batch_size)
+        path = Path(spec) if Path(spec).exists() or not (root / spec).exists() else root / spec
+        run_spec = RunSpec.load(path, overrides)
+        is_run_folder = path.name == "spec.yaml" and (path.parent / "meta").is_dir()
+        folder = path.parent if is_run_folder else root / "reports" / run_spec.run
+        return cls(run_spec, folder.resolve(), root, batch_size)
+
+    @classmethod
+    def open(cls, spec: str | Path, batch_size: int | None = None) -> Self:
+        """`resolve` a run and note its spec in its folder.
+
+        Raises:
+            ArtifactError: the run folder cannot be written; and a SpecError as there.
+        """
+        run = cls.resolve(spec, batch_size)
+        run.save_spec()
+        return run
+
+    def save_spec(self) -> None:
+        """Write the resolved spec to the run folder's `spec.yaml`, unless it says the same already."""
+        path, text = self.folder / "spec.yaml", self.spec.to_yaml()
+        write_dir(self.folder / "meta")  # also tells a run folder from a folder that merely holds a spec.yaml
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
     def file(self, name: str) -> Path:
         """Path of a file of this run, by its name in FILES."""
@@ -125,21 +143,6 @@ class Run:
 def html_path(executed: Path) -> Path:
     """The page of an executed notebook; the report's is `index.html`."""
     return executed.with_name("index.html") if executed.stem == "report" else executed.with_suffix(".html")
-
-
-def run_folder(spec_file: Path, spec: RunSpec) -> Path:
-    """Where a run lives: the folder of its own `spec.yaml`, also after it was copied, else `reports/<run>`."""
-    if spec_file.name == "spec.yaml" and (spec_file.parent / "meta").is_dir():
-        return spec_file.parent.resolve()
-    return (project_root() / "reports" / spec.run).resolve()
-
-
-def save_spec(spec: RunSpec, folder: Path) -> None:
-    """Write the resolved spec to the run folder's `spec.yaml`, unless it says the same already."""
-    path = folder / "spec.yaml"
-    write_dir(folder / "meta")  # also tells a run folder from a folder that merely holds a spec.yaml
-    if not path.is_file() or path.read_bytes() != spec.to_yaml().encode():
-        write_text(path, spec.to_yaml())
 
 
 def project_root() -> Path:

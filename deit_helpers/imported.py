@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .. import files
-from ..ascend import msprof
-from ..executors import measured
-from ..metrics.operators import OperatorProfile
-from ..run import records
-from ..run.folder import Run
-from . import perf
+from . import files
+from .ascend import msprof
+from .executors import measured
+from .metrics.operators import OperatorProfile
+from .run import records
+from .run.folder import Run
+from .stages import perf
 
 
 def import_results(
