@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ToolError
-from ..metrics.operators import COLUMNS, family_of_ascend, with_shares
+from ..metrics.operators import family_of_ascend, operator_table
 from . import cann
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def read(folder: Path) -> pd.DataFrame:
         names = ", ".join(map(str, summaries + statistics)) or "none of them is there"
         raise ToolError(f"{folder}: no operators in op_summary*.csv or op_statistic*.csv ({names}): export the profile again")
     table = table.assign(family=[family_of_ascend(kind) for kind in table["op_type"]], calls=table["calls"].astype(int))
-    return with_shares(table[COLUMNS[:5]], "msprof")
+    return operator_table(table, "msprof")
 
 
 def _read(path: Path, wanted: dict[str, type]) -> pd.DataFrame:

@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import openvino as ov
-import pandas as pd
 from openvino import opset13, properties
 
 from ..errors import BackendError
 from ..metrics.latency import in_turn, peak_rate, time_ms
-from ..metrics.operators import COLUMNS, OperatorProfile, family_of, with_shares
+from ..metrics.operators import OperatorProfile, family_of, operator_table
 from ..run.host import machine
 from .contract import PEAK_SIDE, Backend, Execution, Loaded
 
@@ -97,8 +96,7 @@ class OpenVino(Backend):
             if layer.status == ov.ProfilingInfo.Status.EXECUTED:
                 kind, us = layer.node_type, layer.real_time.total_seconds() * 1e6
                 rows.append((family_of(kind, True, False), kind, layer.node_name, 1, us))
-        table = pd.DataFrame(rows, columns=COLUMNS[:5]).groupby(COLUMNS[:3], as_index=False, sort=False).sum()
-        return OperatorProfile(with_shares(table, "openvino"), len(profiled_ms), profiled_ms, plain_ms)
+        return OperatorProfile(operator_table(rows, "openvino"), len(profiled_ms), profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""

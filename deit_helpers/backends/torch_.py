@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
 
 from ..errors import BackendError
 from ..metrics.latency import in_turn, peak_rate, time_ms
-from ..metrics.operators import COLUMNS, OperatorProfile, family_of_torch, with_shares
+from ..metrics.operators import OperatorProfile, family_of_torch, operator_table
 from ..run.host import machine
 from .contract import PEAK_SIDE, Backend, Execution, Loaded
 
@@ -160,8 +159,7 @@ class Torch(Backend):
             operator = not (getattr(event, "is_user_annotation", False) or event.key.startswith(("Memcpy", "Memset")))
             if total_us > 0 and on_gpu == self.on_gpu and operator:
                 rows.append((family_of_torch(event.key), event.key, event.key, event.count, total_us))
-        table = pd.DataFrame(rows, columns=COLUMNS[:5]).groupby(COLUMNS[:3], as_index=False, sort=False).sum()
-        return OperatorProfile(with_shares(table, "torch"), len(profiled_ms), profiled_ms, plain_ms)
+        return OperatorProfile(operator_table(rows, "torch"), len(profiled_ms), profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product in this precision on this device."""

@@ -6,7 +6,7 @@ import io
 import itertools
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
@@ -70,22 +70,18 @@ def batches(
 
 
 def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) -> Generator[Batch, None, None]:
-    crops_of = _decoded(run, first, stop) if run.spec.stream else None
+    recipe, decoded = run.spec.recipe, None
+    if run.spec.stream:
+        decoded = mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], cores())
     for start in range(first, stop, batch_size):
         size = min(batch_size, stop - start)
         ticks = [time.perf_counter()]
-        crops = np.stack(list(itertools.islice(crops_of, size))) if crops_of else read_store(run, start, start + size)
+        crops = np.stack(list(itertools.islice(decoded, size))) if decoded else read_store(run, start, start + size)
         ticks.append(time.perf_counter())
-        batch = pad(start, prepare(crops, run.spec.recipe, dtype), batch_size)
+        batch = pad(start, prepare(crops, recipe, dtype), batch_size)
         ticks.append(time.perf_counter())
         read_ms, prepare_ms = (float(ms) for ms in 1000 * np.diff(ticks))
         yield batch._replace(read_ms=read_ms, prepare_ms=prepare_ms)
-
-
-def _decoded(run: Run, first: int, stop: int) -> Iterator[np.ndarray]:
-    """Crops `first` to `stop` of the image files, decoded ahead in constant memory."""
-    recipe = run.spec.recipe
-    return mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], cores())
 
 
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:

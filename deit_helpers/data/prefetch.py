@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -57,11 +58,8 @@ def pipelined(
 def ahead(source: Generator[T, None, None], depth: int) -> Iterator[T]:
     """The items of `source`, which a thread of its own takes at most `depth` ahead of the consumer; as `mapped` otherwise."""
     taken = mapped(lambda _: next(source, _END), itertools.repeat(None), workers=1, depth=depth)
-    try:
+    with contextlib.closing(source), contextlib.closing(taken):  # the thread ends first
         yield from itertools.takewhile(lambda item: item is not _END, taken)
-    finally:
-        taken.close()
-        source.close()
 
 
 class Timed(Iterator[T]):

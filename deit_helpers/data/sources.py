@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,8 +40,7 @@ def list_images(run: Run) -> list[Item]:
         raise ArtifactError(f"images: no such folder {folder}; set `images` to a folder of JPEG or PNG files")
     items = _flat_items(folder, run.root / run.spec.labels) if run.spec.labels else class_items(folder)
     if not items:
-        kinds = ", ".join(SUFFIXES)
-        raise ArtifactError(f"{folder}: no images ({kinds}) found; set `images` to a folder that holds some")
+        raise ArtifactError(f"{folder}: no images ({', '.join(SUFFIXES)}) found; set `images` to a folder that holds some")
     return items[: run.spec.limit]
 
 
@@ -51,9 +51,8 @@ def class_words(run: Run) -> dict[int, str]:
     """
     if run.spec.labels:
         return {}
-    names, targets = read_index(run)
-    folders = {int(label): name.partition("/")[0] for name, label in zip(names, targets, strict=True)}
-    words = synset_names() if _is_synset(next(iter(folders.values()), "")) else {}
+    folders = {int(label): name.partition("/")[0] for name, label in zip(*read_index(run), strict=True)}
+    words = synset_names()
     return {label: words.get(name, name).split(",")[0] for label, name in folders.items()}
 
 
@@ -67,9 +66,7 @@ def read_index(run: Run) -> tuple[list[str], np.ndarray]:
 def write_index(path: Path, items: list[Item]) -> None:
     """Write `name,label` rows; `read_index` reads them."""
     with path.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.writer(text)
-        writer.writerow(["name", "label"])
-        writer.writerows((item.name, item.label) for item in items)
+        csv.writer(text).writerows([("name", "label"), *((item.name, item.label) for item in items)])
 
 
 @functools.cache
@@ -83,24 +80,16 @@ def class_items(folder: Path) -> list[Item]:
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not classes and any(_image_names(folder)):
         raise ArtifactError(f"{folder}: images lie in it directly, without labels: give `labels`, or one folder per class")
-    like_synsets = [name for name in classes if _is_synset(name)]
-    if like_synsets and len(like_synsets) < len(classes):
-        odd = next(name for name in classes if name not in like_synsets)
-        raise SpecError(f"{folder}: class folder {odd!r} is no ImageNet synset, but {like_synsets[0]!r} is; use one kind")
-    if like_synsets:
-        indices = {name: i for i, name in enumerate(synset_names())}
-        unknown = next((name for name in classes if name not in indices), None)
-        if unknown:
-            raise SpecError(f"{folder}: class folder {unknown!r} is none of ImageNet's 1000 synsets; remove or rename it")
-    else:
-        indices = {name: i for i, name in enumerate(classes)}
+    synsets = [name for name in classes if re.fullmatch("n[0-9]{8}", name)]
+    others = sorted({*classes} - {*synsets})
+    if synsets and others:
+        raise SpecError(f"{folder}: class folder {others[0]!r} is no ImageNet synset, but {synsets[0]!r} is; use one kind")
+    indices = {name: i for i, name in enumerate(synset_names() if synsets else classes)}
+    if unknown := next((name for name in classes if name not in indices), None):
+        raise SpecError(f"{folder}: class folder {unknown!r} is none of ImageNet's 1000 synsets; remove or rename it")
     return [
         Item(f"{name}/{file}", folder / name / file, indices[name]) for name in classes for file in _image_names(folder / name)
     ]
-
-
-def _is_synset(name: str) -> bool:
-    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
 
 
 def _flat_items(folder: Path, label_file: Path) -> list[Item]:
@@ -121,16 +110,15 @@ def _read_labels(path: Path) -> dict[str, int]:
     except (OSError, UnicodeDecodeError) as err:
         raise SpecError(f"labels: {path} cannot be read ({err}); give a text file of lines `NAME LABEL`") from err
     labels: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line:
             continue
-        name, _, label = line.strip().replace("\t", " ").rpartition(" ")
-        if not name.strip() or not (label.isascii() and label.isdigit() and len(label) < 10):
-            raise SpecError(f"{path}:{number}: expected `NAME LABEL` with LABEL a class index from 0, got {line.strip()!r}")
-        if labels.setdefault(name.strip(), int(label)) != int(label):
-            raise SpecError(
-                f"{path}:{number}: {name.strip()} already has label {labels[name.strip()]}: remove one of the lines"
-            )
+        match = re.fullmatch(r"(.*\S) +([0-9]{1,9})", line.replace("\t", " "))
+        if not match:
+            raise SpecError(f"{path}:{number}: expected `NAME LABEL` with LABEL a class index from 0, got {line!r}")
+        name, label = match[1], int(match[2])
+        if labels.setdefault(name, label) != label:
+            raise SpecError(f"{path}:{number}: {name} already has label {labels[name]}: remove one of the lines")
     return labels
 
 
@@ -140,11 +128,7 @@ def _image_names(folder: Path) -> list[str]:
 
 
 def check_labels(names: list[str], labels: np.ndarray, classes: int) -> None:
-    """Check that every label is a class of the model.
-
-    Raises:
-        SpecError: names the first image whose label is outside.
-    """
+    """Raise a SpecError that names the first image whose label is no class of the model."""
     outside = np.flatnonzero(labels >= classes)
     if len(outside):
         i = outside[0]

@@ -11,16 +11,9 @@ FEW_CLASSES = 20  # up to so many, the confusion matrix is kept and drawn
 
 
 def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes score above each image's label: 0 means the label is top-1.
+    """How many classes score above each image's label, (N,) integers: 0 means the label is top-1.
 
-    Among equal logits the lower class index ranks first.
-
-    Args:
-        logits: (N, C).
-        labels: (N,) integers below C.
-
-    Returns:
-        (N,) integers.
+    Among equal logits (N, C) the lower class index ranks first; labels (N,) are integers below C.
     """
     scores = np.take_along_axis(logits, labels[:, None], axis=1)
     ties_before = (logits == scores) & (np.arange(logits.shape[1]) < labels[:, None])
@@ -32,18 +25,13 @@ def percent_within(ranks: np.ndarray, k: int) -> float:
     return float(100 * np.mean(ranks < k))
 
 
-def agreement_percent(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of rows of two logit arrays (N, C) with the same top-1 class, in percent."""
-    return float(100 * np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
-
-
 def compare(expected: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-    """How far two sets of logits (N, C) lie apart: largest absolute difference, spread of the first, top-1 agreement."""
+    """How far two logit arrays (N, C) lie apart: largest absolute difference, spread of the first, percent of equal top-1."""
     return {
         "images": len(expected),
         "max_abs_diff": float(np.abs(expected - logits).max()),
         "std": float(expected.std()),
-        "top1_agreement_percent": agreement_percent(expected, logits),
+        "top1_agreement_percent": float(100 * np.mean(expected.argmax(axis=1) == logits.argmax(axis=1))),
     }
 
 

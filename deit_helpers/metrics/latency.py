@@ -21,7 +21,7 @@ P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation:
 # latency is that of the call, and longer than interface where batches overlap.
 TIMINGS = ("read", "preprocess", "wait", "inference", "interface", "latency", "postprocess")
 _PEAK_S = 2.0  # long enough to outlast what others take of a shared machine
-_QUANTILES = {"p50": 50, "p90": 90, "p99": 99}
+_QUANTILES = {"p50": (50, 1), "p90": (90, 1), "p99": (99, P99_SAMPLES)}  # percent, and how many samples it needs
 
 
 def time_ms(call: Callable[[], object]) -> float:
@@ -89,7 +89,7 @@ class Measurement(NamedTuple):
         low, middle, high = np.percentile(values, (25, 50, 75))
         return {
             "latency_ms": latency_ms(values),
-            "ci95_ms": {name: interval(values, q / 100) for name, q in _QUANTILES.items()},
+            "ci95_ms": {name: interval(values, q / 100) for name, (q, _) in _QUANTILES.items()},
             "warmup_batches": self.warmup,
             "warmup_ms": [round(float(ms), 3) for ms in self.all_ms[: self.warmup]],
             "spread_percent": float(100 * (high - low) / middle),
@@ -99,12 +99,9 @@ class Measurement(NamedTuple):
 
 
 def measure(samples_ms: Iterator[float], box_s: float) -> Measurement:
-    """Take samples until the median is known to SETTLED_PERCENT, or the time box ends; LEAST after the warm-up in any case.
+    """Take samples, each the ms of the work that yields it, until their median is settled or the time box ends.
 
-    There are enough for all percentiles when the box does not end it.
-
-    Args:
-        samples_ms: does the work and yields how long it took.
+    LEAST after the warm-up in any case, and enough for all percentiles when the box does not end it.
     """
     all_ms: list[float] = []
     stolen_before, start = _stolen_s(), time.perf_counter()
@@ -139,10 +136,7 @@ def warmup_count(samples: Sequence[float]) -> int:
 
 
 def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None:
-    """The 95 % interval of a quantile by order statistics: no assumption on the distribution.
-
-    None where there are too few samples for one, such as five for a median.
-    """
+    """The 95 % interval of a quantile by order statistics; None for too few samples, such as five for a median."""
     from scipy.stats import quantile_test
 
     bounds = quantile_test(samples, p=quantile).confidence_interval(0.95)
@@ -151,8 +145,7 @@ def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None
 
 def rate(samples_ms: np.ndarray, images: int) -> tuple[float, tuple[float, float] | None]:
     """Images per second of timings of so many images: that of the median, and its 95 % interval where there is one."""
-    bounds = interval(samples_ms, 0.5)
-    per_ms = 1000 * images
+    bounds, per_ms = interval(samples_ms, 0.5), 1000 * images
     return per_ms / float(np.median(samples_ms)), (per_ms / bounds[1], per_ms / bounds[0]) if bounds else None
 
 
@@ -176,18 +169,11 @@ def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float] | Non
 
 
 def latency_ms(samples: Iterable[float]) -> dict[str, float | int | None]:
-    """Mean and percentiles (linear interpolation) of latencies in ms, with their number n; None where there are none.
-
-    p99 is None when there are fewer than P99_SAMPLES.
-    """
+    """Mean and percentiles (linear interpolation) of latencies in ms, with their number n; None for want of samples."""
     values = np.array(list(samples))
-    if not len(values):
-        return {"mean": None, **dict.fromkeys(_QUANTILES), "n": 0}
-    at = np.percentile(values, list(_QUANTILES.values())).tolist()
-    percentiles: dict[str, float | None] = dict(zip(_QUANTILES, at, strict=True))
-    if len(values) < P99_SAMPLES:
-        percentiles["p99"] = None
-    return {"mean": float(values.mean()), **percentiles, "n": len(values)}
+    n = len(values)
+    percentiles = {name: float(np.percentile(values, q)) if n >= least else None for name, (q, least) in _QUANTILES.items()}
+    return {"mean": float(values.mean()) if n else None, **percentiles, "n": n}
 
 
 def write_latency(path: Path, sizes: Sequence[int] | np.ndarray, columns: dict[str, Sequence[float] | np.ndarray]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ _LAYER_NORM_STEPS = frozenset({"ReduceMean", "Sub", "Pow", "Add", "Sqrt", "Div",
 
 
 class OperatorProfile(NamedTuple):
-    """What a profiler said: a table with COLUMNS over so many batches.
-
-    `profiled_ms` are the whole calls and `plain_ms` as many without it, where it knows.
-    """
+    """What a profiler said: a table with COLUMNS over so many batches, ms of whole calls with it and of as many without."""
 
     table: pd.DataFrame
     batches: int
@@ -80,35 +77,29 @@ class OperatorProfile(NamedTuple):
 
 
 def table_from_onnxruntime(events: list[dict[str, Any]], layer_norm: set[str]) -> pd.DataFrame:
-    """Operators of ONNX Runtime's profile.
+    """The table with COLUMNS of ONNX Runtime's profile, one row per node.
 
     Args:
         events: Chrome trace events; operators are category `Node`, named `<node>_kernel_time`, `dur` in us.
         layer_norm: names of the nodes that belong to a decomposed LayerNorm.
-
-    Returns:
-        A table with COLUMNS, one row per node, most time first; shares are of the sum of all operators.
     """
+    rows = []
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            name, arguments = event["name"].removesuffix("_kernel_time"), event["args"]
+            kind = arguments["op_name"]
+            # A packed constant weight is no longer among the inputs; one that was not packed counts as parameter bytes.
+            two_activations = len(arguments["input_type_shape"]) > 1 and int(arguments["parameter_size"]) == 0
+            rows.append((family_of(kind, two_activations, name in layer_norm), kind, name, 1, event["dur"]))
+    return operator_table(rows, "onnxruntime")
+
+
+def operator_table(rows: Iterable[tuple[str, str, str, int, float]] | pd.DataFrame, backend: str) -> pd.DataFrame:
+    """The table with COLUMNS, most time first, of rows with its first five: those of one operator are added up."""
     import pandas as pd
 
-    calls: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for event in events:
-        if event["cat"] != "Node" or not event["name"].endswith("_kernel_time"):
-            continue
-        arguments = event["args"]
-        name = event["name"].removesuffix("_kernel_time")
-        # A packed constant weight is no longer among the inputs; one that was not packed counts as parameter bytes.
-        two_activations = len(arguments["input_type_shape"]) > 1 and int(arguments["parameter_size"]) == 0
-        family = family_of(arguments["op_name"], two_activations, name in layer_norm)
-        calls[family, arguments["op_name"], name].append(event["dur"])
-    rows = [(*key, len(durations), sum(durations)) for key, durations in calls.items()]
-    return with_shares(pd.DataFrame(rows, columns=COLUMNS[:5]), "onnxruntime")
-
-
-def with_shares(table: pd.DataFrame, backend: str) -> pd.DataFrame:
-    """Add share and backend to a table of the first five COLUMNS and sort it, most time first."""
-    shares = 100 * table["total_us"] / table["total_us"].sum()
-    table = table.assign(share_percent=shares, backend=backend)
+    table = pd.DataFrame(rows, columns=COLUMNS[:5]).groupby(COLUMNS[:3], as_index=False, sort=False).sum()
+    table = table.assign(share_percent=100 * table["total_us"] / table["total_us"].sum(), backend=backend)
     return table.sort_values(["total_us", "name"], ascending=[False, True], ignore_index=True)[COLUMNS]
 
 

@@ -22,9 +22,9 @@ def paired(ranks: np.ndarray, reference_ranks: np.ndarray) -> dict[str, Any]:
     """
     from scipy.stats import binomtest
 
-    gained = int(np.sum((ranks == 0) & (reference_ranks > 0)))
-    lost = int(np.sum((ranks > 0) & (reference_ranks == 0)))
-    both, neither = int(np.sum((ranks == 0) & (reference_ranks == 0))), int(np.sum((ranks > 0) & (reference_ranks > 0)))
+    right, reference_right = ranks == 0, reference_ranks == 0
+    gained, lost = int(np.sum(right & ~reference_right)), int(np.sum(~right & reference_right))
+    both, neither = int(np.sum(right & reference_right)), int(np.sum(~right & ~reference_right))
     return {
         "only_this_right": gained,
         "only_reference_right": lost,

@@ -173,10 +173,8 @@ def families_chart(run: Run) -> Chart | Banner:
         axes.set_xlim(0, 1.25 * max(map(max, shares.values())))
         for label in axes.get_yticklabels()[: len(NAMED_FIRST)]:
             label.set_fontweight("bold")
-    text = "; ".join(
-        f"bs{size}: " + ", ".join(f"{name} {value:.1f} %" for name, value in zip(FAMILIES, values, strict=True))
-        for size, values in shares.items()
-    )
+    texts = (", ".join(f"{name} {value:.1f} %" for name, value in zip(FAMILIES, row, strict=True)) for row in shares.values())
+    text = "; ".join(f"bs{size}: {share_text}" for size, share_text in zip(shares, texts, strict=True))
     device = runtime_text(next(iter(rows.values()))["runtime"], streams=False)
     batches = ", ".join(f"bs{size}: {perf['profiled_batches']}" for size, perf in rows.items())
     names = "the names are Ascend's for the counterpart work"
