@@ -11,12 +11,12 @@ import pytest
 from recorded import PUBLISHED
 from runs import copy_of, run_tool
 
-from deit_helpers import files, open_run
+from deit_helpers import files, imported, open_run
 from deit_helpers.data.sources import read_index
 from deit_helpers.errors import ArtifactError
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
-from deit_helpers.stages import accuracy, imported
+from deit_helpers.stages import accuracy
 
 
 @pytest.mark.parametrize(("row", "card", "efficiency"), [(0, "415.18", "0.846"), (1, "488.2", "0.770")], ids=["bs1", "bs8"])

@@ -77,10 +77,7 @@ class LayerNorm:
 
 
 def attentions(graph: Graph) -> list[Attention]:
-    """Every attention of the graph, first block first. Before opset 13 a Softmax over any but the last axis is none.
-
-    Raises GraphError: there is none.
-    """
+    """Every attention of the graph, in order, or a GraphError. Before opset 13 only a Softmax over the last axis is one."""
     complete = []
     for softmax in graph.nodes("Softmax"):
         between, scores = [], softmax.inputs[0].producer()

@@ -67,7 +67,7 @@ def test_a_spec_cannot_be_changed_after_it_was_read(project: Path) -> None:
         ("bins", "yes", ["'bins'", "boolean", "'yes'"]),
         ("opset", 99, ["'opset'", "18", "99"]),
         ("device", -1, ["'device'", "0", "-1"]),
-        ("preprocess", "dei", ["'preprocess'", "one of deit, timm, modelzoo; did you mean 'deit'?", "'dei'"]),
+        ("preprocess", "dei", ["'preprocess'", "one of deit, timm, modelzoo", "did you mean 'deit'?", "'dei'"]),
         ("backend", "onnx", ["'backend'", "onnxruntime", "'onnx'"]),
         ("on_bad_image", "ignore", ["'on_bad_image'", "'stop' or 'skip'"]),
         ("edits", "fold", ["'edits'", "list", "'fold'"]),
