@@ -113,7 +113,7 @@ def _read_labels(path: Path) -> dict[str, int]:
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line:
             continue
-        match = re.fullmatch(r"(.*\S) +([0-9]{1,9})", line.replace("\t", " "))
+        match = re.fullmatch(r"(.*\S)\s* ([0-9]{1,9})", line.replace("\t", " "))
         if not match:
             raise SpecError(f"{path}:{number}: expected `NAME LABEL` with LABEL a class index from 0, got {line!r}")
         name, label = match[1], int(match[2])
