@@ -128,14 +128,14 @@ def _spec_of(run_dir: Path) -> Path:
 @click.argument("run_dir", type=PATH, required=False)
 def doctor(run_dir: Path | None) -> None:
     """What this machine can run, what is missing and how to get it; with RUN_DIR, how fast each backend runs its graph."""
-    from .doctor import examine, fastest
+    from .doctor import examine, time_backends
 
     rows = examine()
     if run_dir:
         opened = Run.open(_spec_of(run_dir))
-        rows += fastest(opened.at(8 if 8 in opened.spec.batch_sizes else opened.spec.batch_sizes[-1]))
+        rows += time_backends(opened.at(8 if 8 in opened.spec.batch_sizes else opened.spec.batch_sizes[-1]))
     for row in rows:
-        click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:52} {row.found}")
+        click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:52} {row.detail}")
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -35,11 +35,17 @@ def prepare(run: Run) -> None:
 
     Nothing is made where a run was carried without its images: what 03 to 07 need of them is in the store.
     """
-    carried = not run.image_folder.is_dir() and records.problem(run, "preprocess") is None
-    if run.spec.images == "demo" and not carried:
+    if run.spec.images == "demo" and not _carried(run):
         records.ensure(run, "demo_images", lambda: _write_images(run))
         if run.spec.checkpoint == "demo":
             _checkpoint(run)
+
+
+def _carried(run: Run) -> bool:
+    """Whether the run came here without its images and nothing that reads them has to be made."""
+    readers = [("export", run), ("preprocess", run), *(("optimize", at) for at in run.at_each())]
+    missing = not run.image_folder.is_dir() and not run.spec.stream
+    return missing and all(records.problem(at, stage) is None for stage, at in readers)
 
 
 @makes("demo")

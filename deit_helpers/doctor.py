@@ -17,11 +17,11 @@ from .run.host import machine, version_of
 
 
 class Finding(NamedTuple):
-    """One row: what was looked for, whether it is there, what was found or how to get it."""
+    """One row: what was looked for, whether it is there, and its details or how to get it."""
 
     what: str
     ok: bool
-    found: str
+    detail: str
 
 
 # What only some hosts need: package -> (what for, how to get it)
@@ -41,7 +41,7 @@ _TOOLS = {
 _BOX_S = 3.0  # each backend is timed for at most so long
 
 
-def fastest(run: Run) -> list[Finding]:
+def time_backends(run: Run) -> list[Finding]:
     """Time the static graph of a run on every backend and precision of this machine; the fastest comes last."""
     rows: list[Finding] = []
     samples: dict[str, np.ndarray] = {}
@@ -73,7 +73,8 @@ def fastest(run: Run) -> list[Finding]:
 
 def _of_this_host() -> list[tuple[str, str]]:
     """Backends that need no device of their own, each with every precision it may compute in."""
-    return [(name, precision) for name, row in BACKENDS.items() if not row.needs_om for precision in row.precisions]
+    pairs = [(name, precision) for name, row in BACKENDS.items() if not row.needs_om for precision in row.precisions]
+    return [pair for pair in pairs if pair != ("torch", "fp16")]  # on CPUs slower than fp32, by far
 
 
 def _rate_text(samples_ms: np.ndarray, images: int) -> str:

@@ -42,12 +42,13 @@ class OpenedRun(Run):
         import pandas as pd
 
         rows = []
-        for stage, at in manifest.stages_of(self):
+        for stage, at in manifest.all_stages(self):
             state = records.problem(at, stage) or "current"
             for name in records.outputs(at, stage):
                 path = at.file(name)
+                lost = state == "current" and not path.exists()
                 size = path.stat().st_size if path.exists() else None
-                rows.append((at.relative(path), NOTEBOOK_OF[stage], state, size))
+                rows.append((at.relative(path), NOTEBOOK_OF[stage], "was not imported" if lost else state, size))
         return pd.DataFrame(rows, columns=["file", "made_by", "state", "bytes"]).astype({"bytes": "Int64"})
 
     def predictions(self) -> pd.DataFrame:
@@ -56,7 +57,7 @@ class OpenedRun(Run):
         Returns:
             A row per image: image, label and answer (class indices), label_name, answer_name (words where there are some),
             correct, top5 (class indices, best first), margin (logit of the best class minus that of the second), probability
-            (softmax of the answer), and where the reference was run reference (its answer) and agrees.
+            (softmax of the answer), reference (its answer) and agrees.
 
         Raises:
             ArtifactError: 05 was not run at this batch size, or its files are not current; the notebook to run.
@@ -74,9 +75,9 @@ class OpenedRun(Run):
         table["top5"] = ranking.tolist()
         table["margin"] = best[:, 0] - best[:, 1] if best.shape[1] > 1 else np.nan
         table["probability"] = _softmax(logits).max(axis=1)
-        if records.problem(self, "reference", strict=False) is None:
-            table["reference"] = np.load(self.file("reference")).argmax(axis=1)
-            table["agrees"] = table["reference"] == table["answer"]
+        records.require(self, "reference")
+        table["reference"] = np.load(self.file("reference")).argmax(axis=1)
+        table["agrees"] = table["reference"] == table["answer"]
         return table
 
     def operators(self) -> pd.DataFrame:
@@ -116,7 +117,7 @@ class OpenedRun(Run):
             raise ArtifactError(f"{name}: {what}; `run.predictions()` lists them")
         i, words = matches[0], sources.class_words(self)
         caption = f"Label {words.get(int(labels[i]), int(labels[i]))}"
-        if self.batch_size and records.problem(self, "infer", strict=False) is None:
+        if self.batch_size and self.file("logits").exists() and records.problem(self, "infer", strict=False) is None:
             probabilities = _softmax(np.load(self.file("logits"), mmap_mode="r")[i][None])[0]
             ranking = np.argsort(-probabilities, kind="stable")[:TOP]
             caption += "; answers: " + ", ".join(f"{words.get(int(c), int(c))} {100 * probabilities[c]:.1f} %" for c in ranking)

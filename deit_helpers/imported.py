@@ -44,7 +44,8 @@ def import_results(
         measured.write_logits(run, dumps)
     else:  # those of another runtime must not stand beside this one's speed
         run.file("logits").unlink(missing_ok=True)
-        records.forget(run, "score")
+        for stage in ("score", "agreement"):
+            records.forget(run, stage)
     runtime = {"version": "imported", "device": device, "precision": "precision not stated"}
     card = {"devices": devices, "card_images_per_s": devices * result.images_per_s}
     facts = measured.write_performance(run, result, runtime, imported_from=source.name, **card)

@@ -14,7 +14,7 @@ from .. import files
 from ..errors import ArtifactError
 from .dumps import stem_of
 
-STAGES = ("data read", "preprocess", "inference", "postprocess", "e2e")  # rows of the performance file
+ROWS = ("data read", "preprocess", "inference", "postprocess", "e2e")  # rows of the performance file
 
 
 def write_info(folder: Path, names: list[str], tensors: Iterable[np.ndarray]) -> Path:
@@ -53,7 +53,7 @@ def perf_vision(stages: list[dict[str, Any]], interface_per_s: float, images: in
     the wall time of the whole data set in ms; a moduleLatency is 1000 / rate. C++'s default six significant digits.
 
     Args:
-        stages: rows with name, images_per_s and seconds, one for each of STAGES.
+        stages: rows with name, images_per_s and seconds, one for each of ROWS.
         interface_per_s: images/s of the model call alone.
     """
     rate = {row["name"]: row["images_per_s"] for row in stages}
@@ -102,7 +102,7 @@ def read_perf(text: str, source: str) -> Performance:
         ArtifactError: a line is missing; names file and line.
     """
     rates = {}
-    for stage in STAGES:
+    for stage in ROWS:
         label = _LABELS.get(stage, stage)
         line = re.search(rf"^\s*\[{label}\] throughputRate: {_NUMBER}", text, re.MULTILINE)
         if not line:

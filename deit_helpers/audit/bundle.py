@@ -7,9 +7,10 @@ from pathlib import Path
 
 from .. import files
 from ..errors import ArtifactError
+from ..run.folder import DEMO_IMAGES
 from ..run.spec import RunSpec
 
-LEFT_OUT = "demo/images"  # the store has what 05 reads of them
+LEFT_OUT = DEMO_IMAGES  # the store has what 05 reads of them
 
 
 def pack(folder: Path, output: Path) -> Path:

@@ -86,9 +86,9 @@ def time_alone(model: Pool, batch: Batch, box_s: float) -> latency.Measurement:
     Where threads work on several batches their predictions come together: a sample is the mean over as many. A device that
     tells execution from copies is given one batch after the other, and a sample is the execution.
     """
-    # closed at the end: what is still under way must not run into what comes next
+    # closed at the end: threads must not run on into what comes next
     with contextlib.closing(model.predictions(itertools.repeat(batch), model.backend.times_executions)) as predictions:
-        return latency.measure(_means_ms(predictions, model.workers), box_s)
+        return latency.sample(_means_ms(predictions, model.workers), box_s)
 
 
 def _means_ms(predictions: Iterator[Prediction], count: int) -> Iterator[float]:

@@ -129,9 +129,11 @@ class Pool:
         """Raise a BackendError unless the model takes so many images of this type and shape."""
         if self.batch_size is not None and len(batch) != self.batch_size:
             made_for = f"batch of {len(batch)} images, {self.path.name} was made for {self.batch_size}"
-            raise BackendError(f"{made_for}: pad it with images.pad")
+            raise BackendError(f"{made_for}: pad it with batches.pad")
         if batch.dtype != self.dtype:
-            raise BackendError(f"batch of {batch.dtype}, {self.path.name} takes {self.dtype}: convert it with images.prepare")
+            raise BackendError(
+                f"batch of {batch.dtype}, {self.path.name} takes {self.dtype}: convert it with transforms.prepare"
+            )
         if batch.shape[1:] != self._image_shape:
             expected = "x".join(map(str, self._image_shape))
             raise BackendError(f"images of shape {batch.shape[1:]}, {self.path.name} takes {expected}")

@@ -143,7 +143,7 @@ class PyAcl(Backend):
 
     def infer(self, session: _Buffers, batch: np.ndarray) -> Execution:
         if self._running:
-            raise BackendError("infer in the middle of a stream: take its last answer first")
+            raise BackendError("infer while a batch is under way: take its prediction first")
         source, target = session
         self._copy_in(source, batch)
         start_ns = time.perf_counter_ns()

@@ -24,7 +24,8 @@ def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth:
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="mapped")
     try:
-        yield from pipelined(lambda item: pool.submit(function, item), Future[R].result, source, depth or max(64, 4 * workers))
+        in_flight = 1 + (depth or max(64, 4 * workers))  # one is handed out while so many go on
+        yield from pipelined(lambda item: pool.submit(function, item), Future[R].result, source, in_flight)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -32,7 +33,7 @@ def mapped(function: Callable[[T], R], source: Iterable[T], workers: int, depth:
 def pipelined(
     start: Callable[[T], S], finish: Callable[[S], R], source: Iterable[T], in_flight: int
 ) -> Generator[R, None, None]:
-    """`finish(start(item))` of every item in order; `in_flight` are started, also while the consumer has a result.
+    """`finish(start(item))` of every item in order: as soon as `in_flight` are started the first of them is finished.
 
     An exception of the source is raised after the results of the items before it.
     """
@@ -46,12 +47,9 @@ def pipelined(
         except Exception:
             yield from map(finish, started)
             raise
-        if len(started) < in_flight:
-            started.append(start(item))
-            continue
-        result = finish(started.popleft())
         started.append(start(item))
-        yield result
+        if len(started) == in_flight:
+            yield finish(started.popleft())
     yield from map(finish, started)
 
 

@@ -13,13 +13,23 @@ from tqdm import tqdm
 from ..backends import Pool
 from ..backends.bench import open_model
 from ..data import batches, prefetch, sources
-from ..errors import BackendError
+from ..errors import ArtifactError, BackendError
 from ..run import host, journal
 from ..run.folder import Run
 from ..run.host import machine
 
 
 def run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[journal.Shard], key: str) -> None:
+    """Make shards of a run, one file each as it is done.
+
+    Args:
+        targets: labels (N,) of all images of the run, for the running accuracy of the progress bar.
+        key: what the shards depend on, see `journal.key`.
+
+    Raises:
+        BackendError: the model cannot be loaded, has another batch size, or fails on a batch.
+        ArtifactError: an image is damaged, or images are gone since 04.
+    """
     start = time.perf_counter()
     with open_model(run) as model, batches.progress(len(targets)) as bar:
         load_s = time.perf_counter() - start - model.tuning_s
@@ -74,5 +84,7 @@ def _predicted(
                 model_ms = inference_ms, prediction.interface_ms, prediction.latency_ms
                 timings_ms.append((batch.read_ms, batch.prepare_ms, wait_ms, *model_ms, postprocess_ms))
                 start_ns = end_ns
+            if len(timings_ms) * run.size < len(logits) or stop != shard.stop:
+                raise ArtifactError(f"{run.image_folder}: fewer images than 04 listed: run notebooks/04_preprocess.ipynb again")
             yield shard, logits, np.array(timings_ms), (end_ns - shard_start_ns) / 1e9
             shard_start_ns, start_ns = end_ns, time.perf_counter_ns()

@@ -61,7 +61,9 @@ def infer(run: Run) -> dict[str, Any]:
             raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {last}: see {log}")
         result = measured.read_performance(run, performance)
         measured.write_logits(run, results, stems)
-        return measured.write_performance(run, result, runtime, images=count, machine=machine())
+        facts = measured.write_performance(run, result, runtime, images=count, machine=machine())
+        files.write_json(run.file("infer"), facts)  # before the tool's own results go
+        return facts
 
 
 @contextlib.contextmanager
@@ -87,7 +89,7 @@ def _workplace(parent: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def pure_inference(run: Run, batches: int) -> list[str]:
+def watched_command(run: Run, batches: int) -> list[str]:
     """The tool's command that runs the OM so many times without data, for a profiler to watch."""
     ais_bench = {"model": run.file("om"), "loop": batches, "warmup_count": 0, "device": run.spec.device}
     return _command(run, ais_bench if run.spec.backend == "ais_bench" else {"round": batches})

@@ -98,7 +98,7 @@ class Measurement(NamedTuple):
         }
 
 
-def measure(samples_ms: Iterator[float], box_s: float) -> Measurement:
+def sample(samples_ms: Iterator[float], box_s: float) -> Measurement:
     """Take samples, each the ms of the work that yields it, until their median is settled or the time box ends.
 
     LEAST after the warm-up in any case, and enough for all percentiles when the box does not end it.

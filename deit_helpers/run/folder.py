@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+DEMO_IMAGES = "demo/images"  # below the run folder
+
+
 @dataclass(frozen=True)
 class Run:
     """An opened run: the validated spec, the folder of its files and the batch size (None for the cross-batch page)."""
@@ -120,7 +123,7 @@ class Run:
     @property
     def image_folder(self) -> Path:
         if self.spec.images == "demo":
-            return self.folder / "demo" / "images"
+            return self.folder / DEMO_IMAGES
         return self.root / self.spec.images
 
     def at_each(self, per_batch: bool = True) -> list[Self]:

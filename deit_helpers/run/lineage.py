@@ -65,7 +65,8 @@ _RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "p
 _DATA = ("data", "run/recipes.py")
 _CONTRACT = ("backends/__init__.py", "backends/contract.py", "backends/pool.py")
 _REFERENCE = (*_CONTRACT, "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
-_MODEL = (*_CONTRACT, "backends/bench.py", "model/checkpoint.py", "backend")
+_MODEL = (*_CONTRACT, "backends/bench.py", "backend")
+_GRAPH = tuple(f"model/{name}.py" for name in ("graph", "patterns", "edits", "token_edits", "alignment", "simplify"))
 SHARD_CODE = ("executors/local.py", "run/journal.py", *_DATA, *_MODEL)
 NOTEBOOKS = {
     "01_export": Notebook("export", {
@@ -90,7 +91,7 @@ NOTEBOOKS = {
         "optimize": Stage(
             {"static_onnx": "bs{n}/deit_bs{n}.onnx", "optimize": "bs{n}/optimize.json"},
             ("onnx", "source"), ("edits", "allow_inexact", *_DATA_KEYS),
-            ("stages/optimize.py", "evidence/certificate.py", "model", *_DATA, *_REFERENCE),
+            ("stages/optimize.py", "evidence/certificate.py", *_GRAPH, *_DATA, *_REFERENCE),
             ("onnx", "onnx-ir", "onnxsim", "onnxruntime"),
         ),
     }),
@@ -127,7 +128,7 @@ NOTEBOOKS = {
             {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json"},
             ("logits", "reference", "index", "expected"), ("expected",),
             ("stages/accuracy.py", "metrics/classification.py", "metrics/proportions.py", "metrics/verdict.py",
-             "data/sources.py", "run/expected.py"),
+             "data/sources.py", "data/imagenet.tsv", "run/expected.py"),
         ),
     }, shows=("score",)),
     "07_perf": Notebook("bs{n}", {
@@ -145,4 +146,4 @@ NOTEBOOKS["report"] = Notebook("", shows=tuple(STAGES))
 NOTEBOOK_OF = {stage: name for name, notebook in NOTEBOOKS.items() for stage in notebook.stages}
 FILES = {name: path for stage in STAGES.values() for name, path in stage.outputs.items()}
 MAKER = {name: stage for stage, row in STAGES.items() for name in row.outputs}
-PAGE_CODE = ("report", "run")  # what draws a page, besides its notebook
+PAGE_CODE = ("report", "run", "metrics", "data", "ascend/cann.py")  # what draws a page, besides its notebook

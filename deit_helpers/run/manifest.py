@@ -20,7 +20,7 @@ PACKAGES = tuple(dict.fromkeys(("deit-report", *_OF_STAGES, "torchvision", "pape
 def write_manifest(run: Run) -> dict[str, Any]:
     """Collect the records of all stages into `manifest.json` and return it."""
     files = {}
-    for stage, at in stages_of(run):
+    for stage, at in all_stages(run):
         record = records.read_record(at, stage)
         for path, facts in record.get("outputs", {}).items():
             made = {key: record[key] for key in ("seconds", "inputs", "packages", "git_commit")}
@@ -47,7 +47,7 @@ def _npu() -> dict[str, Any] | None:
     return {"driver": report.driver, "chips": [chip._asdict() for chip in report.chips]} if report else None
 
 
-def stages_of(run: Run) -> list[tuple[str, Run]]:
+def all_stages(run: Run) -> list[tuple[str, Run]]:
     """Every stage of a run in order, with the run opened at the batch size it belongs to."""
     once = run.at(run.spec.batch_sizes[0])
     return [(stage, at) for stage, row in STAGES.items() for at in (run.at_each() if row.per_batch else [once])]

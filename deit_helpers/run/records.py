@@ -141,7 +141,8 @@ def require(run: Run, *names: str) -> None:
         ArtifactError: names the file, what is wrong with it and the notebook that makes it.
     """
     for name in names:
-        if why := problem(run, MAKER[name], strict=False):
+        why = problem(run, MAKER[name], strict=False)
+        if why := why or ("was not imported" if not run.file(name).exists() else None):
             raise ArtifactError(f"{run.file(name)}: {why}; {how_to_make(run, MAKER[name])}")
 
 

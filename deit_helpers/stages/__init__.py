@@ -1,4 +1,4 @@
-"""The seven stages, one file per notebook: `stages.infer.infer(run)`. A stage's module is imported when it is first used."""
+"""The stages, one file per notebook, and the reference of 05: `stages.infer.infer(run)`. A stage's module is imported when it is first used."""
 
 from __future__ import annotations
 

@@ -29,10 +29,11 @@ def score(run: Run) -> dict[str, Any]:
 
     Batch sizes whose logits are ready are scored too: the page compares all of them.
     """
-    for size in run.spec.batch_sizes:
-        if size != run.batch_size and records.problem(run.at(size), "infer", strict=False) is None:
-            _score(run.at(size))
-    return _score(run)
+    facts = _score(run)
+    for other in (run.at(size) for size in run.spec.batch_sizes if size != run.batch_size):
+        if other.file("logits").exists() and records.problem(other, "infer", strict=False) is None:
+            _score(other)
+    return facts
 
 
 def require_pass(run: Run) -> None:

@@ -23,7 +23,6 @@ from ..run.journal import Shard
 from ..run.records import makes
 
 
-@makes("infer")
 def infer(run: Run) -> dict[str, Any]:
     """Stage 05: run every image through the device model of this batch size; returns the content of `infer.json`.
 
@@ -31,13 +30,19 @@ def infer(run: Run) -> dict[str, Any]:
         BackendError: the model has another batch size than the run, or its output is impossible.
         ArtifactError: `shards` of the spec leaves some out, and they are not there.
     """
+    facts = _infer(run)
+    journal.discard(run)  # only now: everything is written and recorded
+    return facts
+
+
+@makes("infer")
+def _infer(run: Run) -> dict[str, Any]:
     if run.spec.backend_row.is_program:
         return vendor.infer(run)
     names, labels = sources.read_index(run)
     shards, key = journal.shards(run, len(labels)), journal.key(run)
     _make_missing(run, names, labels, shards, key)
     timings, facts = _assemble(run, shards, key)
-    journal.discard(run)
     if run.spec.bins:
         folder = run.file("logits").parent / f"dumpOutput_device{run.spec.device}"
         dumps.write(folder, names, np.load(run.file("logits"), mmap_mode="r"))
@@ -104,7 +109,7 @@ def _write_rates(run: Run, timings: np.ndarray, facts: list[dict[str, Any]]) -> 
     sizes[-1] -= batch_count * run.size - count
     wall_s = sum(row["wall_s"] for row in facts)
     seconds = {name: float(ms.sum()) / 1000 for name, ms in columns.items()} | {"e2e": wall_s}
-    spent = {name: seconds["read" if name == "data read" else name] for name in benchmark.STAGES}
+    spent = {name: seconds["read" if name == "data read" else name] for name in benchmark.ROWS}
     stages = [{"name": name, "images_per_s": count / s, "seconds": s} for name, s in spent.items()]
     # The rate of the call alone is taken over full batches: padded rows are work, but not images.
     full = sizes == run.size if batch_count > 1 else sizes > 0

@@ -67,7 +67,7 @@ def stated_peak(run: Run) -> Peak | None:
 def _watched(run: Run, times: int) -> list[str]:
     """The program that msprof watches: the device model, run so many times."""
     if run.spec.backend_row.is_program:
-        return vendor.pure_inference(run, times)
+        return vendor.watched_command(run, times)
     return [sys.executable, "-m", watched.__name__, str(run.folder / "spec.yaml"), str(run.size), str(times)]
 
 

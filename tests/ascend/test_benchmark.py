@@ -37,14 +37,14 @@ def test_the_performance_file_is_the_published_one(measured: tuple, published: s
 
 
 def test_numbers_have_six_significant_digits() -> None:
-    stages = [{"name": name, "images_per_s": 1234567.0, "seconds": 12.3456789} for name in benchmark.STAGES]
+    stages = [{"name": name, "images_per_s": 1234567.0, "seconds": 12.3456789} for name in benchmark.ROWS]
     text = benchmark.perf_vision(stages, 0.000123456789, 10, 10)
     assert text.startswith("[e2e] throughputRate: 1.23457e+06, latency: 12345.7\n")
     assert "Interface throughputRate: 0.000123457," in text
 
 
 def test_a_partial_last_batch_is_one_more_batch_on_the_postprocess_line() -> None:
-    stages = [{"name": name, "images_per_s": 13.0, "seconds": 1.0} for name in benchmark.STAGES]
+    stages = [{"name": name, "images_per_s": 13.0, "seconds": 1.0} for name in benchmark.ROWS]
     assert "[postprocess] throughputRate: 4, moduleLatency: 250\n" in benchmark.perf_vision(stages, 13.0, 13, 4)
 
 

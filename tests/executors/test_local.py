@@ -109,7 +109,7 @@ def test_a_damaged_image_in_a_stream_is_named_and_no_shard_holds_it(finished: Ru
     records.forget(copy, "preprocess")
     preprocess.preprocess(copy)
     with pytest.raises(ArtifactError, match=r"berry/10\.jpg: cannot be decoded"):
-        infer.infer.__wrapped__(copy)  # whatever 01 was made from
+        infer._infer.__wrapped__(copy)  # whatever 01 was made from
 
 
 def test_a_shard_is_kept_when_the_image_after_it_is_damaged(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:

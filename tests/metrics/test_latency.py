@@ -57,7 +57,7 @@ def test_the_interval_of_the_median_holds_it_as_often_as_it_says() -> None:
 def test_a_measurement_ends_when_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "MIN_S", 0.0)
     source = itertools.chain([90.0, 60.0, 30.0], itertools.cycle([10.0, 10.01, 9.99]))
-    measurement = latency.measure(source, box_s=60)
+    measurement = latency.sample(source, box_s=60)
     summary = measurement.summary()
     assert summary["settled"]
     assert summary["warmup_batches"] == 3
@@ -74,7 +74,7 @@ def test_a_measurement_that_never_settles_ends_with_its_box() -> None:
             time.sleep(0.001)
             yield 1.0 if i % 2 else 100.0
 
-    measurement = latency.measure(source(), box_s=0.2)
+    measurement = latency.sample(source(), box_s=0.2)
     assert not measurement.summary()["settled"]
     assert measurement.summary()["spread_percent"] > 50
 
@@ -82,7 +82,7 @@ def test_a_measurement_that_never_settles_ends_with_its_box() -> None:
 def test_a_measurement_whose_warm_up_may_not_be_over_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of a long ramp is cut, but never more than half: what is left is narrow, and may be the ramp's end still."""
     monkeypatch.setattr(latency, "MIN_S", 0.0)
-    measurement = latency.measure(itertools.chain(np.linspace(20, 10.1, 100), itertools.repeat(10.0)), box_s=60)
+    measurement = latency.sample(itertools.chain(np.linspace(20, 10.1, 100), itertools.repeat(10.0)), box_s=60)
     assert (measurement.warmup, len(measurement.all_ms)) == (100, 210)  # at 200 half of it was cut
     assert measurement.summary()["settled"]
     assert not latency.Measurement(np.array([20.0] * 100 + [10.0] * 100), 100, None).settled

@@ -81,7 +81,7 @@ def test_the_summary_follows_from_the_latency_file(finished: Run, size: int) -> 
 
 def test_the_file_holds_what_others_read(finished: Run) -> None:
     facts = finished.read("infer")
-    assert [stage["name"] for stage in facts["stages"]] == list(benchmark.STAGES)
+    assert [stage["name"] for stage in facts["stages"]] == list(benchmark.ROWS)
     assert facts["latency_ms"].keys() == {"mean", "p50", "p90", "p99", "n"}
     assert facts["warmup_batches"] == len(facts["warmup_ms"]) == pool.WARMUP_BATCHES
     assert facts["runtime"]["version"] == onnxruntime.__version__
