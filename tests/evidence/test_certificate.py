@@ -121,9 +121,11 @@ def scaled_twice(graph: Graph, linear: object, columns: slice, factor: float, _r
     _real(graph, linear, columns, np.float32(factor * factor))
 
 
-def keys_and_values_swapped(attention: object, _real: Callable = edits.qkv_exits) -> list:
-    queries, keys, values = _real(attention)
-    return [queries, (values[0], *keys[1:]), (keys[0], *values[1:])]
+def keys_and_values_swapped(graph: Graph, _real: Callable = edits.qkv_exits) -> list:
+    return [
+        [queries, keys._replace(value=values.value), values._replace(value=keys.value)]
+        for queries, keys, values in _real(graph)
+    ]
 
 
 def from_the_second(graph: Graph, value: ir.Value, stop: int, axis: int, name: str, _real: Callable = Graph.slice) -> ir.Value:
