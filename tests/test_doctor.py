@@ -28,7 +28,7 @@ def test_what_is_here_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch)
     assert by_name["backend onnxruntime"] == ("backend onnxruntime", True, onnxruntime.__version__)
     assert by_name["atc"] == ("atc", True, "/opt/atc")
     assert by_name["machine"].ok
-    assert "cores" in by_name["machine"].found
+    assert "cores" in by_name["machine"].detail
 
 
 def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,26 +39,26 @@ def test_what_is_missing_is_a_row_that_says_how_to_get_it(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "acl", None)
     by_name = rows()
     assert [row.what for row in by_name.values() if row.ok] == ["machine"]
-    assert by_name["backend onnxruntime"].found.endswith(": pip install onnxruntime")
-    assert by_name["backend pyacl"].found.endswith("source set_env.sh of the CANN toolkit")
-    assert by_name["torch for export (01)"].found == "pip install 'deit-report[export]'"
-    assert by_name["scikit-learn for the embedded demo"].found == "pip install 'deit-report[demo]'"
-    assert "set_env.sh" in by_name["atc"].found
-    assert "NPU driver" in by_name["npu-smi"].found
+    assert by_name["backend onnxruntime"].detail.endswith(": pip install onnxruntime")
+    assert by_name["backend pyacl"].detail.endswith("source set_env.sh of the CANN toolkit")
+    assert by_name["torch for export (01)"].detail == "pip install 'deit-report[export]'"
+    assert by_name["scikit-learn for the embedded demo"].detail == "pip install 'deit-report[demo]'"
+    assert "set_env.sh" in by_name["atc"].detail
+    assert "NPU driver" in by_name["npu-smi"].detail
 
 
 def test_with_a_run_every_backend_is_timed_and_the_fastest_named(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(bench, "STREAMS", (1,))  # so small a model and so short a time say nothing of two
     monkeypatch.setattr(doctor, "_of_this_host", lambda: [("onnxruntime", "fp32"), ("onnxruntime", "bf16"), ("torch", "fp32")])
-    *timed, best = doctor.fastest(finished)
+    *timed, best = doctor.time_backends(finished)
     assert [row.what for row in timed] == [
         f"{name}, batches of 4" for name in ("onnxruntime fp32", "onnxruntime bf16", "torch fp32")
     ]
     assert [row.ok for row in timed] == [True, False, True]
-    assert "fp32 only" in timed[1].found
-    rates = {row.what: float(row.found.split()[0]) for row in timed if row.ok}
-    assert best.found.startswith(f"{max(rates, key=lambda what: rates[what])}: {max(rates.values()):.1f} images/s")
+    assert "fp32 only" in timed[1].detail
+    rates = {row.what: float(row.detail.split()[0]) for row in timed if row.ok}
+    assert best.detail.startswith(f"{max(rates, key=lambda what: rates[what])}: {max(rates.values()):.1f} images/s")
 
 
 def test_what_a_runtime_compiles_first_is_not_timed(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_what_a_runtime_compiles_first_is_not_timed(finished: Run, monkeypatch: 
     monkeypatch.setattr(doctor, "_BOX_S", 0.05)
     monkeypatch.setattr(bench, "STREAMS", (1,))  # so small a model and so short a time say nothing of two
     monkeypatch.setattr(doctor, "_of_this_host", lambda: [("onnxruntime", "fp32")])
-    doctor.fastest(finished)
+    doctor.time_backends(finished)
     assert steps == ["warm up", "time"]
 
 
@@ -78,20 +78,20 @@ def test_a_new_backend_gets_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
         BACKENDS, "no-such-runtime", BACKENDS["torch"]._replace(target="nowhere:Nothing", install="ask its vendor")
     )
     row = rows()["backend no-such-runtime"]
-    assert (row.ok, row.found) == (False, "No module named 'nowhere': ask its vendor")
+    assert (row.ok, row.detail) == (False, "No module named 'nowhere': ask its vendor")
 
 
 def test_an_ascend_host_shows_its_chips_and_its_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ascend_host.make_host(tmp_path, monkeypatch)
     ascend_host.acl(monkeypatch)
     by_name = rows()
-    assert by_name["CANN toolkit"].found == "8.1.RC1"
+    assert by_name["CANN toolkit"].detail == "8.1.RC1"
     chip = by_name["Ascend chip, device 0"]
-    assert (chip.ok, chip.found) == (True, "Ascend310P3, 994 of 21534 MB used, driver 22.0.2, health OK")
-    assert by_name["backend pyacl"].found == "EMULATED"
+    assert (chip.ok, chip.detail) == (True, "Ascend310P3, 994 of 21534 MB used, driver 22.0.2, health OK")
+    assert by_name["backend pyacl"].detail == "EMULATED"
     monkeypatch.setenv("EMULATED_SOC", "none")
     npu_smi._ask.cache_clear()  # as a new process would ask
-    assert "npu-smi info failed" in rows()["Ascend chips"].found
+    assert "npu-smi info failed" in rows()["Ascend chips"].detail
 
 
 def test_a_broken_installation_is_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,4 +103,4 @@ def test_a_broken_installation_is_a_row(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "npu-smi").write_text("#!/no/such/interpreter\n")
     (tmp_path / "npu-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert "npu-smi: cannot be started" in rows()["Ascend chips"].found
+    assert "npu-smi: cannot be started" in rows()["Ascend chips"].detail

@@ -22,8 +22,8 @@ from ..errors import GraphError
 from ..metrics import classification
 from ..model.edits import EDITS
 from ..model.graph import Graph, axis_of, is_static, shape
+from ..run.edits import INEXACT_EDITS
 from ..run.folder import Run
-from ..run.spec import INEXACT_EDITS
 
 REAL_CROPS, NOISE = 8, 4  # with the hostile images 20 in all
 MAX_DIFF = 1e-4  # absolute, times the logits' spread where that is above 1: fp32 rounding; a real error is far larger

@@ -91,7 +91,7 @@ NOTEBOOKS = {
         "optimize": Stage(
             {"static_onnx": "bs{n}/deit_bs{n}.onnx", "optimize": "bs{n}/optimize.json"},
             ("onnx", "source"), ("edits", "allow_inexact", *_DATA_KEYS),
-            ("stages/optimize.py", "evidence/certificate.py", *_GRAPH, *_DATA, *_REFERENCE),
+            ("stages/optimize.py", "evidence/certificate.py", "run/edits.py", *_GRAPH, *_DATA, *_REFERENCE),
             ("onnx", "onnx-ir", "onnxsim", "onnxruntime"),
         ),
     }),

@@ -13,15 +13,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..errors import SpecError
 from .backends import BACKENDS, BackendRow
+from .edits import EXACT_EDITS, INEXACT_EDITS
 from .recipes import RECIPES, PreprocessSpec
 from .validation import Frozen, nearest, read_yaml
-
-# What each does and how: model/edits.py. Known here, so that a wrong name is an error before anything runs.
-EXACT_EDITS = (
-    "fold_scale", "split_qkv", "merge_transpose", "softmax_axis", "pad_tokens", "pad_outside_attention", "uint8_input",
-    "class_token_only",
-)  # fmt: skip
-INEXACT_EDITS = ("pad_tokens_unmasked",)  # need allow_inexact
 
 
 class RunSpec(Frozen):

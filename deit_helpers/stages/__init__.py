@@ -1,4 +1,4 @@
-"""The stages, one file per notebook, and the reference of 05: `stages.infer.infer(run)`. A stage's module is imported when it is first used."""
+"""One file per notebook, and the reference of 05: `stages.infer.infer(run)`. A module is imported when it is first used."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ from ..evidence.certificate import UNEQUAL, Observation
 from ..model import alignment, simplify
 from ..model.edits import EDITS
 from ..model.graph import Graph, with_shapes
+from ..run.edits import INEXACT_EDITS
 from ..run.folder import Run
 from ..run.records import makes
-from ..run.spec import INEXACT_EDITS
 
 _OF_THE_SYMBOLIC_BATCH = frozenset({"Where", "Equal", "Expand", "Shape", "ConstantOfShape"})
 
