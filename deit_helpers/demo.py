@@ -36,6 +36,8 @@ def prepare(run: Run) -> None:
     Nothing is made where a run was carried without its images: what 03 to 07 need of them is in the store.
     """
     if run.spec.images == "demo" and not _carried(run):
+        if not run.image_folder.is_dir():
+            records.forget(run, "demo_images")
         records.ensure(run, "demo_images", lambda: _write_images(run))
         if run.spec.checkpoint == "demo":
             _checkpoint(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from PIL import Image
 from runs import TINY
 from sklearn.linear_model import Ridge
 
-from deit_helpers import demo
+from deit_helpers import demo, open_run
 from deit_helpers.demo import seed_backbone
+from deit_helpers.run import records
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,15 @@ def test_the_backbone_is_seeded_and_its_head_left_alone() -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     for name, std in {"pos_embed": 1.0, "blocks.0.attn.qkv.weight": 0.06, "blocks.1.mlp.fc1.weight": 0.04}.items():
         assert float(states[0][name].std()) == pytest.approx(std, rel=0.05)
+
+
+def test_a_run_that_came_without_its_images_makes_them_again_only_where_they_are_read(
+    finished_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished_project / "reports" / "mini", tmp_path / "mini")
+    shutil.rmtree(tmp_path / "mini" / "demo" / "images")
+    run = open_run("mini/spec.yaml", 8)
+    assert not run.image_folder.exists()
+    records.forget(run, "optimize")
+    assert open_run("mini/spec.yaml", 8).image_folder.is_dir()

@@ -240,3 +240,16 @@ def test_a_recipes_text_gives_its_figures_and_the_warning_that_they_disagree(tmp
     run = open_run(tmp_path / "params/recipe.yaml", 4)
     with pytest.raises(ArtifactError, match="prints performance of batch sizes 1, 8, not 4: correct -b"):
         imported.import_results(run, tmp_path / "README.md", None, None)
+
+
+def test_an_imported_run_without_dumps_says_so_where_predictions_are_asked_for(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path)
+    source = tmp_path / "PureInfer_perf_of_x.txt"
+    source.write_text("ave_throughputRate = 100.0samples/s ave_latency = 10.0ms\n")
+    imported.import_results(copy, source, None, None)
+    run = open_run(copy.folder / "spec.yaml", copy.batch_size)
+    with pytest.raises(ArtifactError, match=r"logits\.npy: was not imported; run notebooks/05_infer\.ipynb"):
+        run.predictions()
+    states = run.files().set_index("file")["state"]
+    assert states[f"bs{run.batch_size}/logits.npy"] == "was not imported"
+    accuracy.score(run.at(8))  # another batch size is scored all the same

@@ -61,7 +61,7 @@ def batches(
     of its own keeps two batches ready: nobody waits for files or for the normalisation.
 
     Raises:
-        ArtifactError: a damaged image.
+        ArtifactError: a damaged image, or fewer than 04 listed.
     """
     count = run.read("preprocess")["images"]
     stop = count if stop is None else min(stop, count)
@@ -72,7 +72,10 @@ def batches(
 def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) -> Generator[Batch, None, None]:
     recipe, decoded = run.spec.recipe, None
     if run.spec.stream:
-        decoded = mapped(lambda item: crop(decode(item.path), recipe), list_images(run)[first:stop], cores())
+        items = list_images(run)[first:stop]
+        if len(items) < stop - first:
+            raise ArtifactError(f"{run.image_folder}: fewer images than 04 listed: run notebooks/04_preprocess.ipynb again")
+        decoded = mapped(lambda item: crop(decode(item.path), recipe), items, cores())
     for start in range(first, stop, batch_size):
         size = min(batch_size, stop - start)
         ticks = [time.perf_counter()]

@@ -56,7 +56,7 @@ def test_predictions_come_in_order_while_the_device_works_on_the_next_batch(acl:
         given = [batches.Batch(BATCH * seed, batch(seed), np.ones(BATCH, bool)) for seed in range(5)]
         stream = model.predictions(given)
         predictions = [next(stream)]
-        with pytest.raises(BackendError, match="infer in the middle of a stream"):
+        with pytest.raises(BackendError, match="infer while a batch is under way"):
             model.infer(batch())
         predictions += stream
         for seed, prediction in enumerate(predictions):
@@ -86,7 +86,7 @@ def test_static_aipp_takes_crops_and_normalises_on_the_device(acl: ModuleType, t
     with open_backend("pyacl", om, Options("fp16", execution=mode)) as model:
         assert model.dtype == np.uint8
         logits = model.infer(pixels)
-        with pytest.raises(BackendError, match=r"takes uint8: convert it with images\.prepare"):
+        with pytest.raises(BackendError, match=r"takes uint8: convert it with transforms\.prepare"):
             model.infer(batch())
     expected = infer(static(BATCH), transforms.tensors(pixels, RECIPE))
     np.testing.assert_allclose(logits, expected, atol=0.02)  # the chip's constants are fp16

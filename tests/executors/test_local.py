@@ -15,6 +15,7 @@ from deit_helpers.backends.ort import OnnxRuntime
 from deit_helpers.data import batches, sources
 from deit_helpers.data.batches import Batch
 from deit_helpers.errors import ArtifactError, BackendError
+from deit_helpers.metrics import latency
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import infer, preprocess, reference
@@ -127,3 +128,25 @@ def test_a_shard_is_kept_when_the_image_after_it_is_damaged(uninferred: Run, mon
         infer.infer(with_keys(uninferred, backend="openvino", runtime={"streams": 2}))
     folder = uninferred.file("infer").parent / "shards"
     assert [path.name for path in folder.iterdir()] == ["0000000-0000003.npz"]
+
+
+def test_shards_stay_until_what_is_made_of_them_is_written(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(latency, "write_latency", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            infer.infer(uninferred)
+    assert len(list((uninferred.file("infer").parent / "shards").iterdir())) == 4
+    ran = failing_after(monkeypatch, 0, AssertionError("inferred again"))
+    assert infer.infer(uninferred)["images"] == IMAGES
+    assert ran == []
+    assert not (uninferred.file("infer").parent / "shards").exists()
+
+
+def test_images_that_are_gone_since_04_are_an_error_and_no_row_is_made_up(finished: Run, tmp_path: Path) -> None:
+    copy = copy_of(finished, tmp_path, stream=True)
+    preprocess.preprocess(copy)
+    pictures = shutil.copytree(copy.image_folder, tmp_path / "fewer")
+    sorted(pictures.rglob("*.jpg"))[-1].unlink()
+    fewer = with_keys(copy, images=str(pictures))
+    with pytest.raises(ArtifactError, match="fewer images than 04 listed"):
+        infer._infer.__wrapped__(fewer)
