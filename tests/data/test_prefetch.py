@@ -112,3 +112,24 @@ def test_the_waits_for_an_item_add_up() -> None:
     assert list(timed) == [1]
     assert 20 <= first_ms <= timed.waited_ms - 20
     assert timed.waited_ms < 80 + first_ms
+
+
+def test_the_oldest_is_finished_before_another_item_is_waited_for() -> None:
+    """A device's queued batch is not kept waiting for the files of the batch after next: its latency would hold that wait."""
+    events: list[str] = []
+
+    def source() -> Iterator[int]:
+        for i in range(4):
+            events.append(f"take {i}")
+            yield i
+
+    def start(i: int) -> int:
+        events.append(f"start {i}")
+        return i
+
+    def finish(i: int) -> int:
+        events.append(f"finish {i}")
+        return i
+
+    assert list(pipelined(start, finish, source(), in_flight=2)) == [0, 1, 2, 3]
+    assert events[:8] == ["take 0", "start 0", "take 1", "start 1", "finish 0", "take 2", "start 2", "finish 1"]
