@@ -64,18 +64,17 @@ class OpenedRun(Run):
         """
         import pandas as pd
 
-        records.require(self, "logits", "index")
+        records.require(self, "logits", "index", "reference")
         logits, (names, labels) = np.load(self.file("logits")), sources.read_index(self)
         ranking = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
         best = np.take_along_axis(logits, ranking, axis=1)
         words = sources.class_words(self)
-        table = pd.DataFrame({"image": names, "label": labels, "label_name": _names(labels, words)})
-        table["answer"], table["answer_name"] = ranking[:, 0], _names(ranking[:, 0], words)
+        table = pd.DataFrame({"image": names, "label": labels, "label_name": [words[c] for c in labels.tolist()]})
+        table["answer"], table["answer_name"] = ranking[:, 0], [words[c] for c in ranking[:, 0].tolist()]
         table["correct"] = ranking[:, 0] == labels
         table["top5"] = ranking.tolist()
         table["margin"] = best[:, 0] - best[:, 1] if best.shape[1] > 1 else np.nan
         table["probability"] = _softmax(logits).max(axis=1)
-        records.require(self, "reference")
         table["reference"] = np.load(self.file("reference")).argmax(axis=1)
         table["agrees"] = table["reference"] == table["answer"]
         return table
@@ -108,19 +107,17 @@ class OpenedRun(Run):
         records.require(self, "index")
         names, labels = sources.read_index(self)
         matches = [i for i, known in enumerate(names) if known == name or known.endswith(f"/{name}")]
-        if len(matches) != 1:
-            what = (
-                f"{len(matches)} images of that name"
-                if matches
-                else f"no image of that name{nearest(name, [*names, *(known.rpartition('/')[2] for known in names)])}"
-            )
-            raise ArtifactError(f"{name}: {what}; `run.predictions()` lists them")
+        if not matches:
+            hint = nearest(name, [*names, *(known.rpartition("/")[2] for known in names)])
+            raise ArtifactError(f"{name}: no image of that name{hint}; `run.predictions()` lists them")
+        if len(matches) > 1:
+            raise ArtifactError(f"{name}: {len(matches)} images of that name; `run.predictions()` lists them")
         i, words = matches[0], sources.class_words(self)
-        caption = f"Label {words.get(int(labels[i]), int(labels[i]))}"
+        caption = f"Label {words[int(labels[i])]}"
         if self.batch_size and self.file("logits").exists() and records.problem(self, "infer", strict=False) is None:
             probabilities = _softmax(np.load(self.file("logits"), mmap_mode="r")[i][None])[0]
             ranking = np.argsort(-probabilities, kind="stable")[:TOP]
-            caption += "; answers: " + ", ".join(f"{words.get(int(c), int(c))} {100 * probabilities[c]:.1f} %" for c in ranking)
+            caption += "; answers: " + ", ".join(f"{words[int(c)]} {100 * probabilities[c]:.1f} %" for c in ranking)
         return elements.Gallery(batches.crops_at(self, [i]), [names[i]], caption)
 
     def _table(self, name: str) -> pd.DataFrame:
@@ -128,10 +125,6 @@ class OpenedRun(Run):
 
         records.require(self, name)
         return pd.read_csv(self.file(name))
-
-
-def _names(classes: np.ndarray, words: dict[int, str]) -> list[str]:
-    return [words.get(int(index), str(index)) for index in classes]
 
 
 def _softmax(logits: np.ndarray) -> Any:

@@ -173,8 +173,7 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    run = step.run
-    page = run.page(step.notebook)
+    run, page = step.run, step.run.page(step.notebook)
     files.write_dir(page.parent)
     _page_record(step.notebook, run).unlink(missing_ok=True)
     failure: DeitError | None = None

@@ -44,16 +44,23 @@ def list_images(run: Run) -> list[Item]:
     return items[: run.spec.limit]
 
 
-def class_words(run: Run) -> dict[int, str]:
+class ClassWords(dict[int, str]):
+    """Class index -> its words; a class without any is called by its index."""
+
+    def __missing__(self, index: int) -> str:
+        return str(index)
+
+
+def class_words(run: Run) -> ClassWords:
     """Words for class indices, where the class folders have names: ImageNet's words, or the folder's own name.
 
     Empty with a label file. Taken from the names in the store, so the images themselves need not be here.
     """
     if run.spec.labels:
-        return {}
+        return ClassWords()
     folders = {int(label): name.partition("/")[0] for name, label in zip(*read_index(run), strict=True)}
     words = synset_names()
-    return {label: words.get(name, name).split(",")[0] for label, name in folders.items()}
+    return ClassWords({label: words.get(name, name).split(",")[0] for label, name in folders.items()})
 
 
 def read_index(run: Run) -> tuple[list[str], np.ndarray]:

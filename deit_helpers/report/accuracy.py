@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -77,17 +76,12 @@ def paired(run: Run) -> Facts:
     )
 
 
-def _names(run: Run, classes: Iterable[Any]) -> list[Any]:
-    """The words of class indices; None stays None."""
-    words = sources.class_words(run)
-    return [None if index is None else words.get(index, str(index)) for index in classes]
-
-
 def classes_chart(run: Run) -> Chart:
     """Acc@1 of every class when they are few, otherwise how the classes' Acc@1 are distributed."""
     rows = run.read("accuracy")["per_class"]
     shares = [row["top1_percent"] for row in rows]
-    names = _names(run, (row["class"] for row in rows))
+    words = sources.class_words(run)
+    names = [words[row["class"]] for row in rows]
     few = len(rows) <= FEW_CLASSES
     with new_figure(0.8 + 0.26 * len(rows) if few else 2.6) as (figure, axes):
         if few:
@@ -109,7 +103,8 @@ def confusion_chart(run: Run) -> Chart | Table:
     if stored is None:
         return weakest_classes(run)
     counts = np.array(stored)
-    names = _names(run, range(len(counts)))
+    words = sources.class_words(run)
+    names = [words[index] for index in range(len(counts))]
     with new_figure(0.9 + 0.36 * len(counts)) as (figure, axes):
         axes.imshow(counts, cmap="Blues", aspect="auto", vmax=max(1, counts.max()))
         for (row, column), count in np.ndenumerate(counts):
@@ -129,8 +124,9 @@ def weakest_classes(run: Run) -> Table:
     """The classes with the lowest Acc@1."""
     classes = run.read("accuracy")["per_class"]
     worst = sorted(classes, key=lambda row: (row["top1_percent"], row["class"]))[:WEAKEST]
-    names, others = (_names(run, (row[key] for row in worst)) for key in ("class", "mistaken_for"))
-    rows = [[name, row["images"], row["top1_percent"], other] for name, row, other in zip(names, worst, others, strict=True)]
+    words = sources.class_words(run)
+    others = [None if row["mistaken_for"] is None else words[row["mistaken_for"]] for row in worst]
+    rows = [[words[row["class"]], row["images"], row["top1_percent"], other] for row, other in zip(worst, others, strict=True)]
     caption = f"The {len(rows)} weakest of {len(classes)} classes, bs{run.batch_size}"
     return Table(caption, "class | images | Acc@1:.1f | most often mistaken for", rows)
 

@@ -30,7 +30,7 @@ def crops(run: Run, count: int = 6) -> Gallery:
     names, labels = sources.read_index(run)
     chosen = sorted({i * len(names) // count for i in range(count)})
     words = sources.class_words(run)
-    texts = [f"{names[i].rpartition('/')[2]}: {words.get(int(labels[i]), labels[i])}" for i in chosen]
+    texts = [f"{names[i].rpartition('/')[2]}: {words[int(labels[i])]}" for i in chosen]
     caption = f"{len(chosen)} of {len(names)} crops as the model sees them, file: class"
     return Gallery(batches.crops_at(run, chosen), texts, caption)
 

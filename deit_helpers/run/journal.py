@@ -19,7 +19,7 @@ SHARD_IMAGES = 2048  # and up to the next full batch
 
 
 class Shard(NamedTuple):
-    """Images `first` to `stop` of a run, and the file that holds their logits and spans."""
+    """Images `first` to `stop` of a run, and the file that holds their logits and timings."""
 
     first: int
     stop: int
@@ -61,10 +61,9 @@ def consecutive(missing: list[Shard]) -> list[list[Shard]]:
     """Shards in groups without a gap: a group is worked on in one go."""
     groups: list[list[Shard]] = []
     for shard in missing:
-        if groups and groups[-1][-1].stop == shard.first:
-            groups[-1].append(shard)
-        else:
-            groups.append([shard])
+        if not groups or groups[-1][-1].stop != shard.first:
+            groups.append([])
+        groups[-1].append(shard)
     return groups
 
 

@@ -13,8 +13,8 @@ from .folder import Run
 from .host import git_commit, machine, version_of
 from .lineage import STAGES
 
-_OF_STAGES = (name for stage in STAGES.values() for name in stage.packages if name != "backend")
-PACKAGES = tuple(dict.fromkeys(("deit-report", *_OF_STAGES, "torchvision", "papermill", "nbconvert")))
+_OF_STAGES = [name for stage in STAGES.values() for name in stage.packages if name != "backend"]
+PACKAGES = list(dict.fromkeys(["deit-report", *_OF_STAGES, "torchvision", "papermill", "nbconvert"]))
 
 
 def write_manifest(run: Run) -> dict[str, Any]:

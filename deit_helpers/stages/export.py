@@ -44,6 +44,10 @@ def export(run: Run) -> dict[str, Any]:
         parity = classification.compare(torch_logits, onnx_logits)
         if parity["top1_agreement_percent"] < 100 or parity["max_abs_diff"] > MAX_RELATIVE_DIFF * max(1.0, parity["std"]):
             raise GraphError(f"export: the ONNX graph differs from the torch module ({parity}); try another opset or torch")
+    parity_images = [
+        {"image": name, "torch_top1": int(t.argmax()), "onnx_top1": int(o.argmax()), "max_abs_diff": float(abs(t - o).max())}
+        for name, t, o in zip(names, torch_logits, onnx_logits, strict=True)
+    ]
     return {
         "model": run.spec.model,
         "checkpoint": run.spec.checkpoint,
@@ -53,7 +57,7 @@ def export(run: Run) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in module.parameters()),
         "classes": torch_logits.shape[1],
         "parity": parity,
-        "parity_images": _parity_rows(names, torch_logits, onnx_logits),
+        "parity_images": parity_images,
         "runtime": runtime,
     }
 
@@ -75,10 +79,3 @@ def _write_onnx(module: Any, crop: np.ndarray, opset: int, path: Path) -> None:
             output_names=[OUTPUT],
             dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
         )
-
-
-def _parity_rows(names: list[str], torch_logits: np.ndarray, onnx_logits: np.ndarray) -> list[dict[str, Any]]:
-    return [
-        {"image": name, "torch_top1": int(t.argmax()), "onnx_top1": int(o.argmax()), "max_abs_diff": float(abs(t - o).max())}
-        for name, t, o in zip(names, torch_logits, onnx_logits, strict=True)
-    ]
