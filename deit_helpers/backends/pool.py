@@ -20,7 +20,7 @@ from ..metrics.latency import time_ms
 from ..run.backends import BACKENDS
 from .contract import Backend, Execution, Options, Queued
 
-WARMUP_BATCHES, WARMUP_S = 3, 3.0  # warm up with so many batches, or two where they take longer than this
+WARMUP_BATCHES, WARMUP_S = 3, 1.0  # warm up with so many batches, or two where they take longer than this
 
 
 class Prediction(NamedTuple):
@@ -48,10 +48,11 @@ class Pool:
         in_flight: how many batches are sent at once; they share the device, or wait for each other, and latencies show it.
         workers: how many of them are computed side by side, each by a thread; 1 where a device queues them.
         tuning_s: what finding the best number of sessions took.
+        warmup_ms: what `warm_up` returned last; empty before.
     """
 
     def __init__(self, backend: Backend):
-        self.backend, self.path, self.tuning_s = backend, backend.path, 0.0
+        self.backend, self.path, self.tuning_s, self.warmup_ms = backend, backend.path, 0.0, list[float]()
         try:
             with self.failing("loading"):
                 loaded = backend.load()
@@ -111,7 +112,7 @@ class Pool:
 
     def warm_up(self, batch: Batch) -> list[float]:
         """ms of calls one at a time, until the runtime is warm: the second may still record what the first compiled."""
-        calls_ms: list[float] = []
+        calls_ms = self.warmup_ms = list[float]()
         while len(calls_ms) < WARMUP_BATCHES and (len(calls_ms) < 2 or sum(calls_ms) < 1000 * WARMUP_S):
             calls_ms.append(time_ms(lambda: self.infer(batch.tensor)))
         if self.in_flight > 1:  # what the other sessions use, too

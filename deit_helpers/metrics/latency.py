@@ -37,14 +37,14 @@ def in_turn(
     """ms of profiled calls, and of plain ones in turn with them; the first of each warms up and is left out.
 
     So many of each, fewer where they take longer than ROUNDS_S, two at least. Where the first takes twice as long as calls of
-    which LEAST fit into that time, no interval of the difference can be had: two profiled ones are all, and nothing is opened.
+    which LEAST fit into that time, no interval of the difference can be had: one more is all, and nothing is opened.
 
     Args:
         profiled: runs a batch under the profiler and returns how long it took in ms.
         open_plain: makes ready what runs it without one.
     """
     if profiled() > 1000 * ROUNDS_S / (LEAST - 1):
-        return [profiled() for _ in range(min(2, at_most))], []
+        return [profiled()], []
     plain = open_plain()
     plain()
     profiled_ms, plain_ms = list[float](), list[float]()

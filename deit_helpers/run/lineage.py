@@ -66,7 +66,7 @@ _DATA = ("data", "run/recipes.py")
 _CONTRACT = ("backends/__init__.py", "backends/contract.py", "backends/pool.py")
 _REFERENCE = (*_CONTRACT, "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
 _MODEL = (*_CONTRACT, "backends/bench.py", "backend")
-_GRAPH = tuple(f"model/{name}.py" for name in ("graph", "patterns", "edits", "token_edits", "alignment", "simplify"))
+_GRAPH = tuple(f"model/{name}.py" for name in ("graph", "patterns", "edits", "token_edits", "alignment", "simplify", "flops"))
 SHARD_CODE = ("executors/local.py", "run/journal.py", *_DATA, *_MODEL)
 NOTEBOOKS = {
     "01_export": Notebook("export", {
@@ -134,8 +134,8 @@ NOTEBOOKS = {
     "07_perf": Notebook("bs{n}", {
         "perf": Stage(
             {"profile": "bs{n}/profile.csv", "perf": "bs{n}/perf.json"},
-            ("device_model", "static_onnx", "images", "latency", "infer"), (*_RUNTIME_KEYS, "peak_tflops", "time_box_s"),
-            ("stages/perf.py", "metrics/latency.py", "metrics/operators.py", "model/flops.py", "ascend/msprof.py",
+            ("device_model", "optimize", "images", "latency", "infer"), (*_RUNTIME_KEYS, "peak_tflops", "time_box_s"),
+            ("stages/perf.py", "metrics/latency.py", "metrics/operators.py", "ascend/msprof.py",
              "backends/watched.py", *_DATA, *_MODEL),
             ("backend",),
         ),

@@ -19,6 +19,7 @@ from ..evidence import certificate
 from ..evidence.certificate import UNEQUAL, Observation
 from ..model import alignment, simplify
 from ..model.edits import EDITS
+from ..model.flops import flops_per_batch
 from ..model.graph import Graph, with_shapes
 from ..run.edits import INEXACT_EDITS
 from ..run.folder import Run
@@ -58,6 +59,7 @@ def optimize(run: Run) -> dict[str, Any]:
         "edits": rows,
         "chain": chain,
         "inexact_edits": inexact,
+        "flops_per_image": flops_per_batch(after) / run.size,
         "operators_before": exported.operators,
         "operators_after": edited.operators,
         "operators_simplified": simplified.operators,

@@ -6,7 +6,6 @@ import sys
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx
 import pandas as pd
 
 from .. import files
@@ -17,7 +16,6 @@ from ..data import batches
 from ..executors import vendor
 from ..metrics import latency, operators
 from ..metrics.operators import OperatorProfile
-from ..model.flops import flops_per_batch
 from ..run.folder import Run
 from ..run.host import machine
 from ..run.records import makes
@@ -88,9 +86,9 @@ def perf_facts(
         profile: the operators, or why there are none.
         pure: what `pure_inference` says; without it, rates are those of the call in 05.
     """
-    graph, rate, runtime = run.file("static_onnx"), inference["interface_images_per_s"], inference["runtime"]
+    rate, runtime = inference["interface_images_per_s"], inference["runtime"]
     alone = pure["images_per_s"] if pure else rate
-    flops = flops_per_batch(onnx.load(graph)) / run.size if graph.exists() else None
+    flops = run.read("optimize").get("flops_per_image") if run.file("optimize").exists() else None
     return {
         "batch_size": run.size,
         **{key: runtime[key] for key in ("backend", "device", "precision")},
