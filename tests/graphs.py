@@ -15,8 +15,8 @@ import torch
 from runs import TINY
 from timm.layers import set_fused_attn
 
-from deit_helpers.model.edits import EDITS
-from deit_helpers.model.graph import Graph, with_shapes
+from deit_helpers.graph.edits import EDITS
+from deit_helpers.graph.graph import Graph, with_shapes
 from deit_helpers.run.recipes import RECIPES, PreprocessSpec
 from deit_helpers.stages import optimize
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import house
@@ -59,6 +60,12 @@ def reached(start: Path) -> set[str]:
     return {path.relative_to(house.PACKAGE).as_posix() for path in seen}
 
 
+def modules(entries: Iterable[str]) -> list[Path]:
+    """The Python files that entries of a row name, those of folders too."""
+    places = [house.PACKAGE / entry for entry in entries if entry != "backend"]
+    return [file for place in places for file in (place.glob("*.py") if place.is_dir() else [place]) if file.suffix == ".py"]
+
+
 def covers(entries: tuple[str, ...], file: str) -> bool:
     return any(file == entry or file.startswith(f"{entry}/") for entry in entries)
 
@@ -71,8 +78,7 @@ def test_a_row_of_the_lineage_names_every_file_that_its_stage_imports(stage: str
     of_others = tuple(
         file for name, other in BACKENDS.items() if name != backend for file in other.code if file not in row.code
     )
-    starts = [house.PACKAGE / file for file in code if file.endswith(".py")]
-    files = set[str]().union(*(reached(start) for start in starts))
+    files = set[str]().union(*(reached(start) for start in modules(code)))
     left_out = (*INFRASTRUCTURE, *LEFT_OUT.get(stage, ()), *of_others)
     assert sorted(file for file in files if not covers(code, file) and not covers(left_out, file)) == []
 
@@ -84,11 +90,9 @@ def test_what_pages_are_drawn_with_is_their_code() -> None:
 
 def test_nothing_is_left_out_that_no_stage_uses() -> None:
     for stage, files in LEFT_OUT.items():
-        starts = [house.PACKAGE / file for file in lineage.STAGES[stage].code if file.endswith(".py")]
-        starts += [
-            house.PACKAGE / file for row in BACKENDS.values() for file in row.code if "backend" in lineage.STAGES[stage].code
-        ]
-        used = set[str]().union(*(reached(start) for start in starts))
+        code = lineage.STAGES[stage].code
+        of_backends = [file for row in BACKENDS.values() for file in row.code if "backend" in code]
+        used = set[str]().union(*(reached(start) for start in modules([*code, *of_backends])))
         assert [file for file in files if file not in used] == [], stage
 
 

@@ -19,9 +19,9 @@ from ..backends import Pool, open_backend
 from ..data import batches, transforms
 from ..data.batches import pad
 from ..errors import GraphError
+from ..graph.edits import EDITS
+from ..graph.graph import Graph, axis_of, is_static, shape
 from ..metrics import classification
-from ..model.edits import EDITS
-from ..model.graph import Graph, axis_of, is_static, shape
 from ..run.edits import INEXACT_EDITS
 from ..run.folder import Run
 

@@ -215,7 +215,7 @@ def utilisation(run: Run) -> Facts:
     return Facts(
         f"Utilisation, bs{perf['batch_size']}, on {runtime_text(perf['runtime'])}",
         {
-            "GFLOP per image, counted in the graph": f"{flops / 1e9:.2f}" if flops else "no graph here: run 01 and 02",
+            "GFLOP per image, counted in the graph": f"{flops / 1e9:.2f}" if flops else "no graph: run 01 and 02",
             f"images/s, {what}": f"{rate:.1f}",
             "GFLOP/s of the model": f"{rate * flops / 1e9:.1f}" if flops else None,
             **peak,

@@ -50,7 +50,7 @@ BACKENDS = {
         "deit_helpers.backends.pyacl:PyAcl", ("backends/pyacl.py",), _CANN, None, ("fp32", "fp16", "bf16"), "om",
     ),
     "torch": BackendRow(
-        "deit_helpers.backends.torch_:Torch", ("backends/torch_.py", "model/checkpoint.py"),
+        "deit_helpers.backends.torch_:Torch", ("backends/torch_.py", "model"),
         "pip install 'deit-report[export]'", "torch", ("fp32", "bf16", "fp16"), "checkpoint",
     ),
     "ais_bench": BackendRow(None, (*_VENDOR, "ascend/ais_bench.py"), _CANN, None, ("fp32", "fp16", "bf16"), "om"),

@@ -1,4 +1,4 @@
-"""The names of the graph edits, and which of them claim to be the identity. What each does: `model/edits.py`."""
+"""The names of the graph edits, and which of them claim to be the identity. What each does: `graph/edits.py`."""
 
 # known here, so that a wrong name is an error before anything runs
 EXACT_EDITS = (

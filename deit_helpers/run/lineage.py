@@ -66,7 +66,6 @@ _DATA = ("data", "run/recipes.py")
 _CONTRACT = ("backends/__init__.py", "backends/contract.py", "backends/pool.py")
 _REFERENCE = (*_CONTRACT, "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
 _MODEL = (*_CONTRACT, "backends/bench.py", "backend")
-_GRAPH = tuple(f"model/{name}.py" for name in ("graph", "patterns", "edits", "token_edits", "alignment", "simplify", "flops"))
 SHARD_CODE = ("executors/local.py", "run/journal.py", *_DATA, *_MODEL)
 NOTEBOOKS = {
     "01_export": Notebook("export", {
@@ -78,7 +77,7 @@ NOTEBOOKS = {
         "export": Stage(
             {"onnx": "export/deit.onnx", "export": "export/export.json"},
             ("checkpoint", "source"), ("model", "model_args", "checkpoint", "opset", *_DATA_KEYS),
-            ("stages/export.py", "model/checkpoint.py", *_DATA, *_REFERENCE), ("torch", "timm", "onnx", "onnxruntime"),
+            ("stages/export.py", "model", *_DATA, *_REFERENCE), ("torch", "timm", "onnx", "onnxruntime"),
         ),
     }),
     "04_preprocess": Notebook("dataset", {
@@ -91,7 +90,7 @@ NOTEBOOKS = {
         "optimize": Stage(
             {"static_onnx": "bs{n}/deit_bs{n}.onnx", "optimize": "bs{n}/optimize.json"},
             ("onnx", "source"), ("edits", "allow_inexact", *_DATA_KEYS),
-            ("stages/optimize.py", "evidence/certificate.py", "run/edits.py", *_GRAPH, *_DATA, *_REFERENCE),
+            ("stages/optimize.py", "evidence/certificate.py", "run/edits.py", "graph", *_DATA, *_REFERENCE),
             ("onnx", "onnx-ir", "onnxsim", "onnxruntime"),
         ),
     }),

@@ -17,10 +17,10 @@ from .. import files
 from ..errors import DeitError, GraphError
 from ..evidence import certificate
 from ..evidence.certificate import UNEQUAL, Observation
-from ..model import alignment, simplify
-from ..model.edits import EDITS
-from ..model.flops import flops_per_batch
-from ..model.graph import Graph, with_shapes
+from ..graph import alignment, simplify
+from ..graph.edits import EDITS
+from ..graph.flops import flops_per_batch
+from ..graph.graph import Graph, with_shapes
 from ..run.edits import INEXACT_EDITS
 from ..run.folder import Run
 from ..run.records import makes
@@ -48,6 +48,7 @@ def optimize(run: Run) -> dict[str, Any]:
     if static_batch(after) != run.batch_size:
         raise GraphError(f"the graph came out with batch size {static_batch(after)}, expected {run.batch_size}")
     onnx.checker.check_model(after, full_check=True)
+    flops = flops_per_batch(after)
     with files.atomic(run.file("static_onnx")) as temporary:
         onnx.save(after, temporary)
     return {
@@ -59,7 +60,7 @@ def optimize(run: Run) -> dict[str, Any]:
         "edits": rows,
         "chain": chain,
         "inexact_edits": inexact,
-        "flops_per_image": flops_per_batch(after) / run.size,
+        "flops_per_image": flops / run.size if flops else None,
         "operators_before": exported.operators,
         "operators_after": edited.operators,
         "operators_simplified": simplified.operators,

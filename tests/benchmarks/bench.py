@@ -34,9 +34,9 @@ from torchvision import transforms as tv
 from deit_helpers import open_run
 from deit_helpers.backends import Pool, bench
 from deit_helpers.data import batches, transforms
+from deit_helpers.graph.flops import flops_per_batch
 from deit_helpers.metrics import latency
 from deit_helpers.model import checkpoint
-from deit_helpers.model.flops import flops_per_batch
 from deit_helpers.run import hashing, host
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import export, optimize, preprocess

@@ -14,8 +14,8 @@ from graphs import RECIPE, edited, static
 from deit_helpers.data import transforms
 from deit_helpers.evidence import certificate
 from deit_helpers.evidence.certificate import IDENTICAL, ROUNDING, UNEQUAL, Probe
-from deit_helpers.model import edits, token_edits
-from deit_helpers.model.graph import Graph, axis_of, rank
+from deit_helpers.graph import edits, token_edits
+from deit_helpers.graph.graph import Graph, axis_of, rank
 from deit_helpers.run.folder import Run
 
 

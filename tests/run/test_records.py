@@ -282,7 +282,7 @@ CHANGED_CODE = {
     "data/transforms.py": UP_TO_INFER,
     "run/recipes.py": UP_TO_INFER,
     "executors/local.py": ("infer",),
-    "model/edits.py": ("optimize",),
+    "graph/edits.py": ("optimize",),
     "stages/export.py": ("export",),
     "stages/preprocess.py": ("preprocess",),
 }

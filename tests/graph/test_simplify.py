@@ -9,7 +9,7 @@ import onnx
 import pytest
 from graphs import exported
 
-from deit_helpers.model import simplify
+from deit_helpers.graph import simplify
 from deit_helpers.stages import optimize
 
 

@@ -6,8 +6,8 @@ import onnx
 import pytest
 from graphs import edited, exported, static
 
-from deit_helpers.model import alignment
-from deit_helpers.model.graph import Graph
+from deit_helpers.graph import alignment
+from deit_helpers.graph.graph import Graph
 
 
 def rows(graph: onnx.ModelProto) -> dict[tuple[str, str, int, int], dict]:

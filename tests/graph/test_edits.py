@@ -12,10 +12,10 @@ from graphs import RECIPE, crops, edited, infer, static
 
 from deit_helpers.data import transforms
 from deit_helpers.errors import GraphError
-from deit_helpers.model import alignment
-from deit_helpers.model.edits import EDITS
-from deit_helpers.model.graph import Graph, shape, with_shapes
-from deit_helpers.model.patterns import attentions, layer_norms, trace
+from deit_helpers.graph import alignment
+from deit_helpers.graph.edits import EDITS
+from deit_helpers.graph.graph import Graph, shape, with_shapes
+from deit_helpers.graph.patterns import attentions, layer_norms, trace
 from deit_helpers.run.spec import EXACT_EDITS, INEXACT_EDITS
 
 ALL = ("uint8_input", "fold_scale", "split_qkv", "merge_transpose", "softmax_axis")

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 from runs import SIZES
 from torch.utils.flop_counter import FlopCounterMode
 
+from deit_helpers.graph.flops import flops_per_batch
 from deit_helpers.model import checkpoint
-from deit_helpers.model.flops import flops_per_batch
 from deit_helpers.run.folder import Run
 
 
@@ -38,3 +38,10 @@ def test_a_transposed_factor_counts_the_same(flipped: int, shape: list[int]) -> 
     a, b, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in values.items())
     graph = helper.make_graph([helper.make_node("Gemm", ["a", "b"], ["c"], transA=flipped)], "g", [a, b], [c])
     assert flops_per_batch(helper.make_model(graph)) == 2 * 5 * 7 * 3
+
+
+def test_without_shapes_nothing_is_counted() -> None:
+    a, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "ac")
+    b = helper.make_tensor_value_info("b", TensorProto.FLOAT, [3, 4])
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "product", [a, b], [c])
+    assert flops_per_batch(helper.make_model(graph)) is None

@@ -1,6 +1,6 @@
 """The simplifier, in a process of its own with a limit of time and memory: it may crash, hang or return another graph.
 
-`python -m deit_helpers.model.simplify IN OUT LIMIT_BYTES` simplifies one file; `simplify` runs that.
+`python -m deit_helpers.graph.simplify IN OUT LIMIT_BYTES` simplifies one file; `simplify` runs that.
 """
 
 from __future__ import annotations
