@@ -118,6 +118,7 @@ def _write_profile(run: Run, profile: OperatorProfile | str) -> dict[str, Any]:
     operators_ms = float(table["total_us"].sum() / profile.batches / 1000)
     families = {name: {"share_percent": share} for name, share in operators.family_shares(table).items()}
     facts |= {"families": families, "profiled_batches": profile.batches, "operators_ms": operators_ms}
+    facts["unattributed"] = operators.unattributed(table)
     if not profile.profiled_ms:  # a vendor's tables have no times of whole batches
         return facts
     profiled_ms = float(np.mean(profile.profiled_ms))
