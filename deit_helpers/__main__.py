@@ -88,9 +88,7 @@ def render(run_dir: Path, code: bool) -> None:
 @click.option("--batches", type=click.IntRange(min=1), help="How many the profile is of, where its counts do not tell.")
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="On the card: 4 on an Atlas 300I, 1 on a 310P.")
 @click.option("--device", default="an Ascend device elsewhere", help="What was measured, in words.")
-def import_(
-    run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, **measured: Any
-) -> None:
+def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, **measured: Any) -> None:
     """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
     from . import imported, pipeline
     from .stages.accuracy import require_pass

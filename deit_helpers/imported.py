@@ -10,6 +10,7 @@ from typing import Any
 
 from . import files
 from .ascend import msprof
+from .errors import ArtifactError
 from .executors import measured
 from .metrics.operators import OperatorProfile
 from .run import records
@@ -50,7 +51,7 @@ def import_results(
         table = msprof.read(prof)
         if (batches := batches or msprof.batches(table)) is None:
             counts = ", ".join(f"{row.op_type} {row.calls}" for row in table.head(3).itertuples())
-            raise ArtifactError(f"{prof}: of how many batches, its counts do not tell ({counts} …): say it, as in --batches 10")
+            raise ArtifactError(f"{prof}: its counts ({counts} …) do not tell of how many batches: say it, as --batches 10")
         profile = OperatorProfile(table, batches)
     if dumps:
         records.require(run, "index")

@@ -42,7 +42,7 @@ def read_summary(path: Path) -> Summary:
         batch_ms, mean_ms, in_flight = _times(values)
     except KeyError as err:
         raise ArtifactError(f"{path}: no key {err}; expected a summary of ais_bench: name its <folder>_summary.json") from err
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, ZeroDivisionError) as err:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as err:
         raise ArtifactError(f"{path}: cannot be read ({one_line(err)}): name the <folder>_summary.json of ais_bench") from err
     if not 0 < mean_ms < MOST or not all(0 < ms < MOST for ms in batch_ms) or not 0 < rate < MOST:
         raise ArtifactError(f"{path}: {len(batch_ms)} executions at {rate:g} images/s: run the tool again")
@@ -59,9 +59,9 @@ def _times(values: dict[str, Any]) -> tuple[list[float], float, int]:
     """
     if "npu_compute_time_list" not in values:
         return [], values["NPU_compute_time"]["mean"] * 1.0, 1
-    times = values["npu_compute_time_list"]
+    times, stated = values["npu_compute_time_list"], values.get("NPU_compute_time", {}).get("mean")
     if not times or not isinstance(times[0], list):
-        return [ms * 1.0 for ms in times], sum(times) / len(times) if times else 0.0, 1
+        return [ms * 1.0 for ms in times], stated or sum(times) / max(len(times), 1), 1
     starts, ends = (sorted(side) for side in zip(*times, strict=True))
     at_once = max(i - bisect.bisect_right(ends, start) for i, start in enumerate(starts, 1))
-    return [end - start for start, end in times], (ends[-1] - starts[0]) / len(times), at_once
+    return [end - start for start, end in times], stated or (ends[-1] - starts[0]) / len(times), at_once

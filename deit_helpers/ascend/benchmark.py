@@ -188,6 +188,8 @@ def read_recipe(text: str, source: str) -> Recipe:
             why = f"({one_line(err)}): {one_line(line, 60)}"
             raise ArtifactError(f"{source}: a result.json in it cannot be read {why}: mend the line") from err
         accuracies.append(("its result.json", top[0], top[1]))
-    for size, top1, top5 in re.findall(r"^\|\s*BS(\d{1,9})\s*\|\s*(\d+(?:\.\d+)?)\s*\|\s*(\d+(?:\.\d+)?)\s*\|", text, re.MULTILINE):
+    for size, top1, top5 in re.findall(
+        r"^\|\s*BS(\d{1,9})\s*\|\s*(\d+(?:\.\d+)?)\s*\|\s*(\d+(?:\.\d+)?)\s*\|", text, re.MULTILINE
+    ):
         accuracies.append((f"its table, BS{size}", _percent(top1, source), _percent(top5, source)))
     return Recipe(performance, accuracies)

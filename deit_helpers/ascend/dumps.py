@@ -12,7 +12,6 @@ import numpy as np
 
 from ..errors import ArtifactError, one_line
 
-
 # What NumPy raises on a damaged file: a header that is no Python, a shape too large for C or for the memory.
 _UNREADABLE = (
     OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError, RecursionError, SyntaxError, tokenize.TokenError,

@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from recorded import GHOSTNET, OP_STATISTIC, OP_SUMMARY, PUBLISHED, table_of_chips
+from runs import copy_of
 
+from deit_helpers import imported
 from deit_helpers.ascend import ais_bench, atc, benchmark, codes, dumps, msprof, npu_smi
 from deit_helpers.errors import DeitError
+from deit_helpers.report import perf as report_perf
+from deit_helpers.run.folder import Run
 
 LONG = "x" * 3000
 DIGITS = "9" * 3000
@@ -148,7 +152,7 @@ NO_PARSER = "No parser is registered for Op [Conv_52, optype [ai.onnx::11::Convx
 NO_KERNEL = "No supported Ops kernel and engine are found for [Conv_52], optype [Conv]."
 # A failed ATC: what it prints behind the first lines, its exit code -> the error: code, operator, text, what to do.
 ATC = {
-    "code first": (f"{FAILED}E19010: {NO_PARSER}", 255, r"E19010 at operator Conv_52: No parser .*Convx\]\]\.: .*run 02 without edits"),
+    "code first": (f"{FAILED}E19010: {NO_PARSER}", 255, r"E19010 at operator Conv_52: No parser .*: run 02 without edits"),
     "code, process and time": (
         f"{FAILED}E20001: {PID} Failed to compile Op [/layers.4/Slice_5]. (optype: [StridedSliceD])\n  Possible Cause: N/A", 1,
         r"E20001 at operator /layers\.4/Slice_5: Failed to compile Op .*: compiling an operator failed",
@@ -166,7 +170,7 @@ ATC = {
         r"EZ9999: Aicore kernel execute failed, device_id=0: an inner error",
     ),
     "inner error with process and its code again": (
-        f"EZ9999: Inner Error!\nEZ9999[PID: 24481] 2025-10-29-03:18:08.948.444 (EZ9999):  The first dim should be 128.", 1,
+        "EZ9999: Inner Error!\nEZ9999[PID: 24481] 2025-10-29-03:18:08.948.444 (EZ9999):  The first dim should be 128.", 1,
         r"\): EZ9999: The first dim should be 128\.: an inner error",
     ),
     "inner error, a rank before each line": (
@@ -181,13 +185,17 @@ ATC = {
     "unsupported type": (
         f"{FAILED}EZ3002: Optype [Convx] of Ops kernel [AICORE] is unsupported.", 1, "EZ3002 at operator Convx: Optype .Convx.",
     ),
-    "no IR": (f"{FAILED}EZ0501: IR for Op [Conv_52, optype [Conv]], is not registered.", 1, "EZ0501 at operator Conv_52.*ops package"),
-    "a code that is not in our list": (f"{FAILED}E19025: Input tensor is invalid. Reason:", 1, "E19025: Input tensor is inv.*look the code up"),
-    "a code of the runtime behind its name": (
-        f"[ERROR] 2026-07-03 (PID:594140) ERR00100 PTA call acl api failed.\n{PID} AclNN_Parameter_Error(EZ1001): Dim 1 value of "
-        "x[0] should be equal", 1, r"\): EZ1001: Dim 1 value of x\[0\] should be equal: look the code up",
+    "no IR": (
+        f"{FAILED}EZ0501: IR for Op [Conv_52, optype [Conv]], is not registered.", 1, "EZ0501 at operator Conv_52.*ops package",
     ),
-    "a text of 3,000 characters": (f"{FAILED}E19014: Value {LONG}.", 1, r"E19014: Value x+ … x+\.: an operator's value.*; log "),
+    "a code that is not in our list": (
+        f"{FAILED}E19025: Input tensor is invalid. Reason:", 1, "E19025: Input tensor is invalid.*look the code up",
+    ),
+    "a code of the runtime behind its name": (
+        f"[ERROR] ERR00100 PTA call acl api failed.\n{PID} AclNN_Parameter_Error(EZ1001): Dim 1 value of x[0] is not 4", 1,
+        r"\): EZ1001: Dim 1 value of x\[0\] is not 4: look the code up",
+    ),
+    "a text of 3,000 characters": (f"{FAILED}E19014: {LONG}.", 1, r"E19014: x+ … x+\.: an operator's value.*; log "),
     "no code: the driver's library": (
         "atc.bin: error while loading shared libraries: libascend_hal.so: cannot open shared object file: No such file", 127,
         r"libascend_hal\.so: cannot open .*: .*devlib.* to LD_LIBRARY_PATH",
@@ -196,8 +204,10 @@ ATC = {
         f"{START}Traceback (most recent call last):\nModuleNotFoundError: No module named 'decorator'\n{FAILED}", 1,
         r"ModuleNotFoundError: No module named 'decorator': install this module",
     ),
-    "no code: killed": (f"{START}.....\n/usr/local/bin/atc: line 17: 4711 Killed  atc.bin\n", 137, r"4711 Killed +atc\.bin: memory ran out"),
-    "no code: what it said last": (f"{START}Segmentation fault (core dumped)\n......\n\n", 139, r"Segmentation fault \(core dumped\): .*ascend/log"),
+    "no code: killed": (f"{START}.....\natc: line 17: 4711 Killed  atc.bin\n", 137, r"4711 Killed +atc\.bin: memory ran out"),
+    "no code: what it said last": (
+        f"{START}Segmentation fault (core dumped)\n......\n\n", 139, r"Segmentation fault \(core dumped\): .*ascend/log",
+    ),
     "no code, no word": (f"{FAILED}.....\n", 1, r"it printed no reason: .*ascend/log"),
 }  # fmt: skip
 
@@ -223,16 +233,20 @@ SUMMARIES = {
     "0.0.2: every execution": (json.dumps(TIMES), ([60.0, 64.0, 62.5], 1000 * 8 / (186.5 / 3), 8, 186.5 / 3, 1)),
     "2022: no list of times": (GHOSTNET, ([], 3438.7935677393734, 16, 4.652794558563232, 1)),
     "--threads: pairs of start and end": (
-        json.dumps({"npu_compute_time_list": [[1000, 1004], [1001, 1005], [1004.5, 1008], [1005, 1008.8]], "throughput": 3636.3636}),
+        '{"npu_compute_time_list": [[1000, 1004], [1001, 1005], [1004.5, 1008], [1005, 1008.8]], "throughput": 3636.3636}',
         ([4.0, 4.0, 3.5, pytest.approx(3.8)], 3636.3636, 8, pytest.approx(2.2), 2),
     ),
     "batches of 4 and of 8": (
         '{"npu_compute_time_list": [10, 20, 20], "throughput": 400}', "batches of 6.67 images on average: .*one batch size",
     ),
     "nothing was executed": (
-        '{"NPU_compute_time": {"mean": 0.0, "count": 0}, "throughput": 0, "npu_compute_time_list": []}', "0 executions at 0 images/s",
+        '{"NPU_compute_time": {"mean": 0.0}, "throughput": 0, "npu_compute_time_list": []}', "0 executions at 0 images/s",
     ),
     "another JSON": ('{"title": "Overall statistical evaluation"}', "no key 'throughput'; expected a summary of ais_bench"),
+    "no number": ('{"npu_compute_time_list": [NaN], "throughput": 1}', "1 executions at 1 images/s"),
+    "infinite": ('{"npu_compute_time_list": [1e400], "throughput": 1}', "1 executions at 1 images/s"),
+    "negative": ('{"npu_compute_time_list": [-62, 186], "throughput": 129}', "2 executions at 129 images/s"),
+    "an empty file": ("", "cannot be read"),
     "times that are text": ('{"npu_compute_time_list": ["4.1"], "throughput": 1}', "cannot be read"),
     "a pair that ends before it starts": ('{"npu_compute_time_list": [[2, 1]], "throughput": 1}', "1 executions at 1 images/s"),
     "a number too large for C": (f'{{"npu_compute_time_list": [{DIGITS}], "throughput": 1}}', "cannot be read"),
@@ -253,10 +267,10 @@ def test_a_summary_gives_its_rate(row: str, tmp_path: Path) -> None:
 PERFORMANCE = {
     "labels of 5.1": (PUBLISHED[1][1], 122.054),
     "the other labels, units": (
-        PUBLISHED[1][1].replace("[inference]", "[infer]").replace("[postprocess]", "[post]").replace("122.054", "122.054samples/s"),
-        122.054,
+        PUBLISHED[1][1].replace("inference]", "infer]").replace("[postprocess]", "[post]")
+        .replace("122.054", "122.054samples/s"), 122.054,
     ),
-    "a line is missing": (PUBLISHED[1][1].replace("[preprocess]", "[prep]"), r"^x\.txt: no line '\[preprocess\] throughputRate"),
+    "a line is missing": (PUBLISHED[1][1].replace("[preprocess]", "[prep]"), r"^x\.txt: no line '\[preprocess\] through"),
     "a decimal comma": (PUBLISHED[1][1].replace("122.054", "122,054"), "^x.txt: Interface is '122,054', expected a number"),
     "3,000 digits": (PUBLISHED[1][1].replace("122.054", DIGITS), r"^x\.txt: no .*Interface throughputRate"),
     "one line of 3,000 stages": (
@@ -301,7 +315,8 @@ def counted(*rows: str) -> str:
     return "\n".join([OP_STATISTIC, *rows])
 
 
-DATED, LATER = "mindstudio_profiler_output/op_summary_20241001120000.csv", "mindstudio_profiler_output/op_summary_20241001130000.csv"
+DATED = "mindstudio_profiler_output/op_summary_20241001120000.csv"
+LATER = DATED.replace("120000", "130000")
 STATISTIC = DATED.replace("summary", "statistic")
 VIT = ("TransData,40,800", "Conv2D,10,100", "BatchMatMulV2,240,600")
 # files of a profile -> rows (family, type, name, calls, µs), most time first, or why not
@@ -319,7 +334,8 @@ PROFILES: dict[str, tuple[dict[str, str | bytes], Any]] = {
         [("Other", "unknown", "AI_CORE", 2, 50), ("Other", "unknown", "unknown", 1, 1)],
     ),
     "task-time l0, types in op_statistic": (
-        {DATED: typed("N/A,N/A,AI_CORE,30", "N/A,N/A,AI_CORE,20", "N/A,N/A,EVENT_WAIT,7"), STATISTIC: counted("SoftmaxV2,2,50")},
+        {DATED: typed("N/A,N/A,AI_CORE,30", "N/A,N/A,AI_CORE,20", "N/A,N/A,EVENT_WAIT,7"),
+         STATISTIC: counted("SoftmaxV2,2,50")},
         [("SoftmaxV2", "SoftmaxV2", "SoftmaxV2", 2, 50), ("Other", "unknown", "unknown", 1, 7)],
     ),
     "op_statistic knows no more than op_summary": (
@@ -353,12 +369,16 @@ PROFILES: dict[str, tuple[dict[str, str | bytes], Any]] = {
         {DATED: typed(f"SoftmaxV2,s1,AI_CORE,{DIGITS}")}, r"line 2, 'Task Duration': '9+ … 9+' is no duration or count",
     ),
     "a count too large for C": ({STATISTIC: counted("SoftmaxV2,1e300,5")}, r"line 2, 'Count': '1e300' is no duration or count"),
-    "a column twice": ({DATED: "OP Type,Op Name,Task Duration(us),Task Duration(us)\nGelu,g,1,2"}, [("Gelu", "Gelu", "g", 1, 1)]),
+    "a column twice": (
+        {DATED: "OP Type,Op Name,Task Duration(us),Task Duration(us)\nGelu,g,1,2"}, [("Gelu", "Gelu", "g", 1, 1)],
+    ),
     "a column of 3,000 characters": ({DATED: f"{LONG},OP Type\n1,2"}, r"no column 'Op Name'; it has: x+ … x+, OP Type: export"),
     "a row longer than its header": ({DATED: typed("SoftmaxV2,s1,AI_CORE,30,9,9,9")}, "cannot be read as a table"),
     "a quote that never ends": ({DATED: typed('"SoftmaxV2,s1,AI_CORE,30')}, "cannot be read as a table|no operators"),
-    "a name that is not UTF-8": ({DATED: typed("Gelu,g,AI_CORE,1").encode().replace(b",g,", b",\xe9,")}, [("Gelu", "Gelu", "\ufffd", 1, 1)]),
-    "a file name that is not UTF-8": ({"op_summary_\udce9.csv": "a"}, r"op_summary_\\udce9\.csv: no column 'OP Type'|no column 'Op Type'"),
+    "a name that is not UTF-8": (
+        {DATED: typed("Gelu,g,AI_CORE,1").encode().replace(b",g,", b",\xe9,")}, [("Gelu", "Gelu", "\ufffd", 1, 1)],
+    ),
+    "a file name that is not UTF-8": ({"op_summary_\udce9.csv": "a"}, r"op_summary_\\udce9\.csv: no column 'Op Type'"),
 }  # fmt: skip
 
 
@@ -410,7 +430,7 @@ DUMPS = {
     "text: a number too large": ("a_1.txt", f"1 {DIGITS}".encode(), r"a_1\.txt: NaN or infinite values"),
     "text: not ASCII": ("a_1.txt", b"1 \xe9", r"a_1\.txt: cannot be read as logits"),
     "npy: more values than memory": (
-        "a_0.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }"), "cannot be read as logits",
+        "a_0.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999999,), }"), "cannot be read as logits",
     ),
     "npy: a shape too large for C": (
         "a_0.npy", npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'9' * 300},), }}"), "cannot be read as logits",
@@ -433,3 +453,72 @@ def test_a_dump_of_no_image_is_named_also_where_its_name_is_not_utf8(tmp_path: P
     for name in ("a_1.txt", "\udce9_1.txt"):
         (tmp_path / name).write_text("1")
     check(r"1 dumps are of no image of this run, such as \\udce9_1\.txt", lambda: dumps.read(tmp_path, ["a.jpg"]))
+
+
+# what `deit-report import` is given, beside the rate of the performance file -> of perf.json, or the error
+SOURCE = ("perf.txt", PUBLISHED[1][1])
+IMPORTS: dict[str, tuple[tuple[str, str], dict[str, str | bytes], dict[str, Any], Any]] = {
+    "a summary of another batch size": (("sumary.json", GHOSTNET), {}, {}, "batch size 16, imported as 8: correct -b"),
+    "a profile whose counts tell": (SOURCE, {STATISTIC: counted(*VIT)}, {}, (10, 0.15, 0, 0.0)),
+    "a profile whose counts do not": (
+        SOURCE, {STATISTIC: counted("TransData,4,800", "Pad,45,600")}, {},
+        r"prof: its counts \(TransData 4, Pad 45 …\) do not tell of how many batches: say it, as --batches 10",
+    ),
+    "the same, with --batches": (
+        SOURCE, {STATISTIC: counted("TransData,4,800", "Pad,45,600")}, {"batches": 2}, (2, 0.7, 0, 0.0),
+    ),
+    "a profile without types": (SOURCE, {DATED: typed(*["N/A,N/A,AI_CORE,50"] * 20)}, {"batches": 10}, (10, 0.1, 20, 1000.0)),
+    "a file whose name is not UTF-8": (("\udce9.txt", ""), {}, {}, r"\\udce9\.txt: not UTF-8: rename it"),
+    "a device whose name is not UTF-8": (SOURCE, {}, {"device": "\udce9"}, r"\\udce9: not UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", IMPORTS)
+def test_an_import_says_what_it_attributed(row: str, finished: Run, tmp_path: Path) -> None:
+    source, prof, options, outcome = IMPORTS[row]
+    run = copy_of(finished, tmp_path).at(8)
+    write(tmp_path, {source[0]: source[1]})
+    write(tmp_path / "prof", prof)
+
+    def facts() -> tuple:
+        imported.import_results(run, tmp_path / source[0], None, tmp_path / "prof" if prof else None, **options)
+        perf = run.read("perf")
+        assert ("Not attributed" in report_perf.top_operators(run).caption) is bool(perf["unattributed"]["rows"])
+        assert ("Not attributed" in report_perf.families_chart(run).caption) is bool(perf["unattributed"]["rows"])
+        return perf["profiled_batches"], pytest.approx(perf["operators_ms"]), *perf["unattributed"].values()
+
+    check(outcome, facts)
+
+
+def test_the_page_says_how_many_rows_and_us_are_not_attributed(finished: Run, tmp_path: Path) -> None:
+    write(tmp_path / "prof", {DATED: typed("SoftmaxV2,s,AI_CORE,75", "N/A,N/A,EVENT_WAIT,20", "N/A,x,HCCL,5")})
+    write(tmp_path, {SOURCE[0]: SOURCE[1]})
+    run = copy_of(finished, tmp_path).at(8)
+    imported.import_results(run, tmp_path / "perf.txt", None, tmp_path / "prof")
+    text = "Not attributed, in Other: 2 rows without a type, 25.0 µs, 25.0 %"
+    table = report_perf.top_operators(run)
+    assert text in table.caption
+    assert table.rows[1][:3] == ("Other", "unknown", 2)
+    assert f"{text} of bs8" in report_perf.families_chart(run).caption
+
+
+@pytest.mark.parametrize(
+    ("text", "latency", "in_flight"),
+    [
+        (GHOSTNET, {"mean": 4.652794558563232, "p50": None, "p90": None, "p99": None, "n": 0}, [1]),
+        (
+            '{"npu_compute_time_list": [[0, 4], [0, 4]], "throughput": 8000}',
+            {"mean": 4.0, "p50": 4.0, "p90": 4.0, "p99": None, "n": 2},
+            [2],
+        ),
+    ],
+    ids=["2022", "--threads"],
+)
+def test_a_summary_is_imported_with_what_it_says(
+    text: str, latency: dict[str, Any], in_flight: list[int], finished: Run, tmp_path: Path
+) -> None:
+    write(tmp_path, {"x_sumary.json": text})
+    run = copy_of(finished, tmp_path).at(16)
+    facts = imported.import_results(run, tmp_path / "x_sumary.json", None, None)
+    assert (facts["interface_images_per_s"], facts["in_flight"]) == (json.loads(text)["throughput"], in_flight)
+    assert facts["latency_ms"] == latency

@@ -145,6 +145,7 @@ def test_atc_names_an_operator_it_does_not_know(ascend_run: Run, monkeypatch: py
     graph.opset_import[0].version = 14
     onnx.save(graph, ascend_run.file("static_onnx"))
     monkeypatch.setattr(records, "require", lambda *_: None)
+    files.write_json(ascend_run.file("optimize"), {**ascend_run.read("optimize"), "opset": 14})
     with pytest.raises(ToolError, match=r"EZ9010 at operator .*: No parser is registered for Op .*set `opset: 11`"):
         convert.convert(ascend_run)
 
