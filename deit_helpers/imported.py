@@ -42,8 +42,10 @@ def import_results(
         ToolError: the profile cannot be read.
     """
     for text in map(str, (source, dumps, prof, device)):
-        if not text.isprintable():  # the files of a run are UTF-8
-            raise ArtifactError(f"{text}: not UTF-8: rename it, or say it in other words")
+        try:
+            text.encode()  # as the files of a run are written
+        except UnicodeEncodeError as err:
+            raise ArtifactError(f"{text}: not UTF-8: rename it, or say it in other words") from err
     # All of it is read first: what is refused leaves the run as it is.
     result = measured.read_performance(run, source)
     profile: OperatorProfile | str = "no profile was imported"

@@ -78,7 +78,7 @@ def compile_om(arguments: list[str], om: Path, log: Path, folder: Path, opset: i
     made = om.is_file() and om.stat().st_size > 0
     if code == 0 and SUCCESS in text and made:
         return
-    said = text.partition("\n")[2] + ("Killed" if code == -signal.SIGKILL else "")  # the first line is the command
+    said = text.partition("\n")[2] + ("\nKilled" if code == -signal.SIGKILL else "")  # the first line is the command
     errors = codes.atc_errors(said, opset)
     failed = f"ATC failed (exit code {code}{'' if made else ', no OM'}{'' if SUCCESS in text else ', no success line'})"
     if not errors:

@@ -87,6 +87,7 @@ class Performance(NamedTuple):
         return self.rates["e2e"] / self.interface_per_s
 
 
+_CELL = r"\s*(\d+(?:\.\d+)?)\s*\|"  # of a table in Markdown
 MOST = 1e12  # of anything a file may say
 _LABELS = {"inference": "infer(?:ence)?", "postprocess": "post(?:process)?"}  # the two variants that were observed
 _NUMBER = r"([0-9.,]{1,40}(?![0-9.,])(?:[eE][+-]?\d{1,9})?)(?:\s*samples/s)?"  # a longer one is none, and takes long
@@ -180,7 +181,10 @@ def read_recipe(text: str, source: str) -> Recipe:
             raise ArtifactError(f"{source}: performance lines without a batch size before them: name the tool's own file")
         performance[int(sizes[-1])] = read_perf(block[0], source)
     accuracies = []
-    for line in re.findall(r'\{"title".*"Top1 accuracy".*\}', text):
+    for line in text.split("\n"):  # one pattern for all of it takes minutes on a long line
+        line = line[line.find('{"title"') : line.rfind("}") + 1]
+        if not line.startswith("{") or '"Top1 accuracy"' not in line:
+            continue
         try:
             values = {row["key"]: row["value"] for row in json.loads(line)["value"]}
             top = [_percent(str(values[f"Top{k} accuracy"]).rstrip("%"), source) for k in (1, 5)]
@@ -188,8 +192,6 @@ def read_recipe(text: str, source: str) -> Recipe:
             why = f"({one_line(err)}): {one_line(line, 60)}"
             raise ArtifactError(f"{source}: a result.json in it cannot be read {why}: mend the line") from err
         accuracies.append(("its result.json", top[0], top[1]))
-    for size, top1, top5 in re.findall(
-        r"^\|\s*BS(\d{1,9})\s*\|\s*(\d+(?:\.\d+)?)\s*\|\s*(\d+(?:\.\d+)?)\s*\|", text, re.MULTILINE
-    ):
+    for size, top1, top5 in re.findall(rf"^\|\s*BS(\d{{1,9}})\s*\|{_CELL}{_CELL}", text, re.MULTILINE):
         accuracies.append((f"its table, BS{size}", _percent(top1, source), _percent(top5, source)))
     return Recipe(performance, accuracies)

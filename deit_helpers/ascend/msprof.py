@@ -70,11 +70,12 @@ def read(folder: Path) -> pd.DataFrame:
         raise ToolError(f"{folder}: holds {len(profiles)} profiles, such as {profiles[0].name}: name one of them")
     summaries, statistics = (_newest(sorted(folder.glob(f"**/{kind}*.csv"))) for kind in ("op_summary", "op_statistic"))
     table, totals = _tasks(summaries), _totals(statistics)
-    typed_us, known_us = table.loc[table["op_type"] != UNKNOWN, "total_us"].sum(), totals["total_us"].sum()
-    if known_us > 1.01 * typed_us and (table.empty or (table["op_type"] == UNKNOWN).any()):
-        rest = [UNKNOWN, UNKNOWN, table["calls"].sum() - totals["calls"].sum(), max(table["total_us"].sum() - known_us, 0)]
-        table = pd.concat([totals, pd.DataFrame([rest], columns=totals.columns)])
-    table = table[(table["op_type"].str.lower() != "total") & (table["calls"] > 0)]
+    typed_us, known_us = (side.loc[side["op_type"] != UNKNOWN, "total_us"].sum() for side in (table, totals))
+    if table.empty or ((table["op_type"] == UNKNOWN).any() and known_us > 1.01 * typed_us):
+        calls, us = (table[column].sum() - totals[column].sum() for column in ("calls", "total_us"))
+        rest = pd.DataFrame([[UNKNOWN, UNKNOWN, calls, max(us, 0.0)]], columns=totals.columns)
+        table = pd.concat([totals, rest]) if calls > 0 else totals
+    table = table[table["op_type"].str.lower() != "total"]
     if table.empty or not table["total_us"].sum() > 0:
         names = one_line(", ".join(path.name for path in summaries + statistics) or "none of them is there", 200)
         raise ToolError(f"{folder}: no operators in op_summary*.csv or op_statistic*.csv ({names}): export the profile again")
@@ -91,15 +92,18 @@ def batches(table: pd.DataFrame) -> int | None:
     table = table[table["op_type"] != UNKNOWN]
     if (table["name"] != table["op_type"]).any():
         return int(table["calls"].mode()[0])
-    least = table["calls"].min()
-    return int(least) if len(table) and not (table["calls"] % least).any() else None
+    least = 0 if table.empty else int(table["calls"].min())
+    return least if least and not (table["calls"] % least).any() else None
 
 
 def _newest(paths: list[Path]) -> list[Path]:
-    """Of each folder the files of the last export: their names end in its time, with those of its slices."""
-    times = {path: (re.findall(r"_(\d{14,})\.csv$", path.name) or [""])[0] for path in paths}
-    last = {path.parent: max(time for other, time in times.items() if other.parent == path.parent) for path in paths}
-    return [path for path in paths if times[path] == last[path.parent]]
+    """Of files that are alike but for the time of the export, at the end of their names, those of the last, in all slices."""
+    exports: dict[tuple[Path, str], dict[str, list[Path]]] = {}
+    for path in paths:
+        stem, _, time = re.sub(r"_slice_\d+", "", path.stem).rpartition("_")
+        name, time = (stem, time) if len(time) >= 14 and time.isdecimal() else (path.stem, "")
+        exports.setdefault((path.parent, name), {}).setdefault(time, []).append(path)
+    return [path for times in exports.values() for path in times[max(times)]]
 
 
 def _tasks(paths: list[Path]) -> pd.DataFrame:
@@ -108,7 +112,7 @@ def _tasks(paths: list[Path]) -> pd.DataFrame:
 
     columns = {"op type": str, "op name": str, "task duration": float}
     tables = [_read(path, columns, optional="task type") for path in paths]
-    tasks = pd.concat([pd.DataFrame(columns=[*columns, "task type"], dtype=object), *tables]).dropna(subset="task duration")
+    tasks = pd.concat(tables or [pd.DataFrame(columns=[*columns, "task type"])]).dropna(subset="task duration")
     name = tasks["op name"].fillna(tasks["op type"]).fillna(tasks["task type"]).fillna(UNKNOWN)
     tasks = pd.DataFrame(
         {"op_type": tasks["op type"].fillna(UNKNOWN), "name": name, "total_us": tasks["task duration"].astype(float)}
@@ -118,13 +122,15 @@ def _tasks(paths: list[Path]) -> pd.DataFrame:
 
 
 def _totals(paths: list[Path]) -> pd.DataFrame:
-    """Type, name (the type again), calls and µs of the types in op_statistic."""
+    """Type, name (the type again), calls (0 for N/A) and µs of the types in op_statistic."""
     import pandas as pd
 
     columns = {"op type": str, "count": float, "total time": float}
-    totals = pd.concat([pd.DataFrame(columns=list(columns), dtype=object), *(_read(path, columns) for path in paths)]).dropna()
-    calls, total_us = totals["count"].astype(float), totals["total time"].astype(float)
-    return pd.DataFrame({"op_type": totals["op type"], "name": totals["op type"], "calls": calls, "total_us": total_us})
+    tables = [_read(path, columns) for path in paths]
+    totals = pd.concat(tables or [pd.DataFrame(columns=list(columns))]).dropna(subset="total time")
+    kind = totals["op type"].fillna(UNKNOWN)
+    calls, total_us = totals["count"].astype(float).fillna(0), totals["total time"].astype(float)
+    return pd.DataFrame({"op_type": kind, "name": kind, "calls": calls, "total_us": total_us})
 
 
 def _read(path: Path, wanted: dict[str, type], optional: str | None = None) -> pd.DataFrame:

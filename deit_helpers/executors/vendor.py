@@ -56,7 +56,7 @@ def infer(run: Run) -> dict[str, Any]:
         runtime = _describe(run)  # before the work: a failing npu-smi must not cost its results
         code, text = cann.logged(_command(run, options), log, folder)
         if code or not performance.is_file():
-            why = codes.failure(run.spec.backend, text.partition("\n")[2], "look into its log")
+            why = codes.failure(run.spec.backend, text.partition("\n")[2], "see")
             missing = "" if performance.is_file() else f", no {performance.name}"
             raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {why} {log}")
         result = measured.read_performance(run, performance)
