@@ -6,11 +6,11 @@ stands beside them, changes with every release and with the counters that were s
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 import subprocess
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TIMEOUT_S = 1800
+_MISSING = frozenset({"", "N/A", "NA"})
 
 
 def profile(program: list[str], cwd: Path) -> pd.DataFrame | str:
@@ -75,7 +76,6 @@ def read(folder: Path) -> pd.DataFrame:
         calls, us = (table[column].sum() - totals[column].sum() for column in ("calls", "total_us"))
         rest = pd.DataFrame([[UNKNOWN, UNKNOWN, calls, max(us, 0.0)]], columns=totals.columns)
         table = pd.concat([totals, rest]) if calls > 0 else totals
-    table = table[table["op_type"].str.lower() != "total"]
     if table.empty or not table["total_us"].sum() > 0:
         names = one_line(", ".join(path.name for path in summaries + statistics) or "none of them is there", 200)
         raise ToolError(f"{folder}: no operators in op_summary*.csv or op_statistic*.csv ({names}): export the profile again")
@@ -134,35 +134,41 @@ def _totals(paths: list[Path]) -> pd.DataFrame:
 
 
 def _read(path: Path, wanted: dict[str, type], optional: str | None = None) -> pd.DataFrame:
-    """The wanted columns of a CSV under plain names: `Task Duration(us)` and `Task Duration` are the same.
+    """The wanted columns of a CSV, `op type` among them, under plain names: `Task Duration(us)` is `task duration`.
 
-    All is read as text: pandas takes numbers too large for C to be Python's, and fails on them later.
+    A row of totals is left out. Read as text, without pandas: it fails on numbers too large for C, and takes long for a
+    header with thousands of columns.
     """
-    table, decimal_comma = _texts(path)
-    columns = one_line(", ".join(map(str, table.columns)), 160)
-    table.columns = [str(name).partition("(")[0].strip().lower().replace("_", " ") for name in table.columns]
-    table = table.loc[:, ~table.columns.duplicated()]
-    for name, kind in wanted.items():
-        if name not in table:
-            raise ToolError(f"{path}: no column {name.title()!r}; it has: {columns}: export it again")
-        if kind is float:
-            table = table.assign(**{name: _numbers(table[name], decimal_comma, f"{name.title()!r}", path)})
-    return table.reindex(columns=[*wanted, *([optional] if optional else [])])
-
-
-def _texts(path: Path) -> tuple[pd.DataFrame, bool]:
-    """A CSV as text, and whether it is of a locale with decimal commas."""
     import pandas as pd
 
+    header, rows, decimal_comma = _texts(path)
+    plain = [name.partition("(")[0].strip().lower().replace("_", " ") for name in header]
+    if missing := [name for name in wanted if name not in plain]:
+        columns = one_line(", ".join(header), 160)
+        raise ToolError(f"{path}: no column {missing[0].title()!r}; it has: {columns}: export it again")
+    table = pd.DataFrame(index=range(len(rows)))
+    for name in [*wanted, *([optional] if optional else [])]:
+        place = plain.index(name) if name in plain else len(plain)
+        values = [row[place] if place < len(row) and row[place] not in _MISSING else None for row in rows]
+        table[name] = pd.Series(values, dtype=object)
+        if wanted.get(name) is float:
+            table[name] = _numbers(table[name], decimal_comma, f"{name.title()!r}", path)
+    return table[table["op type"].str.lower() != "total"]
+
+
+def _texts(path: Path) -> tuple[list[str], list[list[str]], bool]:
+    """Header and rows of a CSV, and whether it is of a locale with decimal commas."""
     try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file, warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header lose their end
-            header = file.readline()
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            first = file.readline()
             file.seek(0)
-            delimiter = max(",;\t", key=header.count)
-            return pd.read_csv(file, sep=delimiter, dtype=str, index_col=False), delimiter != ","
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, ValueError, OSError) as err:
+            delimiter = max(",;\t", key=first.count)
+            header, *rows = csv.reader(file, delimiter=delimiter, strict=True)
+        if longer := [row for row in rows if len(row) > len(header)]:
+            raise ValueError(f"a row of {len(longer[0])} fields below a header of {len(header)}")
+    except (csv.Error, ValueError, OSError) as err:
         raise ToolError(f"{path}: cannot be read as a table ({one_line(err)}): export it again") from err
+    return header, rows, delimiter != ","
 
 
 def _numbers(texts: pd.Series, decimal_comma: bool, column: str, path: Path) -> pd.Series:

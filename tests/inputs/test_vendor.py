@@ -340,7 +340,7 @@ PROFILES: dict[str, tuple[dict[str, str | bytes], Any]] = {
     ),
     "task-time l0, types in op_statistic": (
         {DATED: typed("N/A,N/A,AI_CORE,30", "N/A,N/A,AI_CORE,20", "N/A,N/A,EVENT_WAIT,7"),
-         STATISTIC: counted("SoftmaxV2,2,50")},
+         STATISTIC: counted("SoftmaxV2,2,50", "Total,2,50")},
         [("SoftmaxV2", "SoftmaxV2", "SoftmaxV2", 2, 50), ("Other", "unknown", "unknown", 1, 7)],
     ),
     "op_statistic knows no more than op_summary": (
@@ -387,7 +387,10 @@ PROFILES: dict[str, tuple[dict[str, str | bytes], Any]] = {
     ),
     "a column of 3,000 characters": ({DATED: f"{LONG},OP Type\n1,2"}, r"no column 'Op Name'; it has: x+ … x+, OP Type: export"),
     "a row longer than its header": ({DATED: typed("SoftmaxV2,s1,AI_CORE,30,9,9,9")}, "cannot be read as a table"),
-    "a quote that never ends": ({DATED: typed('"SoftmaxV2,s1,AI_CORE,30')}, "cannot be read as a table|no operators"),
+    "a quote that never ends": ({DATED: typed('"SoftmaxV2,s1,AI_CORE,30')}, "cannot be read as a table"),
+    "28,000 columns": ({DATED: "OP Type" + ",Op Nam" * 28_000}, "no column 'Op Name'; it has: OP Type, .* … .*: export"),
+    "an empty file": ({DATED: ""}, "cannot be read as a table"),
+    "a header alone": ({DATED: OP_SUMMARY}, r"no operators .* \(op_summary_20241001120000\.csv\): export"),
     "a name that is not UTF-8": (
         {DATED: typed("Gelu,g,AI_CORE,1").encode().replace(b",g,", b",\xe9,")}, [("Gelu", "Gelu", "\ufffd", 1, 1)],
     ),
