@@ -38,8 +38,8 @@ def read_summary(path: Path) -> Summary:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
-        rate = values["throughput"] * 1.0
         batch_ms, mean_ms, in_flight = _times(values)
+        rate, mean_ms = values["throughput"] * 1.0, mean_ms * 1.0
     except KeyError as err:
         raise ArtifactError(f"{path}: no key {err}; expected a summary of ais_bench: name its <folder>_summary.json") from err
     except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as err:
@@ -58,7 +58,7 @@ def _times(values: dict[str, Any]) -> tuple[list[float], float, int]:
     A run with `--threads` lists the start and the end of each, which overlap; the tool of 2022 gives their mean alone.
     """
     if "npu_compute_time_list" not in values:
-        return [], values["NPU_compute_time"]["mean"] * 1.0, 1
+        return [], values["NPU_compute_time"]["mean"], 1
     times, stated = values["npu_compute_time_list"], values.get("NPU_compute_time", {}).get("mean")
     if not times or not isinstance(times[0], list):
         return [ms * 1.0 for ms in times], stated or sum(times) / max(len(times), 1), 1

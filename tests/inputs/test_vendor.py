@@ -247,7 +247,8 @@ SUMMARIES = {
     "nothing was executed": (
         '{"NPU_compute_time": {"mean": 0.0}, "throughput": 0, "npu_compute_time_list": []}', "0 executions at 0 images/s",
     ),
-    "another JSON": ('{"title": "Overall statistical evaluation"}', "no key 'throughput'; expected a summary of ais_bench"),
+    "another JSON": ('{"title": "Overall statistics"}', "no key 'NPU_compute_time'; expected a summary of ais_bench"),
+    "a mean that is text": ('{"NPU_compute_time": {"mean": "4.1"}, "throughput": 1}', "cannot be read"),
     "no number": ('{"npu_compute_time_list": [NaN], "throughput": 1}', "1 executions at 1 images/s"),
     "infinite": ('{"npu_compute_time_list": [1e400], "throughput": 1}', "1 executions at 1 images/s"),
     "negative": ('{"npu_compute_time_list": [-62, 186], "throughput": 129}', "2 executions at 129 images/s"),
