@@ -158,7 +158,7 @@ def _unattributed(perf: dict[str, Any]) -> str:
     if not rest or not rest["rows"]:
         return ""
     share = rest["us"] / (10 * perf["operators_ms"] * perf["profiled_batches"])
-    return f". Not attributed, in Other: {rest['rows']} row{'s' * (rest['rows'] != 1)} without a type, {rest['us']:.1f} µs, {share:.1f} %"
+    return f". Not attributed, in Other: {rest['rows']} rows without a type, {rest['us']:.1f} µs, {share:.1f} %"
 
 
 def families_chart(run: Run) -> Chart | Banner:
