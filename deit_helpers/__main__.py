@@ -82,14 +82,13 @@ def render(run_dir: Path, code: bool) -> None:
 @main.command("import")
 @click.argument("run_dir", type=PATH)
 @click.option("-b", "--batch-size", type=int, required=True, help="The batch size that was measured.")
-@click.option("--perf", type=PATH, required=True, help="perf_vision_…txt, PureInfer_…txt, a recipe's .md, or *_summary.json.")
+@click.option("--perf", type=PATH, required=True, help="perf_vision_…txt, PureInfer_…txt, a recipe's .md, *_sum(m)ary.json.")
 @click.option("--dumps", type=PATH, help="Folder of one output file per image.")
 @click.option("--prof", type=PATH, help="Folder of msprof.")
+@click.option("--batches", type=click.IntRange(min=1), help="How many the profile is of, where its counts do not tell.")
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="On the card: 4 on an Atlas 300I, 1 on a 310P.")
 @click.option("--device", default="an Ascend device elsewhere", help="What was measured, in words.")
-def import_(
-    run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, devices: int, device: str
-) -> None:
+def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, **measured: Any) -> None:
     """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
     from . import imported, pipeline
     from .stages.accuracy import require_pass
@@ -99,7 +98,7 @@ def import_(
     if batch_size not in sizes:
         raise SpecError(f"-b {batch_size}: the run has batch sizes {list(sizes)}: name one of them")
     opened = Run.open(path, batch_size)
-    imported.import_results(opened, perf, dumps, prof, devices, device)
+    imported.import_results(opened, perf, dumps, prof, **measured)
     steps = pipeline.plan(opened, "05" if dumps else "07", "07")
     mine = [step for step in steps if step.run.batch_size in (None, batch_size)]
     pipeline.execute(mine, False, lambda line: click.echo(line, err=True))

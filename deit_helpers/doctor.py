@@ -116,7 +116,6 @@ def examine() -> list[Finding]:
         rows.append(Finding("Ascend chips", False, str(err)))
     else:
         for i, chip in enumerate(report.chips if report else ()):
-            memory = f"{chip.memory_used_mb} of {chip.memory_total_mb} MB used"
-            facts = f"{chip.soc_version or chip.name}, {memory}, driver {report.driver if report else None}"
+            facts = f"{chip.soc_version or chip.name}, {chip.memory}, driver {report.driver if report else None}"
             rows.append(Finding(f"Ascend chip, device {i}", chip.health == "OK", f"{facts}, health {chip.health}"))
     return rows

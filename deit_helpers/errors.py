@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+MOST_CHARACTERS = 500  # of a message, whatever the input
+
+
+def one_line(text: object, most: int = 120) -> str:
+    """A text as an error quotes it: one line of at most so many characters, with what cannot be printed escaped.
+
+    Of a longer one the middle is left out. A file name that is not UTF-8 cannot be printed as it is: it has surrogates.
+    """
+    line = " ".join(part.strip() for part in str(text).splitlines())
+    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
+    half = most // 2 - 2
+    return line if len(line) <= most else f"{line[:half]} … {line[-half:]}"
+
 
 class DeitError(Exception):
     """Base of every error this package raises on purpose; the command line prints it without a traceback."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message, MOST_CHARACTERS))
 
 
 class SpecError(DeitError):

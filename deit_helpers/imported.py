@@ -10,6 +10,7 @@ from typing import Any
 
 from . import files
 from .ascend import msprof
+from .errors import ArtifactError
 from .executors import measured
 from .metrics.operators import OperatorProfile
 from .run import records
@@ -18,7 +19,13 @@ from .stages import perf
 
 
 def import_results(
-    run: Run, source: Path, dumps: Path | None, prof: Path | None, devices: int = 1, device: str = "an Ascend device"
+    run: Run,
+    source: Path,
+    dumps: Path | None,
+    prof: Path | None,
+    devices: int = 1,
+    device: str = "an Ascend device",
+    batches: int | None = None,
 ) -> dict[str, Any]:
     """Write the files of 05 and 07 from what was measured elsewhere; returns the content of `infer.json`.
 
@@ -28,17 +35,26 @@ def import_results(
         prof: a folder of msprof.
         devices: how many devices the card has; the tool's rates are of one. An Atlas 300I (310) has 4, a 310P card 1.
         device: what was measured, in words.
+        batches: how many the profile is of, where its counts do not tell.
 
     Raises:
-        ArtifactError: 04 was not run though there are dumps, or a file does not fit the run.
+        ArtifactError: 04 was not run though there are dumps, a file does not fit the run, or a name is not UTF-8.
         ToolError: the profile cannot be read.
     """
+    for text in map(str, (source, dumps, prof, device)):
+        try:
+            text.encode()  # as the files of a run are written
+        except UnicodeEncodeError as err:
+            raise ArtifactError(f"{text}: not UTF-8: rename it, or say it in other words") from err
     # All of it is read first: what is refused leaves the run as it is.
     result = measured.read_performance(run, source)
     profile: OperatorProfile | str = "no profile was imported"
     if prof:
         table = msprof.read(prof)
-        profile = OperatorProfile(table, int(table["calls"].mode()[0]))  # most operators run once per batch
+        if (batches := batches or msprof.batches(table)) is None:
+            counts = ", ".join(f"{row.op_type} {row.calls}" for row in table.head(3).itertuples())
+            raise ArtifactError(f"{prof}: its counts ({counts} …) do not tell of how many batches: say it, as --batches 10")
+        profile = OperatorProfile(table, batches)
     if dumps:
         records.require(run, "index")
         measured.write_logits(run, dumps)

@@ -37,3 +37,22 @@ PUBLISHED = [
 """,
     ),
 ]
+
+# What ais_bench of 2022 wrote (`sumary.json`) for GhostNet at batch size 16 on a 310P, in part: it has no list of times.
+GHOSTNET = """\
+{"filesinfo": {}, "NPU_compute_time": {"min": 3.8949999809265137,
+"mean": 4.652794558563232,
+"percentile(99%)": 9.564919853210439},
+"throughput": 3438.7935677393734}
+"""
+
+# Headers of msprof's tables: the columns that are read, beside the one of the task.
+OP_SUMMARY = "OP Type,Op Name,Task Type,Task Duration(us)"
+OP_STATISTIC = "OP Type,Count,Total Time(us)"
+
+
+def table_of_chips(*rows: str) -> str:
+    """The table of `npu-smi info` with these rows."""
+    border = "+======================+===============+=============================================+"
+    head = ["| npu-smi 25.6.rc1    Version: 25.6.rc1 |", border, "| NPU Name | Health | Power(W) Temp(C) |"]
+    return "\n".join([border, *head, border, *rows, border, ""])

@@ -5,12 +5,12 @@ Written against the vendor's documentation and tested with an emulator of it; ne
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from ..errors import ToolError
-from . import cann
-from .codes import atc_errors
+from ..errors import ToolError, one_line
+from . import cann, codes
 
 UNKNOWN_SOC = "Ascend<Name column of npu-smi info>"
 SUCCESS = "ATC run success"  # the line that the vendor's guide gives as the sign of success
@@ -58,15 +58,16 @@ def flags(precision: str, aipp_config: str | None, given: Mapping[str, str | int
     return {**chosen, **({"insert_op_conf": aipp_config} if aipp_config else {}), **given}
 
 
-def compile_om(arguments: list[str], om: Path, log: Path, folder: Path) -> None:
+def compile_om(arguments: list[str], om: Path, log: Path, folder: Path, opset: int) -> None:
     """Run ATC in a folder, its output going to a log and to stdout as it comes.
 
     Args:
         arguments: the program's path and its flags, as `command` gives them.
         om: the file that it has to write.
+        opset: the graph's, for what to do after an error.
 
     Raises:
-        ToolError: return code, no success line or no OM; the errors it named, and the log.
+        ToolError: return code, no success line or no OM; the first error it named or the last line it printed, and the log.
     """
     named = f"{om.stem}_*_*.om"  # some versions add system and architecture
     for path in (om, *om.parent.glob(named)):
@@ -77,11 +78,12 @@ def compile_om(arguments: list[str], om: Path, log: Path, folder: Path) -> None:
     made = om.is_file() and om.stat().st_size > 0
     if code == 0 and SUCCESS in text and made:
         return
-    errors = atc_errors(text)
+    said = text.partition("\n")[2] + ("\nKilled" if code == -signal.SIGKILL else "")  # the first line is the command
+    errors = codes.atc_errors(said, opset)
     failed = f"ATC failed (exit code {code}{'' if made else ', no OM'}{'' if SUCCESS in text else ', no success line'})"
     if not errors:
-        raise ToolError(f"{failed}: its log {log} names no error code; look into ~/ascend/log")
+        raise ToolError(f"{failed}: {codes.failure('atc', said, 'look into ~/ascend/log')}; log {log}")
     first = errors[0]
-    where = f" at operator {first.operator}" if first.operator else ""
+    where = f" at operator {one_line(first.operator, 60)}" if first.operator else ""
     others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-    raise ToolError(f"{failed}: {first.code}{where}: {first.text}{others}: {first.advice}; log {log}")
+    raise ToolError(f"{failed}: {first.code}{where}: {one_line(first.text)}{others}: {first.advice}; log {log}")

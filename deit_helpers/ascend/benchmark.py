@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import files
-from ..errors import ArtifactError
+from ..errors import ArtifactError, one_line
 from .dumps import stem_of
 
 ROWS = ("data read", "preprocess", "inference", "postprocess", "e2e")  # rows of the performance file
@@ -87,9 +87,10 @@ class Performance(NamedTuple):
         return self.rates["e2e"] / self.interface_per_s
 
 
+_CELL = r"\s*(\d+(?:\.\d+)?)\s*\|"  # of a table in Markdown
 MOST = 1e12  # of anything a file may say
 _LABELS = {"inference": "infer(?:ence)?", "postprocess": "post(?:process)?"}  # the two variants that were observed
-_NUMBER = r"([0-9.,]+(?:[eE][+-]?\d+)?)(?:\s*samples/s)?"
+_NUMBER = r"([0-9.,]{1,40}(?![0-9.,])(?:[eE][+-]?\d{1,9})?)(?:\s*samples/s)?"  # a longer one is none, and takes long
 
 
 def read_perf(text: str, source: str) -> Performance:
@@ -110,7 +111,7 @@ def read_perf(text: str, source: str) -> Performance:
                 f"{source}: no line '[{stage}] throughputRate: …': name a perf_vision_batchsize_<n>_device_<d>.txt"
             )
         rates[stage] = _positive(line[1], stage, source)
-    latency = re.search(rf"\[e2e\].*latency: {_NUMBER}", text)
+    latency = re.search(rf"^\s*\[e2e\].*latency: {_NUMBER}", text, re.MULTILINE)
     interface = re.search(rf"Interface throughputRate: {_NUMBER}", text)
     if not latency or not interface:
         raise ArtifactError(f"{source}: no e2e latency or no Interface throughputRate: let the tool write the file again")
@@ -145,16 +146,16 @@ def read_pure(text: str, source: str) -> tuple[float, float]:
     Raises:
         ArtifactError: no such line.
     """
-    line = re.search(rf"ave_throughputRate\s*[:=]\s*{_NUMBER}.*ave_latency\s*[:=]\s*([0-9.,eE+-]+?)ms", text)
+    line = re.search(rf"ave_throughputRate\s*[:=]\s*{_NUMBER}.*ave_latency\s*[:=]\s*([0-9.,eE+-]{{1,40}})ms", text)
     if not line:
         raise ArtifactError(f"{source}: no line 'ave_throughputRate = … ave_latency = …ms': name a PureInfer_perf_of_…txt")
     return _positive(line[1], "ave_throughputRate", source), _positive(line[2], "ave_latency", source)
 
 
-def _percent(text: str) -> float:
+def _percent(text: str, source: str) -> float:
     value = float(text)
     if not 0 <= value <= 100:
-        raise ArtifactError(f"{text} %: expected 0 to 100: mend the figure")
+        raise ArtifactError(f"{source}: {one_line(text, 60)} %: expected 0 to 100: mend the figure")
     return value
 
 
@@ -180,13 +181,17 @@ def read_recipe(text: str, source: str) -> Recipe:
             raise ArtifactError(f"{source}: performance lines without a batch size before them: name the tool's own file")
         performance[int(sizes[-1])] = read_perf(block[0], source)
     accuracies = []
-    for line in re.findall(r'\{"title".*"Top1 accuracy".*\}', text):
+    for line in text.split("\n"):  # one pattern for all of it takes minutes on a long line
+        line = line[line.find('{"title"') : line.rfind("}") + 1]
+        if not line.startswith("{") or '"Top1 accuracy"' not in line:
+            continue
         try:
             values = {row["key"]: row["value"] for row in json.loads(line)["value"]}
-            top = [_percent(str(values[f"Top{k} accuracy"]).rstrip("%")) for k in (1, 5)]
-        except (ValueError, KeyError, TypeError, AttributeError) as err:
-            raise ArtifactError(f"{source}: a result.json in it cannot be read ({err}): {line[:60]}…: mend the line") from err
+            top = [_percent(str(values[f"Top{k} accuracy"]).rstrip("%"), source) for k in (1, 5)]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
+            why = f"({one_line(err)}): {one_line(line, 60)}"
+            raise ArtifactError(f"{source}: a result.json in it cannot be read {why}: mend the line") from err
         accuracies.append(("its result.json", top[0], top[1]))
-    for size, top1, top5 in re.findall(r"^\|\s*BS(\d+)\s*\|\s*(\d+(?:\.\d+)?)\s*\|\s*(\d+(?:\.\d+)?)\s*\|", text, re.MULTILINE):
-        accuracies.append((f"its table, BS{size}", _percent(top1), _percent(top5)))
+    for size, top1, top5 in re.findall(rf"^\|\s*BS(\d{{1,9}})\s*\|{_CELL}{_CELL}", text, re.MULTILINE):
+        accuracies.append((f"its table, BS{size}", _percent(top1, source), _percent(top5, source)))
     return Recipe(performance, accuracies)

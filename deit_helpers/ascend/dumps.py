@@ -10,7 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, one_line
+
+# What NumPy raises on a damaged file: a header that is no Python, a shape too large for C or for the memory.
+_UNREADABLE = (
+    OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError, RecursionError, SyntaxError, tokenize.TokenError,
+)  # fmt: skip
 
 
 def stem_of(name: str) -> str:
@@ -60,7 +65,8 @@ def _row(path: Path) -> np.ndarray:
     """One image's values. Of a text file the first line counts, values separated by spaces."""
     try:
         if path.suffix == ".npy":
-            values = np.asarray(np.load(path, allow_pickle=False)).reshape(-1)
+            with path.open("rb") as file:  # np.load would open an archive under this name too
+                values = np.lib.format.read_array(file, allow_pickle=False).reshape(-1)
             if values.dtype.kind not in "fiu":
                 raise ValueError(f"it holds {values.dtype}")
         elif path.suffix == ".bin":
@@ -69,8 +75,8 @@ def _row(path: Path) -> np.ndarray:
             values = np.fromfile(path, "<f4")
         else:
             values = np.array(path.read_text(encoding="ascii").partition("\n")[0].split(), np.float32)
-    except (OSError, ValueError, TypeError, EOFError, MemoryError, SyntaxError, tokenize.TokenError) as err:
-        raise ArtifactError(f"{path}: cannot be read as logits ({err}): let the tool write it again") from err
+    except _UNREADABLE as err:
+        raise ArtifactError(f"{path}: cannot be read as logits ({one_line(err)}): let the tool write it again") from err
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
     if not len(values) or not np.isfinite(values).all():

@@ -8,27 +8,33 @@ import subprocess
 from typing import NamedTuple
 
 from ..errors import ToolError
-from . import cann
+from . import cann, codes
 
 TIMEOUT_S = 30
 
 
 class Chip(NamedTuple):
-    """One chip. Memory is that of the device, in MB as the tool prints it."""
+    """One chip. Memory is that of the device, in MB as the tool prints it, None for its `NA`; so is the bus id of a board."""
 
     npu: int
     name: str
     health: str
     bus_id: str
-    memory_used_mb: int
-    memory_total_mb: int
+    memory_used_mb: int | None
+    memory_total_mb: int | None
 
     @property
     def soc_version(self) -> str | None:
-        """ATC's name of the chip; None where the table does not tell (a bare `Ascend910` is an A3)."""
-        if self.name == "Ascend910":
+        """ATC's name of the chip; None where the table does not tell (a bare `Ascend910` is an A3; the 950 alike)."""
+        if self.name == "Ascend910" or self.name.startswith("Ascend950"):
             return None
         return self.name if self.name.startswith("Ascend") else f"Ascend{self.name}"
+
+    @property
+    def memory(self) -> str:
+        """Its memory in words."""
+        used, total = ("?" if mb is None else mb for mb in (self.memory_used_mb, self.memory_total_mb))
+        return f"{used} of {total} MB used"
 
 
 class Report(NamedTuple):
@@ -38,23 +44,35 @@ class Report(NamedTuple):
     chips: list[Chip]
 
 
+_HEALTH = r"(?!NA$)[A-Za-z]+"  # OK, Warning, Alarm, Critical, UNKNOWN
+_BUS = r"NA|[^\s:]+:[^\s:]+:[^\s:]+"  # boards have none; people make theirs anonymous
+_MEMORY = r"(?<!\d)(\d{1,9}|NA)\s*/\s*(\d{1,9}|NA)(?!\d)"
+
+
 def parse(text: str) -> Report:
-    """Read the table of `npu-smi info`, whatever separators and columns its version draws."""
+    """Read the table of `npu-smi info`, whatever separators and columns its version draws.
+
+    A chip is two rows: index and name, health; bus id, memory. From the 950 on the first cell is two. Processes come last.
+    """
     version = re.search(r"Version:\s*(\S+)", text)
     chips: list[Chip] = []
     first: tuple[int, str, str] | None = None
     for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        cells = [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+        if "process id" in line.lower():
+            break
+        if len(cells) == 4:
+            cells[:2] = [" ".join(cells[:2])]
         if len(cells) != 3:
             continue
-        head = re.fullmatch(r"(\d+)\s+(\S+)", cells[0])
-        if head and re.fullmatch(r"[A-Za-z]+", cells[1]):
-            first = int(head[1]), head[2], cells[1]
-        elif first and re.fullmatch(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d", cells[1]):
+        head = re.fullmatch(r"(\d{1,9})\s+(\S+)", cells[0])
+        if first and re.fullmatch(_BUS, cells[1]):
             # The last pair of numbers: HBM where there is one, the plain memory on 310 and 310P.
-            used = re.findall(r"(\d{1,9})\s*/\s*(\d{1,9})", cells[2])
-            chips.append(Chip(*first, cells[1], *(int(number) for number in used[-1]) if used else (0, 0)))
+            pairs = re.findall(_MEMORY, cells[2]) or [("NA", "NA")]
+            chips.append(Chip(*first, cells[1], *(None if mb == "NA" else int(mb) for mb in pairs[-1])))
             first = None
+        else:
+            first = (int(head[1]), head[2], cells[1]) if head and re.fullmatch(_HEALTH, cells[1]) else None
     return Report(version[1] if version else None, chips)
 
 
@@ -86,8 +104,8 @@ def _ask(path: str) -> tuple[Report, str]:
     report = parse(asked.stdout)
     if asked.returncode == 0 and report.chips:
         return report, ""
-    last = ((asked.stdout + asked.stderr).strip().splitlines() or ["nothing"])[-1]
-    return report, f"npu-smi info failed ({asked.returncode}): {last}; check the driver and the group of your user"
+    why = codes.failure("npu-smi", asked.stdout + asked.stderr, "check the driver and the group of your user")
+    return report, f"npu-smi info failed ({asked.returncode}): {why}"
 
 
 def soc_version(device: int) -> str:

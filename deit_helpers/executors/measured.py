@@ -61,7 +61,9 @@ def read_performance(run: Run, source: Path) -> ToolResult:
         summary = ais_bench.read_summary(source)
         if summary.batch_size != run.size:
             raise ArtifactError(f"{source}: measured at batch size {summary.batch_size}, imported as {run.size}: correct -b")
-        return ToolResult("ais_bench", summary.images_per_s, summary.batch_ms, dict(_UNKNOWN))
+        mean = {} if summary.batch_ms else {"latency_ms": _mean_alone(summary.mean_ms)}
+        facts = {**_UNKNOWN, **mean, "in_flight": [summary.in_flight]}
+        return ToolResult("ais_bench", summary.images_per_s, summary.batch_ms, facts)
     text = _text(source)
     if source.suffix.lower() == ".md":
         recipe = benchmark.read_recipe(text, str(source))

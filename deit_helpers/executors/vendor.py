@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import files
-from ..ascend import cann, npu_smi
+from ..ascend import cann, codes, npu_smi
 from ..data import batches, transforms
 from ..errors import DeitError, ToolError
 from ..run.folder import Run
@@ -56,9 +56,9 @@ def infer(run: Run) -> dict[str, Any]:
         runtime = _describe(run)  # before the work: a failing npu-smi must not cost its results
         code, text = cann.logged(_command(run, options), log, folder)
         if code or not performance.is_file():
-            last = (text.strip().splitlines()[1:] or ["it printed nothing"])[-1]
+            why = codes.failure(run.spec.backend, text.partition("\n")[2], "see")
             missing = "" if performance.is_file() else f", no {performance.name}"
-            raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {last}: see {log}")
+            raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {why} {log}")
         result = measured.read_performance(run, performance)
         measured.write_logits(run, results, stems)
         facts = measured.write_performance(run, result, runtime, images=count, machine=machine())

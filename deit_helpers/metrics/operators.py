@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["family", "op_type", "name", "calls", "total_us", "share_percent", "backend"]
+UNKNOWN = "unknown"  # op_type of time that a profiler gives to no operator; its family is `Other`
 
 
 class Family(NamedTuple):
@@ -134,6 +135,12 @@ def family_shares(table: pd.DataFrame) -> dict[str, float]:
     """Percent of the operators' time by family: all of FAMILIES, the named three first."""
     shares = table.groupby("family")["share_percent"].sum()
     return {family: float(shares.get(family, 0.0)) for family in FAMILIES}
+
+
+def unattributed(table: pd.DataFrame) -> dict[str, float]:
+    """How many calls, and µs, of a table with COLUMNS have no operator type."""
+    rows = table[table["op_type"] == UNKNOWN]
+    return {"rows": int(rows["calls"].sum()), "us": float(rows["total_us"].sum())}
 
 
 def layer_norm_nodes(graph: onnx.ModelProto) -> set[str]:

@@ -152,6 +152,15 @@ def throughput_chart(run: Run) -> Chart | Banner:
     return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, {run.spec.source} to logits", text)
 
 
+def _unattributed(perf: dict[str, Any]) -> str:
+    """How much of the profile has no operator type; empty where all of it has one."""
+    rest = perf.get("unattributed")
+    if not rest or not rest["rows"]:
+        return ""
+    share = rest["us"] / (10 * perf["operators_ms"] * perf["profiled_batches"])
+    return f". Not attributed, in Other: {rest['rows']} rows without a type, {rest['us']:.1f} µs, {share:.1f} %"
+
+
 def families_chart(run: Run) -> Chart | Banner:
     """Share of operator time by Ascend family, for the batch sizes that were profiled; the named three on top."""
     sizes = per_batch(run, "perf", "perf").items()
@@ -178,7 +187,8 @@ def families_chart(run: Run) -> Chart | Banner:
     device = runtime_text(next(iter(rows.values()))["runtime"], streams=False)
     batches = ", ".join(f"bs{size}: {perf['profiled_batches']}" for size, perf in rows.items())
     names = "the names are Ascend's for the counterpart work"
-    return Chart(figure, f"Operator time measured on {device}, profiled batches {batches}; {names}", text)
+    rest = "".join(f"{note} of bs{size}" for size, perf in rows.items() if (note := _unattributed(perf)))
+    return Chart(figure, f"Operator time measured on {device}, profiled batches {batches}; {names}{rest}", text)
 
 
 def top_operators(run: Run, count: int = 12) -> Table | Banner:
@@ -195,7 +205,8 @@ def top_operators(run: Run, count: int = 12) -> Table | Banner:
     device = runtime_text(perf["runtime"], streams=False)
     return Table(
         f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on {device}; families are "
-        f"Ascend's names for the same work. {perf['operators_ms']:.1f}{of_all} ms per batch lie in operators",
+        f"Ascend's names for the same work. {perf['operators_ms']:.1f}{of_all} ms per batch lie in operators"
+        f"{_unattributed(perf)}",
         "family | operator | nodes | total ms:.1f | share %:.2f",
         list(rows.itertuples(index=False, name=None)),
     )

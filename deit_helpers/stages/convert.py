@@ -44,9 +44,9 @@ def convert(run: Run) -> dict[str, Any]:
     if path is None:
         reason = NO_ATC.format(name=run.folder.name)
         files.write_json(run.file("convert"), {**facts, "status": "missing", "reason": reason, **_described(run, arguments)})
-        raise ToolError(f"{reason} The command: {shlex.join(arguments)}")
+        raise ToolError(f"{reason} The command: `command_line` in {run.file('convert')}")
     cann.check_opset(optimize["opset"], version)
-    atc.compile_om([path, *arguments[1:]], run.file("om"), run.file("atc_log"), run.folder)
+    atc.compile_om([path, *arguments[1:]], run.file("om"), run.file("atc_log"), run.folder, optimize["opset"])
     facts |= {"status": "done", "reason": f"ATC of CANN {version or 'of unknown version'} made the OM"}
     emulated = "EMULATED" in run.file("atc_log").read_text(encoding="utf-8")
     return {**facts, "emulated": emulated, "cann": version, **_described(run, arguments, run.file("om"))}

@@ -109,13 +109,14 @@ def _write_profile(run: Run, profile: OperatorProfile | str) -> dict[str, Any]:
     table = pd.DataFrame(columns=operators.COLUMNS) if isinstance(profile, str) else profile.table
     with files.atomic(run.file("profile")) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
-    unknown = ("profiled_ms", "operators_ms", "residual_ms", *_OVERHEAD, "profile_reason")
+    unknown = ("profiled_ms", "operators_ms", "residual_ms", "unattributed", *_OVERHEAD, "profile_reason")
     facts: dict[str, Any] = {"families": {}, "profiled_batches": 0, **dict.fromkeys(unknown)}
     if isinstance(profile, str):
         return facts | {"profile_reason": profile}
     operators_ms = float(table["total_us"].sum() / profile.batches / 1000)
     families = {name: {"share_percent": share} for name, share in operators.family_shares(table).items()}
     facts |= {"families": families, "profiled_batches": profile.batches, "operators_ms": operators_ms}
+    facts |= {"unattributed": operators.unattributed(table)}
     if not profile.profiled_ms:  # a vendor's tables have no times of whole batches
         return facts
     profiled_ms = float(np.mean(profile.profiled_ms))

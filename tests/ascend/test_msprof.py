@@ -85,7 +85,9 @@ def test_slices_are_added_up_and_tasks_without_a_duration_left_out(tmp_path: Pat
     header = GENERATIONS["8.0"][1]
     values = {"OP Type": "AllReduce", "Op Name": "x"}
     path.write_text(path.read_text() + ",".join(values.get(column, "N/A") for column in header.split(",")) + "\n")
-    path.with_name("op_summary_slice_1.csv").write_text(path.read_text())
+    for n in range(2):
+        path.with_name(f"op_summary_slice_{n}_20241001120000.csv").write_text(path.read_text())
+    path.unlink()
     assert families(tmp_path) == {family: 2 * total for family, total in EXPECTED.items()}
 
 

@@ -54,6 +54,8 @@ def main(arguments: list[str]) -> int:
     for number, kind in enumerate(TYPES * executions):
         values = {"Op Name": f"EMULATED_{kind}", "OP Type": kind, "Task Duration(us)": f"{100 - 10 * (number % 8)}.5"}
         rows.append(",".join(values.get(column, '"8,197,384;384"' if "Shapes" in column else "0") for column in columns))
+    wait = {"Op Name": "N/A", "OP Type": "N/A", "Task Type": "EVENT_WAIT", "Task Duration(us)": "2.5"}
+    rows += [",".join(wait.get(column, "N/A") for column in columns)] * executions
     file = output / "PROF_000001_20250101000000000_EMULATED" / path
     file.parent.mkdir(parents=True)
     file.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")

@@ -145,6 +145,7 @@ def test_atc_names_an_operator_it_does_not_know(ascend_run: Run, monkeypatch: py
     graph.opset_import[0].version = 14
     onnx.save(graph, ascend_run.file("static_onnx"))
     monkeypatch.setattr(records, "require", lambda *_: None)
+    files.write_json(ascend_run.file("optimize"), {**ascend_run.read("optimize"), "opset": 14})
     with pytest.raises(ToolError, match=r"EZ9010 at operator .*: No parser is registered for Op .*set `opset: 11`"):
         convert.convert(ascend_run)
 
@@ -154,9 +155,10 @@ def test_without_atc_the_command_and_what_to_copy_are_said(
 ) -> None:
     monkeypatch.setattr(cann, "SET_ENV", ())
     copy = on_npu(copy_of(finished, tmp_path))
-    with pytest.raises(ToolError, match=r"ATC is not on this host\. Copy .* --from 03.*command: atc --framework=5"):
+    with pytest.raises(ToolError, match=r"ATC is not on this host\. Copy .* --from 03.*`command_line` in .*convert\.json"):
         convert.convert(copy)
     facts = copy.read("convert")
+    assert facts["command_line"].startswith("atc --framework=5")
     assert (facts["status"], facts["device_model"]) == ("missing", None)
     assert "--soc_version=Ascend<Name column of npu-smi info>" in facts["command"]
 
