@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
+MOST_CHARACTERS = 500
+
 
 class DeitError(Exception):
-    """Base of every error this package raises on purpose; the command line prints it without a traceback."""
+    """Base of every error this package raises on purpose; the command line prints it without a traceback.
+
+    Its text is one short line, whatever input it repeats.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """Text as one line that any terminal can show: what is not printable escaped, the middle of what is too long left out."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    if len(line) > MOST_CHARACTERS:  # long names and values first: the words around them say what to do
+        line = re.sub(r"\S{101,}", lambda word: f"{word[0][:50]}…{word[0][-49:]}", line)
+    half = MOST_CHARACTERS // 2
+    return line if len(line) <= MOST_CHARACTERS else f"{line[:half]}…{line[1 - half :]}"
 
 
 class SpecError(DeitError):
