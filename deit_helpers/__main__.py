@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,10 @@ PATH = _Path()
 class _Group(click.Group):
     """Shows what a user can mend as one line and exits with 1; with --debug, as a traceback."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _short_usage_errors():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name that the terminal cannot show
@@ -41,20 +47,26 @@ class _Group(click.Group):
             if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _interrupt)
         try:
-            return super().invoke(ctx)
+            with _short_usage_errors():
+                return super().invoke(ctx)
         except (DeitError, OSError) as err:
             if ctx.params.get("debug") or isinstance(err, BrokenPipeError):
                 raise
-            unforeseen = isinstance(err, OSError)
-            text = f"{err.filename}: {err.strerror}; free or unlock what is in its way" if unforeseen else str(err)
+            text = str(err) if isinstance(err, DeitError) else f"{err.filename}: {err.strerror}; unlock it, or run elsewhere"
             click.echo(f"error: {one_line(text)}", err=True)
             ctx.exit(1)
-        except click.UsageError as err:
-            err.message = one_line(err.message)
-            raise
         except KeyboardInterrupt as err:
             click.echo("interrupted: what is finished is kept, and the same command goes on from there", err=True)
             ctx.exit(*err.args or (128 + signal.SIGINT,))
+
+
+@contextlib.contextmanager
+def _short_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as err:
+        err.message = one_line(err.message)  # type: ignore[misc]
+        raise
 
 
 def _interrupt(number: int, frame: Any) -> None:

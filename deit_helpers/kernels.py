@@ -95,10 +95,10 @@ def _kernel_class(page: Path, log: IO[bytes]) -> type:
     class OwnKernel(AsyncKernelManager):
         kernel_spec = own
 
-        async def start_kernel(self, **options: Any) -> None:
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # as its base does
             stop_if_interrupted()
             await super().start_kernel(**options, stdout=log, stderr=log)
-            _running[page] = self.provisioner.process
+            _running[page] = self.provisioner.process  # type: ignore[union-attr]  # a LocalProvisioner's
             if _interrupted.is_set():  # meanwhile
                 _signal(_running[page], "SIGKILL")
 

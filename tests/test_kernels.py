@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from runs import write_spec
 
 from deit_helpers import kernels
+from deit_helpers.run import lineage
+from deit_helpers.run.folder import Run
 
 LIMIT_S = 5.0  # from Ctrl-C until nothing is left
 BUSY_S = 60.0  # to get to work, on a host with other work
@@ -150,9 +153,7 @@ def write_launcher(project: Path, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["dies once", "is slow once"])
-def test_a_kernel_that_does_not_start_is_started_once_more(
-    project: Path, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+def test_a_kernel_that_does_not_start_is_started_once_more(project: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     write_launcher(project, fault)
     monkeypatch.setattr(kernels, "START_LIMITS_S", (3, 60))
     kernels.execute(write_notebook(project, "1 + 1"), project / "page.ipynb", {}, project, None)
@@ -209,8 +210,9 @@ def test_the_kernel_is_of_this_python_whatever_is_installed_or_written_in_the_no
     ids=["killed", "crashed", "exits"],
 )
 def test_a_kernel_that_dies_is_one_line_and_leaves_nothing(project: Path, death: str, how: str) -> None:
-    child = f"import os, pathlib, subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({BUSY_S})'])"
-    code, said = run_06(project, f"{child}; pathlib.Path('child').write_text(str(p.pid)); {death}")
+    child = f"p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({BUSY_S})'])"
+    imports = "import os, pathlib, subprocess, sys"
+    code, said = run_06(project, f"{imports}; {child}; pathlib.Path('child').write_text(str(p.pid)); {death}")
     assert code == 1
     (line,) = said.splitlines()[1:]
     assert line.startswith(f"error: 06_accuracy bs1: its kernel {how}")
@@ -235,13 +237,53 @@ def test_two_processes_make_a_page_one_after_the_other(project: Path) -> None:
     assert "06_accuracy bs1: another process makes this page; waiting for it" in said[1]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "<<<<<<< HEAD", "{}", '{"nbformat": 4, "cells": 3}'])
-def test_a_notebook_that_is_none_is_named(project: Path, content: str) -> None:
+def test_a_notebook_with_a_conflict_of_a_merge_is_named(project: Path) -> None:
     write_spec(project, batch_sizes=[1])
     path = write_notebook(project, "")
-    path.write_text(content)
+    path.write_text("<<<<<<< HEAD")
     process = start(project, "params/test.yaml", "--from", "06", "--to", "06")
     _, said = process.communicate(timeout=2 * BUSY_S)
     assert process.returncode == 1
-    assert said.splitlines()[1].startswith(f"error: {path}: cannot be read as a notebook")
-    assert len(said.splitlines()) == 2
+    (line,) = said.splitlines()[1:]
+    assert line.startswith(f"error: {path}: cannot be read as a notebook")
+
+
+STAGES = [name for name in lineage.NOTEBOOKS if name != "report"]
+
+
+@pytest.mark.parametrize("notebook", STAGES)
+def test_ctrl_c_leaves_no_process_of_a_real_stage(finished_project: Path, tmp_path: Path, notebook: str) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished_project, project)
+    number = notebook[:2]
+    process = start(project, "params/mini.yaml", "--force", "--from", number, "--to", number)
+    run = Run.resolve(project / "reports/mini/spec.yaml")
+    pages = [at.page(notebook) for at in run.at_each(lineage.NOTEBOOKS[notebook].per_batch)]
+    before = {page: page.stat().st_mtime_ns for page in pages}
+    until(lambda: any(page.stat().st_mtime_ns != before[page] for page in pages), process)
+    time.sleep(0.5)  # papermill writes the page first, then starts a kernel
+    code, said, left = stopped(process, signal.SIGINT, group=True)
+    assert left == []
+    assert code == 130
+    assert said.splitlines()[-1] == "interrupted: what is finished is kept, and the same command goes on from there"
+    assert "Traceback" not in said
+    assert list(project.rglob(".tmp-*")) == []
+
+
+PLACES = {  # names of folders in which a project may lie
+    "braces": "a{b}c {0}",
+    "spaces and quotes": 'my run\'s "folder"',
+    "Chinese": "模型 café",
+}
+LOCALES = {"any": {}, "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_project_may_lie_in_a_folder_of_any_name(project: Path, place: str, locale: str) -> None:
+    folder = project / PLACES[place]
+    folder.mkdir()
+    code, said = run_06(folder, "print('größe', open('größe', 'w').name)", **LOCALES[locale])
+    assert code == 0, said
+    assert "größe" in (folder / "reports/test/bs1/06_accuracy.html").read_text(encoding="utf-8")
+    assert (folder / "größe").exists()

@@ -72,7 +72,7 @@ def parse_yaml(text: str, source: str) -> Any:
         return yaml.load(text, _Loader)
     except RecursionError:
         raise SpecError(f"{source}: not valid YAML (nested too deeply); mend it") from None
-    except (yaml.YAMLError, ValueError, AttributeError, KeyError, OverflowError) as err:  # some escape PyYAML as they are
+    except (yaml.YAMLError, ValueError, AttributeError, LookupError, OverflowError) as err:  # some escape PyYAML as they are
         raise SpecError(f"{source}: not valid YAML ({err}); mend it") from err
 
 
@@ -90,7 +90,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         where = "" if Path(path).is_absolute() else f" in {Path.cwd()}"
         raise SpecError(f"{path}: no such file{where}; {_HINT}") from None
     except UnicodeDecodeError as err:
-        raise SpecError(f"{path}: cannot be read as text (byte {err.start} is not UTF-8); save it as UTF-8, or {_HINT}") from err
+        raise SpecError(f"{path}: byte {err.start} is not UTF-8; save it as UTF-8, or {_HINT}") from err
     except OSError as err:
         raise SpecError(f"{path}: cannot be read ({err.strerror}); {_HINT}") from err
     if len(content) > MOST_BYTES:
