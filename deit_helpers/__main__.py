@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from . import __version__
-from .errors import DeitError, SpecError, one_line
+from .errors import MOST_CHARACTERS, DeitError, SpecError, one_line
 from .run.folder import Run
 from .run.spec import RunSpec
 from .run.validation import parse_yaml, path_of
@@ -53,7 +53,7 @@ class _Group(click.Group):
             if ctx.params.get("debug") or isinstance(err, BrokenPipeError):
                 raise
             text = str(err) if isinstance(err, DeitError) else f"{err.filename}: {err.strerror}; unlock it, or run elsewhere"
-            click.echo(f"error: {one_line(text)}", err=True)
+            click.echo(f"error: {one_line(text, MOST_CHARACTERS)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as err:
             click.echo("interrupted: what is finished is kept, and the same command goes on from there", err=True)
@@ -65,7 +65,7 @@ def _short_usage_errors() -> Iterator[None]:
     try:
         yield
     except click.UsageError as err:
-        err.message = one_line(err.message)  # type: ignore[misc]
+        err.message = one_line(err.message, 400)  # type: ignore[misc]
         raise
 
 

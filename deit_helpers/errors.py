@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 
-MOST_CHARACTERS = 500
+MOST_CHARACTERS = 500  # of a message, whatever the input
+
+
+def one_line(text: object, most: int = 120) -> str:
+    """A text as a message quotes it: one line that any terminal can show, of at most so many characters.
+
+    What cannot be printed is escaped. What is too long loses its middle: first every long word (a path, a value), for the
+    words around it say what to do, then the line itself.
+    """
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(text).split()))
+    if len(line) > most:
+        line = re.sub(r"\S{101,}", lambda word: f"{word[0][:50]}…{word[0][-49:]}", line)
+    half = most // 2
+    return line if len(line) <= most else f"{line[:half]}…{line[half + 1 - most :]}"
 
 
 class DeitError(Exception):
-    """Base of every error this package raises on purpose; the command line prints it without a traceback.
-
-    Its text is one short line, whatever input it repeats.
-    """
+    """Base of every error this package raises on purpose; the command line prints it without a traceback."""
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
-
-
-def one_line(text: str) -> str:
-    """Text as one line that any terminal can show: what is not printable escaped, the middle of what is too long left out."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
-    if len(line) > MOST_CHARACTERS:  # long names and values first: the words around them say what to do
-        line = re.sub(r"\S{101,}", lambda word: f"{word[0][:50]}…{word[0][-49:]}", line)
-    half = MOST_CHARACTERS // 2
-    return line if len(line) <= MOST_CHARACTERS else f"{line[:half]}…{line[1 - half :]}"
+        return one_line(super().__str__(), MOST_CHARACTERS)
 
 
 class SpecError(DeitError):

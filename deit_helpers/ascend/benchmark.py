@@ -147,7 +147,7 @@ def _number_after(name: str, line: str, place: str, source: str) -> float:
 def _positive(text: str, place: str, source: str) -> float:
     text = text.rstrip(",.")
     try:
-        value = float(text)
+        value = float(text) if len(text) <= 40 else 0.0
     except ValueError:
         value = 0.0
     if not 0 < value < MOST:
