@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from . import __version__
-from .errors import DeitError, SpecError
+from .errors import MOST_CHARACTERS, DeitError, SpecError, one_line
 from .run.folder import Run
 from .run.spec import RunSpec
+from .run.validation import parse_yaml, path_of
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.ParamType):
+    """A path, `~` replaced: not every shell does it in quotes or behind `=`."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        try:
+            return Path(path_of(str(value)))
+        except ValueError as err:
+            raise SpecError(f"{value}: expected {err}") from None
+
+
+PATH = _Path()
 
 
 class _Group(click.Group):
-    """Shows a DeitError as one line and exits with 1; with --debug, as a traceback."""
+    """Shows what a user can mend as one line and exits with 1; with --debug, as a traceback."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _short_usage_errors():
+            return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name that the terminal cannot show
+        for name in ("SIGTERM", "SIGHUP"):  # they end a run as Ctrl-C does, unless a nohup says otherwise
+            if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _interrupt)
         try:
-            return super().invoke(ctx)
-        except DeitError as err:
-            if ctx.params.get("debug"):
+            with _short_usage_errors():
+                return super().invoke(ctx)
+        except (DeitError, OSError) as err:
+            if ctx.params.get("debug") or isinstance(err, BrokenPipeError):
                 raise
-            click.echo(f"error: {err}", err=True)
+            text = str(err) if isinstance(err, DeitError) else f"{err.filename}: {err.strerror}; unlock it, or run elsewhere"
+            click.echo(f"error: {one_line(text, MOST_CHARACTERS)}", err=True)
             ctx.exit(1)
+        except KeyboardInterrupt as err:
+            click.echo("interrupted: what is finished is kept, and the same command goes on from there", err=True)
+            ctx.exit(*err.args or (128 + signal.SIGINT,))
+
+
+@contextlib.contextmanager
+def _short_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as err:
+        err.message = one_line(err.message, 400)  # type: ignore[misc]
+        raise
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt(128 + number)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,14 +81,14 @@ def main(debug: bool) -> None:
 
 
 @main.command()
-@click.argument("spec", default="params/demo.yaml")
+@click.argument("spec", type=PATH, default="params/demo.yaml")
 @click.option("-b", "--batch-size", "batch_sizes", type=int, multiple=True, help="Instead of the spec's batch sizes.")
 @click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec.")
 @click.option("--from", "first", metavar="NN", help="First notebook to run, such as 05.")
 @click.option("--to", "last", metavar="NN", help="Last notebook to run before the report.")
 @click.option("--force", is_flag=True, help="Make everything again, whatever is current.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print what would run, and why; run nothing.")
-def run(spec: str, batch_sizes: tuple[int, ...], settings: tuple[str, ...], plan_only: bool, **which: Any) -> None:
+def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], plan_only: bool, **which: Any) -> None:
     """Run the notebooks of SPEC that are not current and publish the report."""
     from . import pipeline
     from .stages.accuracy import require_pass
@@ -141,10 +184,9 @@ def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise SpecError(f"-s {text}: expected KEY=VALUE, such as -s opset=13")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as err:
-        raise SpecError(f"-s {text}: the value is not valid YAML ({' '.join(str(err).split())})") from err
+    if not value.isprintable():  # a path whose bytes are not UTF-8: YAML has none
+        return key, value
+    return key, parse_yaml(value, f"-s {text}")
 
 
 if __name__ == "__main__":

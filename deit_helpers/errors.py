@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
+
 MOST_CHARACTERS = 500  # of a message, whatever the input
 
 
 def one_line(text: object, most: int = 120) -> str:
-    """A text as an error quotes it: one line of at most so many characters, with what cannot be printed escaped.
+    """A text as a message quotes it: one line that any terminal can show, of at most so many characters.
 
-    Of a longer one the middle is left out. A file name that is not UTF-8 cannot be printed as it is: it has surrogates.
+    What cannot be printed is escaped. What is too long loses its middle: first every long word (a path, a value), for the
+    words around it say what to do, then the line itself.
     """
-    line = " ".join(part.strip() for part in str(text).splitlines())
-    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
-    half = most // 2 - 2
-    return line if len(line) <= most else f"{line[:half]} … {line[-half:]}"
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(map(str.strip, str(text).splitlines())))
+    if len(line) > most:
+        line = re.sub(r"\S{101,}", lambda word: f"{word[0][:50]}…{word[0][-49:]}", line)
+    half = most // 2
+    return line if len(line) <= most else f"{line[:half]}…{line[half + 1 - most :]}"
 
 
 class DeitError(Exception):
     """Base of every error this package raises on purpose; the command line prints it without a traceback."""
 
-    def __init__(self, message: str):
-        super().__init__(one_line(message, MOST_CHARACTERS))
+    def __str__(self) -> str:
+        return one_line(super().__str__(), MOST_CHARACTERS)
 
 
 class SpecError(DeitError):

@@ -50,9 +50,18 @@ def write_dir(path: Path) -> None:
         raise unwritable(path, err) from err
 
 
+def is_file(path: Path) -> bool:
+    """Whether it is a file that can be reached; what no file can be called is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8; of a file name that is not UTF-8, the bytes are written as `\\udce9`, in JSON the same text again."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import files
-from .errors import ArtifactError, DeitError, SpecError
+from filelock import FileLock, Timeout
+
+from . import files, kernels
+from .errors import ArtifactError, DeitError, SpecError, ToolError
 from .report import html
 from .run import hashing, journal, records
 from .run.expected import expected_row
@@ -75,18 +77,45 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
     def run_in_turn(lane: list[Step]) -> None:
         for step in lane:
             number = next(numbers)
-            if force or _why(step.notebook, step.run):
-                say(f"[{number}/{len(steps)}] {step.name}")
-                _run_notebook(step)
+            with _page_lock(step, say):
+                if force or _why(step.notebook, step.run):
+                    say(f"[{number}/{len(steps)}] {step.name}")
+                    _run_notebook(step)
+
+    def report(step: Step) -> None:
+        with _page_lock(step, say):
+            _run_notebook(step)
 
     for notebook, lanes in _lanes(steps):
         try:
-            with ThreadPoolExecutor(1 if NOTEBOOKS[notebook].alone else os.cpu_count()) as pool:
-                list(pool.map(run_in_turn, lanes))
+            kernels.in_threads(run_in_turn, lanes, 1 if NOTEBOOKS[notebook].alone else os.cpu_count())
         except DeitError:
-            if notebook != "report":  # the report must not go on showing what held before
-                _run_notebook(steps[-1])
+            if notebook != "report":  # it must not go on showing what held before
+                with contextlib.suppress(DeitError):  # the first error is the one to mend
+                    kernels.in_threads(report, steps[-1:], 1)
             raise
+
+
+@contextlib.contextmanager
+def _page_lock(step: Step, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a page: another process that makes it, too, is waited for."""
+    path = _page_record(step.notebook, step.run).with_suffix(".lock")
+    files.write_dir(path.parent)
+    lock = FileLock(path)
+    try:
+        for tried in itertools.count():
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0.5)
+                break
+            kernels.stop_if_interrupted()
+            if not tried:
+                say(f"{step.name}: another process makes this page; waiting for it")
+    except OSError as err:
+        raise files.unwritable(path, err) from err
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _forget(steps: list[Step]) -> None:
@@ -111,8 +140,14 @@ def render(run: Run, show_code: bool = False) -> Path:
     for notebook in STEPS:
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
             if at.page(notebook).exists():
-                html.html(at.page(notebook), at.folder, show_code)
-    _run_notebook(Step("report", run, "asked for"), show_code)
+                with _page_lock(Step(notebook, at, "asked for"), lambda line: None):
+                    html.html(at.page(notebook), at.folder, show_code)
+
+    def report(step: Step) -> None:
+        with _page_lock(step, lambda line: None):
+            _run_notebook(step, show_code)
+
+    kernels.in_threads(report, [Step("report", run, "asked for")], 1)
     return run.folder / "index.html"
 
 
@@ -170,27 +205,24 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
 
 def _run_notebook(step: Step, show_code: bool = False) -> None:
     """Execute and publish one notebook; an error inside it becomes the DeitError it was."""
-    import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    run, page = step.run, step.run.page(step.notebook)
+    run, page, source = step.run, step.run.page(step.notebook), notebook_source(step.notebook)
     files.write_dir(page.parent)
+    html.read(source)
     _page_record(step.notebook, run).unlink(missing_ok=True)
     failure: DeitError | None = None
+    parameters = {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size}
+    bar = sys.stderr if NOTEBOOKS[step.notebook].alone and sys.stderr.isatty() else None
     try:
-        papermill.execute_notebook(
-            notebook_source(step.notebook),
-            page,
-            {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size},
-            cwd=run.root,
-            progress_bar=False,
-            stdout_file=sys.stderr if NOTEBOOKS[step.notebook].alone and sys.stderr.isatty() else None,  # its progress bar
-            shutdown_kernel="immediate",  # everything is on disk; a graceful end interrupts the kernel, noisily
-        )
+        kernels.execute(source, page, parameters, run.root, stdout_file=bar)
     except PapermillExecutionError as err:
         ours = {kind.__name__ for kind in DeitError.__subclasses__()}
         if err.ename != "VerdictError":
             failure = DeitError(f"{step.name}: {'' if err.ename in ours else err.ename + ': '}{err.evalue}")
+    except ToolError as err:
+        failure = ToolError(f"{step.name}: {err}")
+        html.add_error(page, failure)
     except OSError as err:
         raise files.unwritable(page, err) from err
     html.html(page, run.folder, show_code)

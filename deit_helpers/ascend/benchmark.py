@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,7 +43,8 @@ def write_info(folder: Path, names: list[str], tensors: Iterable[np.ndarray]) ->
             tensor.astype("<f4").tofile(temporary)
         lines.append(f"{i} {path.relative_to(folder.parent).as_posix()} {tensor.shape[2]} {tensor.shape[1]}\n")
     info = folder / "deit_prep_bin.info"
-    files.write_text(info, "".join(lines))
+    with files.atomic(info) as temporary:
+        temporary.write_bytes(os.fsencode("".join(lines)))  # the names' own bytes: the tool opens them
     return info
 
 
@@ -87,10 +89,9 @@ class Performance(NamedTuple):
         return self.rates["e2e"] / self.interface_per_s
 
 
-_CELL = r"\s*(\d+(?:\.\d+)?)\s*\|"  # of a table in Markdown
 MOST = 1e12  # of anything a file may say
 _LABELS = {"inference": "infer(?:ence)?", "postprocess": "post(?:process)?"}  # the two variants that were observed
-_NUMBER = r"([0-9.,]{1,40}(?![0-9.,])(?:[eE][+-]?\d{1,9})?)(?:\s*samples/s)?"  # a longer one is none, and takes long
+_NUMBER = r"([0-9.,]+(?:[eE][+-]?\d+)?)(?:[ \t]*samples/s)?"
 
 
 def read_perf(text: str, source: str) -> Performance:
@@ -102,42 +103,22 @@ def read_perf(text: str, source: str) -> Performance:
     Raises:
         ArtifactError: a line is missing; names file and line.
     """
-    rates = {}
+    lines, rates = {}, {}
     for stage in ROWS:
         label = _LABELS.get(stage, stage)
-        line = re.search(rf"^\s*\[{label}\] throughputRate: {_NUMBER}", text, re.MULTILINE)
+        line = re.search(rf"^[ \t>]*\[{label}\][ \t]*throughputRate:[ \t]*{_NUMBER}(.*)", text, re.MULTILINE)
         if not line:
             raise ArtifactError(
                 f"{source}: no line '[{stage}] throughputRate: …': name a perf_vision_batchsize_<n>_device_<d>.txt"
             )
-        rates[stage] = _positive(line[1], stage, source)
-    latency = re.search(rf"^\s*\[e2e\].*latency: {_NUMBER}", text, re.MULTILINE)
-    interface = re.search(rf"Interface throughputRate: {_NUMBER}", text)
-    if not latency or not interface:
-        raise ArtifactError(f"{source}: no e2e latency or no Interface throughputRate: let the tool write the file again")
-    e2e_ms, interface_per_s = _positive(latency[1], "e2e latency", source), _positive(interface[1], "Interface", source)
+        rates[stage], lines[stage] = _positive(line[1], stage, source), line[2]
+    e2e_ms = _number_after("latency:", lines["e2e"], "e2e latency", source)
+    interface_per_s = _number_after("Interface throughputRate:", lines["inference"], "Interface", source)
     if rates["e2e"] > 1.05 * interface_per_s:
         raise ArtifactError(
             f"{source}: {rates['e2e']:g} images/s end to end, {interface_per_s:g} of the model alone: not possible"
         )
     return Performance(rates, e2e_ms, interface_per_s)
-
-
-def _positive(text: str, name: str, source: str) -> float:
-    """A number of a performance file.
-
-    Raises:
-        ArtifactError: not one finite number above zero; names file and place.
-    """
-    text = text.rstrip(",.")
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < MOST:
-        expected = "expected a number above 0, with a decimal point"
-        raise ArtifactError(f"{source}: {name} is {text!r}, {expected}: let the tool write the file again")
-    return value
 
 
 def read_pure(text: str, source: str) -> tuple[float, float]:
@@ -146,16 +127,32 @@ def read_pure(text: str, source: str) -> tuple[float, float]:
     Raises:
         ArtifactError: no such line.
     """
-    line = re.search(rf"ave_throughputRate\s*[:=]\s*{_NUMBER}.*ave_latency\s*[:=]\s*([0-9.,eE+-]{{1,40}})ms", text)
-    if not line:
+    line = re.search(r"ave_throughputRate[ \t]*[:=].*", text)
+    if not line or "ave_latency" not in line[0]:
         raise ArtifactError(f"{source}: no line 'ave_throughputRate = … ave_latency = …ms': name a PureInfer_perf_of_…txt")
-    return _positive(line[1], "ave_throughputRate", source), _positive(line[2], "ave_latency", source)
+    rate = _number_after("ave_throughputRate[ \t]*[:=]", line[0], "ave_throughputRate", source)
+    return rate, _number_after("ave_latency[ \t]*[:=]", line[0], "ave_latency", source)
 
 
-def _percent(text: str, source: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 100:
-        raise ArtifactError(f"{source}: {one_line(text, 60)} %: expected 0 to 100: mend the figure")
+def _number_after(name: str, line: str, place: str, source: str) -> float:
+    """The number behind a name of a performance file, a regular expression.
+
+    Raises:
+        ArtifactError: none there, or one that cannot be; names file and place.
+    """
+    number = re.search(rf"{name}[ \t]*{_NUMBER}", line)
+    return _positive(number[1] if number else "", place, source)
+
+
+def _positive(text: str, place: str, source: str) -> float:
+    text = text.rstrip(",.")
+    try:
+        value = float(text) if len(text) <= 40 else 0.0
+    except ValueError:
+        value = 0.0
+    if not 0 < value < MOST:
+        expected = "expected a number above 0, with a decimal point"
+        raise ArtifactError(f"{source}: {place} is {one_line(repr(text), 60)}, {expected}: let the tool write the file again")
     return value
 
 
@@ -166,32 +163,59 @@ class Recipe(NamedTuple):
     accuracies: list[tuple[str, float, float]]
 
 
+_BATCH = re.compile(r"(?<![a-z])(?:batch|bs)[ _-]?(?:size)?[ \t]*[_=:：]?[ \t]*(\d{1,5})(?!\d)", re.IGNORECASE)
+_CELL = r"[ \t]*(\d+(?:\.\d+)?)[ \t]*%?[ \t]*\|"
+_ACCURACY = re.compile(rf"\|[ \t]*(?:BS|batch_?size)[ \t]*=?[ \t]*(\d+)[ \t]*\|{_CELL}{_CELL}", re.IGNORECASE)
+
+
 def read_recipe(text: str, source: str) -> Recipe:
     """Find the performance blocks, `result.json` lines and accuracy tables in a text such as a ModelZoo README.
 
-    A block belongs to the batch size named last before it (`batch8`, `perf_vision_batchsize_8_device_0.txt`).
+    They may be indented or quoted. A block belongs to the batch size named last before it: `batch8`, `batch_size=8`,
+    `perf_vision_batchsize_8_device_0.txt`, `bs8`.
 
     Raises:
-        ArtifactError: a block is damaged, or no batch size stands before it.
+        ArtifactError: a block is damaged, no batch size stands before it, or two blocks are of one.
     """
-    performance = {}
-    for block in re.finditer(r"^\[e2e\].*(?:\n+\[.*)*", text, re.MULTILINE):
-        sizes = re.findall(r"batch(?:size_)?(\d{1,5})(?!\d)", text[: block.start()])
-        if not sizes:
-            raise ArtifactError(f"{source}: performance lines without a batch size before them: name the tool's own file")
-        performance[int(sizes[-1])] = read_perf(block[0], source)
-    accuracies = []
-    for line in text.split("\n"):  # one pattern for all of it takes minutes on a long line
-        line = line[line.find('{"title"') : line.rfind("}") + 1]
-        if not line.startswith("{") or '"Top1 accuracy"' not in line:
-            continue
-        try:
-            values = {row["key"]: row["value"] for row in json.loads(line)["value"]}
-            top = [_percent(str(values[f"Top{k} accuracy"]).rstrip("%"), source) for k in (1, 5)]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
-            why = f"({one_line(err)}): {one_line(line, 60)}"
-            raise ArtifactError(f"{source}: a result.json in it cannot be read {why}: mend the line") from err
-        accuracies.append(("its result.json", top[0], top[1]))
-    for size, top1, top5 in re.findall(rf"^\|\s*BS(\d{{1,9}})\s*\|{_CELL}{_CELL}", text, re.MULTILINE):
-        accuracies.append((f"its table, BS{size}", _percent(top1, source), _percent(top5, source)))
+    performance: dict[int, Performance] = {}
+    accuracies, size, block = list[tuple[str, float, float]](), None, list[str]()
+    for line in (*(line.strip(" \t>") for line in text.splitlines()), "."):
+        if block and (line.startswith("[e2e]") or (line and not line.startswith("["))):  # it is over
+            if size is None or performance.setdefault(size, rows := read_perf("\n".join(block), source)) != rows:
+                why = "without a batch size before them" if size is None else f"of batch size {size} twice"
+                raise ArtifactError(f"{source}: performance lines {why}: name the tool's own file")
+            block = []
+        if block or line.startswith("[e2e]"):
+            block.append(line)
+        elif sizes := _BATCH.findall(line):
+            size = int(sizes[-1])
+        if '"Top1 accuracy"' in line:
+            accuracies.append(_result_json(line, source))
+        elif row := _ACCURACY.match(line):
+            top1, top5 = (_percent(text, source) for text in row.groups()[1:])
+            accuracies.append((f"its table, BS{row[1]}", top1, top5))
     return Recipe(performance, accuracies)
+
+
+def _result_json(line: str, source: str) -> tuple[str, float, float]:
+    """Acc@1 and Acc@5 of a line that holds a `result.json`; that of fewer than five classes ends at theirs.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    try:
+        rows = json.loads(line[line.index("{") : line.rindex("}") + 1])["value"]
+        values = {row["key"]: str(row["value"]).rstrip("%") for row in rows}
+        last = min(5, int(values.get("Number of classes", 5)))
+        top1, top5 = (_percent(values[f"Top{k} accuracy"], source) for k in (1, last))
+        return "its result.json", top1, top5
+    except (ValueError, LookupError, TypeError, RecursionError) as err:
+        why = f"({one_line(err)}): {one_line(line, 60)}"
+        raise ArtifactError(f"{source}: a result.json in it cannot be read {why}: mend the line") from err
+
+
+def _percent(text: str, source: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise ArtifactError(f"{source}: an accuracy of {one_line(text, 60)} %: expected 0 to 100: mend the figure")
+    return value

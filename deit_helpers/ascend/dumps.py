@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import files
 from ..errors import ArtifactError, one_line
 
 # What NumPy raises on a damaged file: a header that is no Python, a shape too large for C or for the memory.
@@ -19,21 +20,32 @@ _UNREADABLE = (
 
 
 def stem_of(name: str) -> str:
-    """The stem under which `benchmark.write_info` hands an image to the tool: class folders joined by `__`."""
-    return str(Path(name).with_suffix("")).replace("/", "__")
+    """The stem under which `benchmark.write_info` hands an image to the tool: class folders joined by `__`.
+
+    As in the recipe, a name ends at its first dot (imagenet_torch_preprocess.py of ModelZoo's Deit_Small).
+    """
+    parent, _, file = name.rpartition("/")
+    return f"{parent}/{file.partition('.')[0]}".removeprefix("/").replace("/", "__")
 
 
 def write(folder: Path, names: list[str], logits: np.ndarray) -> None:
-    """Write `<stem>_1.bin` per image, raw float32 as the benchmark tool does, for scripts that read its dumps."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the dumps of the benchmark tool, one per image and kind, for scripts that read them.
+
+    `folder/<stem>_1.bin` is raw float32. The recipe's scorer reads text, and takes every file of its folder for one:
+    `<stem>_1.txt` has a folder of its own, `result/` with the same name beside it, where the tool writes it.
+    """
+    texts = folder.parent / "result" / folder.name
+    for place in (folder, texts):
+        files.write_dir(place)
     for name, row in zip(names, logits, strict=True):
         row.astype("<f4").tofile(folder / f"{stem_of(name)}_1.bin")
+        (texts / f"{stem_of(name)}_1.txt").write_text(" ".join(f"{value:.9g}" for value in row.tolist()) + "\n")
 
 
 def read(folder: Path, names: list[str]) -> np.ndarray:
     """The logits (N, C) float32 of these images, in this order.
 
-    ais_bench cuts a stem at its first dot; a file named so is found too.
+    The recipe and ais_bench cut a stem at its first dot; a file that keeps what lies before the last dot is found too.
 
     Raises:
         ArtifactError: no dumps at all, an image without one, files nobody asked for, or rows of different length.
@@ -45,8 +57,9 @@ def read(folder: Path, names: list[str]) -> np.ndarray:
         raise ArtifactError(f"{folder}: no dumps <image>_1.txt, .bin (benchmark) or <image>_0.txt, .bin, .npy (ais_bench)")
     rows, used = [], set()
     for name in names:
-        stem = stem_of(name)
-        wanted = [f"{s}_{k}{end}" for s in (stem, stem.partition(".")[0]) for k in (1, 0) for end in (".txt", ".bin", ".npy")]
+        whole = str(Path(name).with_suffix("")).replace("/", "__")
+        stems = (whole, stem_of(name), whole.partition(".")[0])
+        wanted = [f"{stem}_{k}{end}" for stem in stems for k in (1, 0) for end in (".txt", ".bin", ".npy")]
         path = next((dumps[candidate] for candidate in wanted if candidate in dumps), None)
         if path is None:
             raise ArtifactError(f"{folder}: no dump of {name}, expected {wanted[0]} or the like: run the tool on every image")

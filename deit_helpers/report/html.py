@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from .. import files
+from ..errors import ArtifactError
 from ..run.folder import html_path
 
 _one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
@@ -19,9 +20,7 @@ def html(notebook: Path, run_folder: Path, show_code: bool = False) -> Path:
         run_folder: the folder of the run, to link back to its index.
         show_code: keep the cells' code, which is otherwise left out.
     """
-    import nbformat
-
-    node = nbformat.read(notebook, as_version=4)
+    node = read(notebook)
     title = next((line for cell in node.cells for line in cell.source.splitlines() if line.startswith("# ")), "# Report")[2:]
     page = html_path(notebook)
     links = [] if page.parent == run_folder else [("Report", "../index.html")]
@@ -31,6 +30,32 @@ def html(notebook: Path, run_folder: Path, show_code: bool = False) -> Path:
         body, _ = _exporter(show_code).from_notebook_node(node, resources)
     files.write_text(page, body)
     return page
+
+
+def read(notebook: Path):  # type: ignore[no-untyped-def]  # nbformat has no types
+    """The notebook in a file.
+
+    Raises:
+        ArtifactError: there is none in it, such as after a merge or a full disk.
+    """
+    import nbformat
+
+    strange = (LookupError, AttributeError, TypeError, RecursionError, nbformat.ValidationError)  # JSON, but no notebook
+    try:
+        return nbformat.read(notebook, as_version=4)
+    except (OSError, ValueError, *strange) as err:
+        hint = "make the page again with `deit-report run`, or restore the notebook"
+        raise ArtifactError(f"{notebook}: cannot be read as a notebook ({err}): {hint}") from err
+
+
+def add_error(notebook: Path, error: Exception) -> None:
+    """Show at the end of an executed notebook an error that came from none of its cells."""
+    import nbformat
+
+    node, text = read(notebook), str(error)
+    output = nbformat.v4.new_output("error", ename=type(error).__name__, evalue=text, traceback=[text])
+    node.cells.append(nbformat.v4.new_code_cell(outputs=[output]))
+    nbformat.write(node, notebook)
 
 
 @functools.cache

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArtifactError
-from ..files import read_json, write_dir, write_text
+from ..errors import ArtifactError, SpecError
+from ..files import is_file, read_json, write_dir, write_text
 from .lineage import FILES, NOTEBOOKS
 from .spec import RunSpec, check_batch_size
+from .validation import path_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,11 +45,17 @@ class Run:
         if batch_size is not None:
             check_batch_size(batch_size)
         root = project_root()
-        path = Path(spec) if Path(spec).exists() or not (root / spec).exists() else root / spec
+        try:
+            given = path_of(str(spec))
+        except ValueError as err:
+            raise SpecError(f"{spec}: expected {err}") from None
+        path = Path(given) if Path(given).exists() or not (root / given).exists() else root / given
         run_spec = RunSpec.load(path, overrides)
         is_run_folder = path.name == "spec.yaml" and (path.parent / "meta").is_dir()
-        folder = path.parent if is_run_folder else root / "reports" / run_spec.run
-        return cls(run_spec, folder.resolve(), root, batch_size)
+        folder = (path.parent if is_run_folder else root / "reports" / run_spec.run).resolve()
+        if any("\ud800" <= c <= "\udfff" for c in str(folder)):  # bytes that Python could not decode
+            raise SpecError(f"{folder}: pages are UTF-8, this folder's name is not: rename it, or run elsewhere")
+        return cls(run_spec, folder, root, batch_size)
 
     @classmethod
     def open(cls, spec: str | Path, batch_size: int | None = None) -> Self:
@@ -118,7 +125,7 @@ class Run:
     def atc_files(self) -> dict[str, Path]:
         """Files that flags of ATC name, relative to the folder the command runs in."""
         given = {name: self.root / value for name, value in self.spec.atc.items() if isinstance(value, str) and value}
-        return {name: path.resolve() for name, path in given.items() if path.is_file()}
+        return {name: path.resolve() for name, path in given.items() if is_file(path)}
 
     @property
     def image_folder(self) -> Path:

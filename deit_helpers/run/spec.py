@@ -15,13 +15,15 @@ from ..errors import SpecError
 from .backends import BACKENDS, BackendRow
 from .edits import EXACT_EDITS, INEXACT_EDITS
 from .recipes import RECIPES, PreprocessSpec
-from .validation import Frozen, nearest, read_yaml
+from .validation import Frozen, nearest, path_of, read_yaml
+
+MOST_BATCH = 65_536  # more is a slip of the pen, and its files could not be named
 
 
 class RunSpec(Frozen):
     """One run. Paths are relative to the directory the command runs in; what the keys mean is in the README."""
 
-    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    run: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str
     model_args: dict[str, int | float | str | bool] = Field(default_factory=dict)
     checkpoint: str
@@ -39,8 +41,8 @@ class RunSpec(Frozen):
     device: int = Field(default=0, ge=0)
     soc_version: str | None = None
     execution: Literal["sync", "async"] = "sync"
-    peak_tflops: float | None = Field(default=None, gt=0)
-    time_box_s: float = Field(default=10.0, gt=0)
+    peak_tflops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    time_box_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     aipp: Literal["static"] | None = None
     atc: dict[str, str | int | None] = Field(default_factory=dict)
     providers: dict[str, dict[str, str | int | float | bool]] = Field(default_factory=dict)
@@ -54,6 +56,11 @@ class RunSpec(Frozen):
     @classmethod
     def _tuple_from_list(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("checkpoint", "images", "labels")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        return value if value is None else path_of(value)
 
     @field_validator("backend", "preprocess")
     @classmethod
@@ -109,8 +116,8 @@ class RunSpec(Frozen):
     @field_validator("batch_sizes")
     @classmethod
     def _positive_and_distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or min(value) < 1 or len(set(value)) != len(value):
-            raise ValueError("one or more different positive integers, such as [1, 8, 32]")
+        if not value or min(value) < 1 or max(value) > MOST_BATCH or len(set(value)) != len(value):
+            raise ValueError(f"one or more different positive integers up to {MOST_BATCH}, such as [1, 8, 32]")
         return value
 
     @property
@@ -155,6 +162,6 @@ def check_batch_size(value: Any) -> int:
     Raises:
         SpecError: text, a float, a boolean, zero or a negative number.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_BATCH:
         raise SpecError(f"batch_size: expected a positive integer such as 8, got {value!r}")
     return value

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import os
+import re
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +17,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 from ..errors import SpecError
+
+MOST_BYTES = 100_000  # of a YAML file: a spec has one or two thousand, and PyYAML takes seconds for this many
+_HINT = "name a spec file such as params/demo.yaml"
+_short = reprlib.Repr()  # of a value of any size and depth
+_short.maxstring = _short.maxother = 100
 
 
 class Frozen(BaseModel):
@@ -30,26 +39,84 @@ class Frozen(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as err:
-            raise SpecError("; ".join(_explain(e, source, cls) for e in err.errors())) from err
+            wrong = [_explain(e, source, cls) for e in err.errors()]
+            more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise SpecError("; ".join(wrong[:3]) + more) from err
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML; what fills memory or cannot be written again is refused: merged keys (`<<`) of merged keys, huge integers."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > 1000:
+            raise yaml.constructor.ConstructorError(None, None, "more than 1000 keys in a mapping", node.start_mark)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if value.bit_length() > 63:
+            raise yaml.constructor.ConstructorError(None, None, "an integer of more than 63 bits", node.start_mark)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The value of a YAML text; `source` says in errors where it stands.
+
+    Raises:
+        SpecError: not YAML, or a value that cannot be, such as the date 2026-02-30.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise SpecError(f"{source}: not valid YAML (nested too deeply); mend it") from None
+    except (yaml.YAMLError, ValueError, AttributeError, LookupError, OverflowError) as err:  # some escape PyYAML as they are
+        raise SpecError(f"{source}: not valid YAML ({err}); mend it") from err
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file that must hold a mapping.
+    """Read a YAML file that must hold a mapping with names for keys, in UTF-8, or in UTF-16 with its mark.
 
     Raises:
-        SpecError: missing, unreadable, not YAML or not a mapping.
+        SpecError: missing, unreadable, too large, not YAML or not a mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8")
     except FileNotFoundError:
-        raise SpecError(f"{path}: no such file; name a spec file such as params/demo.yaml") from None
-    except (OSError, UnicodeDecodeError) as err:
-        raise SpecError(f"{path}: cannot be read ({err}); name a spec file such as params/demo.yaml") from err
-    except yaml.YAMLError as err:
-        raise SpecError(f"{path}: not valid YAML ({' '.join(str(err).split())}); mend the file") from err
-    if not isinstance(values, dict):
-        raise SpecError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}")
+        where = "" if Path(path).is_absolute() else f" in {Path.cwd()}"
+        raise SpecError(f"{path}: no such file{where}; {_HINT}") from None
+    except UnicodeDecodeError as err:
+        raise SpecError(f"{path}: byte {err.start} is not UTF-8; save it as UTF-8, or {_HINT}") from err
+    except OSError as err:
+        raise SpecError(f"{path}: cannot be read ({err.strerror}); {_HINT}") from err
+    if len(content) > MOST_BYTES:
+        raise SpecError(f"{path}: more than {MOST_BYTES} bytes are no spec; {_HINT}")
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise SpecError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}; {_HINT}")
     return values
+
+
+def path_of(text: str) -> str:
+    """A path that a user wrote, with `~` replaced by the home folder.
+
+    Raises:
+        ValueError: a URL, or what no file can be called; says what to give.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise ValueError("a path, not a URL: download it first, such as with wget, and give the path of the file")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("a path without ~, for there is no such home folder") from None
+    names = [len(os.fsencode(name)) for name in path.parts]
+    if not text or "\0" in text or max(names, default=0) > 255 or sum(names) > 4000:
+        raise ValueError("a path of at most 4,000 bytes, 255 between two slashes")
+    return str(path) if text.startswith("~") else text
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -70,5 +137,5 @@ def _explain(error: Any, source: str, model: type[BaseModel]) -> str:
         return f"{source}: key {key!r} is missing"
     where = ".".join([key, *rest])
     expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").replace("valid tuple", "valid list")
-    expected = expected.replace("String should match pattern", "text that matches")
-    return f"{source}: key {where!r}: expected {expected}, got {error['input']!r}"
+    expected = expected.replace("String should match pattern", "text that matches").replace("String should have", "text of")
+    return f"{source}: key {where!r}: expected {expected}, got {_short.repr(error['input'])}"

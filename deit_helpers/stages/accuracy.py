@@ -116,9 +116,12 @@ def _checks(facts: dict[str, Any], limit: float, published: bool) -> list[dict[s
 def seed_result(facts: dict[str, Any]) -> dict[str, Any]:
     """The recipe's `result.json`: its keys, order and spelling (imagenet_acc_eval.py of ModelZoo's Deit_Small).
 
+    As there, the accuracies end at that of as many answers as there are classes.
+
     Args:
         facts: images, classes and top1_percent to top5_percent, as in `accuracy.json`.
     """
     value = [{"key": f"Number of {key}", "value": str(facts[key])} for key in ("images", "classes")]
-    value += [{"key": f"Top{k} accuracy", "value": f"{round(facts[f'top{k}_percent'], 2)}%"} for k in TOP]
+    tops = [k for k in TOP if k <= facts["classes"]]
+    value += [{"key": f"Top{k} accuracy", "value": f"{round(facts[f'top{k}_percent'], 2)}%"} for k in tops]
     return {"title": "Overall statistical evaluation", "value": value}
