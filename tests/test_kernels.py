@@ -23,7 +23,8 @@ from deit_helpers import kernels
 from deit_helpers.run import lineage
 from deit_helpers.run.folder import Run
 
-LIMIT_S = 5.0  # from Ctrl-C until nothing is left
+LOAD = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # processes that want each core
+LIMIT_S = 5.0 * LOAD  # from Ctrl-C until nothing is left
 BUSY_S = 60.0  # to get to work, on a host with other work
 
 # What a stage may be doing: its last line never ends.
@@ -68,10 +69,17 @@ def write_notebook(project: Path, code: str, name: str = "06_accuracy", kernel: 
 
 
 def start(project: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
-    """Start `deit-report run params/test.yaml` as the leader of its own process group."""
-    command = [sys.executable, "-m", "deit_helpers", "run", *options]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=project, env={**os.environ, **environment}, start_new_session=True, **pipes)
+    """Start `deit-report run` with options as the leader of its own process group."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "deit_helpers", "run", *options],
+        cwd=project,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
 
 
 def run_06(project: Path, code: str, **environment: str) -> tuple[int, str]:
