@@ -40,6 +40,7 @@ def execute(notebook: Path, page: Path, parameters: dict[str, Any], cwd: Path, s
         DeitError: Ctrl-C ended it.
     """
     from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
 
     log = page.with_suffix(".log")
     for limit_s in START_LIMITS_S:
@@ -48,9 +49,14 @@ def execute(notebook: Path, page: Path, parameters: dict[str, Any], cwd: Path, s
                 _execute(notebook, page, parameters, cwd, stdout_file, output, limit_s)
             log.unlink()
             return
+        except (PapermillExecutionError, DeitError):
+            log.unlink()
+            raise
         except DeadKernelError as err:
-            how = _how_it_ended(_running[page].poll())
-            raise ToolError(f"its kernel {how}: see {log}") from err
+            how = f"its kernel {_how_it_ended(_running[page].poll())}"
+            with log.open("a") as text:  # what was killed had no last words
+                text.write(f"{how}\n")
+            raise ToolError(f"{how}: see {log}") from err
         except RuntimeError as err:  # it was never ready
             failure = str(err)
         finally:

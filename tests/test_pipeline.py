@@ -48,6 +48,7 @@ def test_an_error_in_a_cell_is_one_line_and_stays_on_a_page_that_is_made_again(
     assert str(caught.value) == f"05_infer bs4: {error}"
     assert error.rpartition(": ")[2] in html_path(step.run.page(step.notebook)).read_text()
     assert not pipeline._page_record(step.notebook, step.run).exists()
+    assert not step.run.page(step.notebook).with_suffix(".log").exists()
 
 
 @pytest.mark.parametrize(

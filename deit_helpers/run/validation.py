@@ -90,7 +90,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         where = "" if Path(path).is_absolute() else f" in {Path.cwd()}"
         raise SpecError(f"{path}: no such file{where}; {_HINT}") from None
     except UnicodeDecodeError as err:
-        raise SpecError(f"{path}: byte {err.start} is not UTF-8; save it as UTF-8, or {_HINT}") from err
+        raise SpecError(f"{path}: cannot be read (byte {err.start} is not UTF-8); save it as UTF-8, or {_HINT}") from err
     except OSError as err:
         raise SpecError(f"{path}: cannot be read ({err.strerror}); {_HINT}") from err
     if len(content) > MOST_BYTES:
