@@ -28,7 +28,7 @@ class BackendError(DeitError):
 
 
 class VerdictError(DeitError):
-    """The accuracy verdict is `fail`. Raised after everything was rendered and written.
+    """The accuracy verdict is `fail`, or the labels are wrong. Raised after everything was rendered and written.
 
     Attributes:
         rows: the rows of the accuracy table that failed.
@@ -37,3 +37,11 @@ class VerdictError(DeitError):
     def __init__(self, message: str, rows: list[dict] | None = None):
         super().__init__(message)
         self.rows = rows or []
+
+
+def shown(value: object, most: int = 120) -> str:
+    """A name, path or line as a message can hold it: printable, on one line, cut in its middle where it is long."""
+    text = str(value)
+    text = text if text.isprintable() else repr(text)[1:-1]  # line ends, and bytes of a name that are no UTF-8
+    half = most // 2
+    return text if len(text) <= most else f"{text[: half - 1]}…{text[-half:]}"

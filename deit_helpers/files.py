@@ -51,8 +51,9 @@ def write_dir(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8; a byte of a file's name that is none is escaped as JSON does, which reads it back."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

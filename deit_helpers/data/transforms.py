@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, shown
 from ..run.recipes import PreprocessSpec
 
+# Those of torchvision's ImageFolder, which most checkpoints were trained through. Pillow goes by the content, whatever the
+# suffix says, so none of them opens a decoder that a .jpg would not. No .gif: which frame is the image?
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_ASPECT = 50  # a narrower image would grow to gigabytes when its short side is resized
 
 
@@ -31,7 +34,7 @@ def decode(path: Path) -> Image.Image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
         hint = "replace the file, or set `on_bad_image: skip`"
-        raise ArtifactError(f"{path}: cannot be decoded ({' '.join(str(err).split())}); {hint}") from err
+        raise ArtifactError(f"{shown(path)}: cannot be decoded ({shown(err)}); {hint}") from err
 
 
 @contextlib.contextmanager
