@@ -59,10 +59,8 @@ def class_indices(names: list[str], classes: int | None, order: str | None, wher
             some = shown(", ".join(map(repr, names[:3])))
             raise SpecError(f"{where}s such as {some}: class_order: numeric needs a number in each, and no number twice")
         names = sorted(names, key=numbers.__getitem__)
-        if classes is None and list(numbers.values()) != list(range(len(names))):
-            raise SpecError(
-                f"{where}s: class_order: numeric needs the checkpoint's classes: run notebooks/01_export.ipynb first"
-            )
+        if classes is None and sorted(numbers.values()) != list(range(len(names))):
+            raise SpecError(f"{where}s: class_order: numeric depends on the checkpoint: run notebooks/01_export.ipynb first")
         if classes is not None and len(names) < classes:
             return numbers
     return {name: place for place, name in enumerate(names)}
@@ -78,15 +76,13 @@ def _only_order(names: list[str], classes: int | None, where: str) -> str:
     numbers = _numbers(names)
     by_number = sorted(names, key=numbers.__getitem__) if numbers else names
     if text := next((name for name, other in zip(names, by_number, strict=True) if name != other), None):
-        number = by_number[names.index(text)]
+        number, text = shown(by_number[names.index(text)], 40), shown(text, 40)
         choice = f"numeric ({number} before {text}) or text ({text} first, as torchvision's ImageFolder has it)"
         raise SpecError(f"{where}s are numbered, and their order is not clear: set class_order: {choice}")
     if classes is not None and len(names) < classes:
         choice = "numeric (207 is class 207), synset, or text (0, 1, 2 … as they are sorted)"
-        hint = f"set class_order: {choice}, or give `labels`, a file of lines `FOLDER CLASS`"
-        raise SpecError(
-            f"{where}s: {len(names)} for the checkpoint's {classes} classes, and which is which is not clear: {hint}"
-        )
+        what = f"{where}s: {len(names)} for the checkpoint's {classes} classes, and which is which is not clear"
+        raise SpecError(f"{what}: set class_order: {choice}, or give `labels`, a file of lines `FOLDER CLASS`")
     return "text"
 
 

@@ -68,15 +68,15 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         SpecError: it is none.
     """
-    hint = "give a text file of lines `NAME LABEL`"
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is no file")  # a pipe would be waited for
         if path.stat().st_size > _MOST_BYTES:
             raise OSError(f"it has {path.stat().st_size:,} bytes")
         return path.read_bytes()
-    except OSError as err:
-        raise SpecError(f"labels: {shown(path)} cannot be read ({shown(err.strerror or err)}); {hint}") from err
+    except (OSError, ValueError) as err:
+        why = err.strerror if isinstance(err, OSError) and err.strerror else err
+        raise _unreadable(path, why) from err
 
 
 def read_lines(content: bytes, path: Path) -> list[Line]:
@@ -110,9 +110,12 @@ def _text(content: bytes, path: Path) -> str:
         if "\0" in text:
             raise ValueError("it is no text")
     except ValueError as err:
-        hint = "give a text file of lines `NAME LABEL`"
-        raise SpecError(f"labels: {shown(path)} cannot be read ({shown(err)}); {hint}") from err
+        raise _unreadable(path, err) from err
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unreadable(path: Path, why: object) -> SpecError:
+    return SpecError(f"labels: {shown(path)} cannot be read ({shown(why)}); give a text file of lines `NAME LABEL`")
 
 
 def _is_header(text: str) -> bool:
@@ -139,14 +142,12 @@ def _indices(lines: list[Line], path: Path, spec: RunSpec, classes: int | None) 
     synsets = sorted(label for label in written if SYNSET.fullmatch(label))
     indices = class_indices(synsets, classes, spec.class_order, f"{shown(path)}: label") if synsets else {}
     devkit = devkit_indices()
-    for label in written.keys() - indices.keys():
+    for label in (label for label in written if label not in indices):
         number = int(label)
         index = devkit.get(number, -1) if spec.labels_format == "devkit" else number - (spec.labels_format == "from_1")
         if index < 0:
-            hint = "mend the line, or set labels_format: index"
-            raise SpecError(
-                f"{shown(path)}:{written[label]}: {label} is no label of labels_format: {spec.labels_format}: {hint}"
-            )
+            said = f"labels_format: {spec.labels_format}"
+            raise SpecError(f"{shown(path)}:{written[label]}: {label} is no label of {said}: mend one of them")
         indices[label] = index
     return indices
 
@@ -155,13 +156,10 @@ def _in_order(lines: list[Line], count: int, indices: dict[str, int], path: Path
     """A bare column: line i is the i-th image by name, where the spec says what the numbers are."""
     if spec.labels_format is None:
         kinds = "devkit (ILSVRC's ids 1 to 1000, as in ILSVRC2012_validation_ground_truth.txt), from_1 or index"
-        raise SpecError(
-            f"{shown(path)}: labels without names: set labels_format: {kinds}; line i is then the i-th image by name"
-        )
+        hint = f"set labels_format: {kinds}; line i is then the i-th image by name"
+        raise SpecError(f"{shown(path)}: labels without names: {hint}")
     if len(lines) != count:
-        raise SpecError(
-            f"{shown(path)}: {len(lines)} labels without names for {count} images: one line for each image is needed"
-        )
+        raise SpecError(f"{shown(path)}: {len(lines)} labels without names for {count} images: give a line for each image")
     return [indices[line.label] for line in lines]
 
 

@@ -43,9 +43,10 @@ def list_folder(run: Run) -> Listing:
         ArtifactError: no such folder, one without images, or one whose images lie elsewhere; the message says where.
     """
     folder = run.image_folder
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         raise ArtifactError(f"images: no such folder {shown(folder)}; set `images` to a folder of JPEG or PNG files")
     images, folders, left_out = _scan(folder)
+    left_out = [name for name in left_out if not run.spec.labels or folder / name != run.root / run.spec.labels]
     if run.spec.labels and images:
         return Listing([Item(name, folder / name) for name in images], [], [*(f"{name}/" for name in folders), *left_out])
     left_out += images

@@ -73,12 +73,6 @@ def test_empty_class_folders_hold_no_images(project: Path) -> None:
         sources.list_images(run)
 
 
-def test_a_missing_image_folder_is_named(project: Path) -> None:
-    run = open_run(write_spec(project, images="nowhere"))
-    with pytest.raises(ArtifactError, match=r"images: no such folder .*/nowhere; set `images`"):
-        sources.list_images(run)
-
-
 @pytest.mark.parametrize(("limit", "count"), [(1, 1), (5, 5), (13, 13), (99, 13), (None, 13)])
 def test_the_limit_takes_the_first_images_by_name(class_folders: Path, limit: int | None, count: int) -> None:
     project = class_folders.parent

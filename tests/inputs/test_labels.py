@@ -22,8 +22,9 @@ from runs import make_checkpoint, opened
 from timm.data import ImageNetInfo
 
 from deit_helpers.data import labels, sources
-from deit_helpers.errors import DeitError, SpecError
+from deit_helpers.errors import ArtifactError, DeitError, SpecError
 from deit_helpers.report import preprocess as page
+from deit_helpers.run import hashing
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import export, preprocess
 
@@ -69,6 +70,7 @@ CLASS_FOLDERS = [
     Case("0…999 as in ImageNetV2", numbered(0, 1000), r"set class_order: numeric \(2 before 10\) or text \(10 first"),
     Case("0…999, before 01 was run", numbered(0, 1000), "set class_order: numeric", classes=None),
     Case("0…999, numeric", numbered(0, 1000), sorted(range(1000), key=str), keys=NUMERIC),
+    Case("0…11, numeric, before 01", numbered(0, 12), [0, 1, 10, 11, *range(2, 10)], classes=None, keys=NUMERIC),
     Case("0…999, text", numbered(0, 1000), list(range(1000)), keys=TEXT),
     Case("1…1000", numbered(1, 1001), r"class_order: numeric \(2 before 10\)"),
     Case("1…1000, numeric", numbered(1, 1001), [n - 1 for n in sorted(range(1, 1001), key=str)], keys=NUMERIC),
@@ -88,6 +90,8 @@ CLASS_FOLDERS = [
          "n03042490/1.jpg has label 500.* classes 0 to 9", classes=10, keys={"class_order": "synset"}),
     Case("two synsets for ten classes", folders(TENCH, TISSUE), "2 for the checkpoint's 10 classes", classes=10),
     Case("a synset that is not ImageNet's", folders("n00000001", TENCH), "'n00000001' is none of ImageNet's 1000 synsets"),
+    Case("names of 121 characters", folders(*(60 * "éa" + end for end in ("1", "10", "2"))),
+         "set class_order: numeric", classes=3),
     Case("synsets and words", folders(TENCH, "tench"), "'tench' is no ImageNet synset, but 'n01440764' is"),
     Case("an archive's odd folder", [*folders("apple", "pear"), "__MACOSX/apple/"], [0, 1], classes=2),
     Case("a class without images", [*folders("apple", "pear"), "fig/"], [0, 2], classes=3),
@@ -201,13 +205,31 @@ def test_labels(case: Case, project: Path) -> None:
         assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize(
-    ("path", "why"), [("none.txt", "No such file"), ("pictures", "it is no file"), ("/dev/zero", "it is no file")]
-)
+NO_FILES = [
+    ("none.txt", "No such file"),
+    ("pictures", "it is no file"),
+    ("/dev/zero", "it is no file"),
+    (5000 * "x", "File name too long"),
+    ("nul\0", "embedded null"),
+]
+
+
+@pytest.mark.parametrize(("path", "why"), NO_FILES, ids=[why for _, why in NO_FILES])
 def test_a_label_file_that_is_none(path: str, why: str, project: Path) -> None:
     run = lay_out(project, Case("", ["a.jpg"], "", keys={"labels": path}))
-    with pytest.raises(SpecError, match=f"labels: .*{path} cannot be read .{why}.*; give a text file of lines"):
+    assert hashing.listing_sha256(run.image_folder, run.root / path) is None
+    with pytest.raises(SpecError, match=f"^labels: .* cannot be read .{why}.*; give a text file of lines") as caught:
         sources.label_images(run, sources.list_folder(run), None)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("path", ["nowhere", 5000 * "x", "nul\0"], ids=["missing", "too long", "nul"])
+def test_an_image_folder_that_is_none(path: str, project: Path) -> None:
+    run = opened(project, images=path)
+    assert hashing.listing_sha256(run.image_folder, None) is None
+    with pytest.raises(ArtifactError, match=r"images: no such folder .*; set `images`") as caught:
+        sources.list_folder(run)
+    assert len(str(caught.value)) < 500
 
 
 def test_labels_format_needs_labels(project: Path) -> None:
@@ -267,9 +289,10 @@ def test_what_is_not_used_is_counted_and_listed_in_04(
     assert all(name in page.left_out(run)._repr_html_() for row in rows for name in row["names"])
 
 
-def test_with_labels_class_folders_beside_the_images_are_listed_too(project: Path) -> None:
+def test_with_labels_folders_beside_the_images_are_listed_too_but_not_the_label_file(project: Path) -> None:
     image = draw(project / "1.jpg").read_bytes()
-    run = lay_out(project, Case("", ["a.jpg", "more/b.jpg"], "", "a.jpg 1\n"), image)
+    run = lay_out(project, Case("", ["a.jpg", "more/b.jpg"], "", keys={"labels": "pictures/labels.txt"}), image)
+    (project / "pictures" / "labels.txt").write_text("a.jpg 1\n")
     assert preprocess.preprocess(run)["left_out"] == [{"kind": "folder", "count": 1, "names": ["more/"]}]
 
 
