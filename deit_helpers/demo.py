@@ -17,7 +17,7 @@ from PIL import Image
 from . import files
 from .data import batches, sources, transforms
 from .data.prefetch import mapped
-from .data.sources import class_items, write_index
+from .data.sources import write_index
 from .metrics import classification
 from .model import checkpoint
 from .run import records
@@ -61,7 +61,8 @@ def _checkpoint(run: Run) -> dict[str, Any]:
     model = checkpoint.create(run, fused_attention=True, num_classes=CLASSES)
     seed_backbone(model)
     pictures, targets = training_images()
-    held_out = sources.list_images(run)
+    listing = sources.list_folder(run)
+    labels, held_out = sources.label_images(run, listing, CLASSES), listing.items[: run.spec.limit]
     crops = np.stack(
         [transforms.crop(picture, recipe) for picture in pictures]
         + [transforms.crop(transforms.decode(item.path), recipe) for item in held_out]
@@ -76,7 +77,7 @@ def _checkpoint(run: Run) -> dict[str, Any]:
     # An open file, not a path: torch writes a path's name into the archive, and two runs would differ by it.
     with files.atomic(run.file("demo_checkpoint")) as temporary, temporary.open("wb") as file:
         torch.save({"model": model.state_dict()}, file)
-    ranks = classification.label_ranks(logits, np.array([item.label for item in held_out]))
+    ranks = classification.label_ranks(logits, np.array([labels[item.name] for item in held_out]))
     top1, top5 = (classification.percent_within(ranks, k) for k in (1, 5))
     return {"images": len(held_out), "top1_percent": top1, "top5_percent": top5, "training_images": len(pictures)}
 
@@ -194,4 +195,4 @@ def _write_images(run: Run) -> None:
             write_images(run.image_folder)
         except OSError as err:
             raise files.unwritable(run.image_folder, err) from err
-        write_index(temporary, class_items(run.image_folder))
+        write_index(temporary, sources.label_images(run, sources.list_folder(run), CLASSES))

@@ -48,7 +48,7 @@ class BackendError(DeitError):
 
 
 class VerdictError(DeitError):
-    """The accuracy verdict is `fail`. Raised after everything was rendered and written.
+    """The accuracy verdict is `fail`, or the labels are wrong. Raised after everything was rendered and written.
 
     Attributes:
         rows: the rows of the accuracy table that failed.

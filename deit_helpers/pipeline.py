@@ -65,7 +65,7 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
 def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
     """Run the steps that are needed; each is judged again when its turn comes.
 
-    A verdict of `fail` is no error here: the pages show it, and `accuracy.require_pass` says it from the files.
+    A verdict that is not `pass` is no error here: the pages show it, and `accuracy.require_pass` says it from the files.
 
     Raises:
         DeitError: a notebook failed; its page is published with the error in it, the rest is not run but the report.

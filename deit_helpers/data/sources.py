@@ -1,20 +1,21 @@
-"""Which images a spec means, and the label of each: class folders, or flat files and a label file."""
+"""Which images a spec means, and the label of each: class folders, or a label file."""
 
 from __future__ import annotations
 
 import csv
-import functools
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import ArtifactError, SpecError
+from ..errors import ArtifactError, SpecError, one_line
 from ..run.folder import Run
+from .classes import class_indices, synset_names
+from .labels import labels_of
+from .transforms import SUFFIXES
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+_HELD_OUT = ("val", "validation", "valid", "test")  # folders that stand beside `train`, the best to measure on first
 
 
 class Item(NamedTuple):
@@ -22,26 +23,79 @@ class Item(NamedTuple):
 
     name: str
     path: Path
-    label: int
+
+
+class Listing(NamedTuple):
+    """What an image folder holds: all images by name, its class folders, and the files and folders that are not used.
+
+    `left_out` are paths below the folder; those of folders end in a slash.
+    """
+
+    items: list[Item]
+    folders: list[str]
+    left_out: list[str]
+
+
+def list_folder(run: Run) -> Listing:
+    """The images of the spec's folder: those of its folders, one for each class, or with `labels` also its own.
+
+    Raises:
+        ArtifactError: no such folder, one without images, or one whose images lie elsewhere; the message says where.
+    """
+    folder = run.image_folder
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
+        raise ArtifactError(f"images: no such folder {one_line(folder)}; set `images` to a folder of JPEG or PNG files")
+    images, folders, left_out = _scan(folder)
+    left_out = [name for name in left_out if not run.spec.labels or folder / name != run.root / run.spec.labels]
+    if run.spec.labels and images:
+        return Listing([Item(name, folder / name) for name in images], [], [*(f"{name}/" for name in folders), *left_out])
+    left_out += images
+    names: list[str] = []
+    for name in folders:
+        inside, deeper, others = _scan(folder / name)
+        names += [f"{name}/{image}" for image in inside]
+        unused = [*(f"{entry}/" for entry in deeper), *others]
+        left_out += [f"{name}/{entry}" for entry in unused or ([] if inside else [""])]
+    if "train" in folders and (held_out := next((name for name in _HELD_OUT if name in folders), None)):
+        here = one_line(folder)
+        raise ArtifactError(f"{here}: its folders are parts of a data set, not classes: set `images` to {here}/{held_out}")
+    if not names:
+        raise _no_images(folder, images, folders)
+    return Listing([Item(name, folder / name) for name in names], folders, left_out)
 
 
 def list_images(run: Run) -> list[Item]:
-    """All images the spec means, sorted by name, the first `limit` of them.
-
-    With `labels`: the files of the folder, labelled by that file. Without: one folder per class; names that are ImageNet
-    synsets get their ImageNet index, other names are numbered in sorted order.
+    """The images the spec means: the first `limit` of its folder by name.
 
     Raises:
-        ArtifactError: no such folder, an empty one, or an image without a label.
-        SpecError: a label file that cannot be read as one, or class folders of mixed kinds.
+        ArtifactError: as `list_folder`.
     """
-    folder = run.image_folder
-    if not folder.is_dir():
-        raise ArtifactError(f"images: no such folder {folder}; set `images` to a folder of JPEG or PNG files")
-    items = _flat_items(folder, run.root / run.spec.labels) if run.spec.labels else class_items(folder)
-    if not items:
-        raise ArtifactError(f"{folder}: no images ({', '.join(SUFFIXES)}) found; set `images` to a folder that holds some")
-    return items[: run.spec.limit]
+    return list_folder(run).items[: run.spec.limit]
+
+
+def label_images(run: Run, listing: Listing, classes: int | None) -> dict[str, int]:
+    """Name -> class index of all images of the folder, by the label file or by the folder they lie in.
+
+    Args:
+        classes: how many the checkpoint has, and no label may lie outside; None before 01.
+
+    Raises:
+        ArtifactError: an image without a label.
+        SpecError: a label file that cannot be read as one, class folders of mixed kinds, or whose order is not clear.
+    """
+    names = [item.name for item in listing.items]
+    if run.spec.labels:
+        labels = labels_of(run, names, classes)
+    else:
+        folders = listing.folders
+        holding = sorted({name.partition("/")[0] for name in names})
+        if classes is not None and len(folders) > classes:  # an archive's odd folder is no class
+            folders = holding
+        indices = class_indices(folders, classes, run.spec.class_order, f"{one_line(run.image_folder)}: class folder")
+        labels = [indices[name.partition("/")[0]] for name in names]
+    if classes is not None:
+        check_labels(run, names, np.array(labels), classes)
+    return dict(zip(names, labels, strict=True))
 
 
 class ClassWords(dict[int, str]):
@@ -65,78 +119,61 @@ def class_words(run: Run) -> ClassWords:
 
 def read_index(run: Run) -> tuple[list[str], np.ndarray]:
     """Names and labels (N,) of the images in the store, in order."""
-    with run.file("index").open(encoding="utf-8", newline="") as file:
+    with run.file("index").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
     return [row["name"] for row in rows], np.array([int(row["label"]) for row in rows])
 
 
-def write_index(path: Path, items: list[Item]) -> None:
-    """Write `name,label` rows; `read_index` reads them."""
-    with path.open("w", encoding="utf-8", newline="") as text:
-        csv.writer(text).writerows([("name", "label"), *((item.name, item.label) for item in items)])
+def write_index(path: Path, labels: dict[str, int]) -> None:
+    """Write `name,label` rows; `read_index` reads them. Bytes of a name that are no UTF-8 are written as they are."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as text:
+        csv.writer(text).writerows([("name", "label"), *labels.items()])
 
 
-@functools.cache
-def synset_names() -> dict[str, str]:
-    """ImageNet's 1000 synsets (ILSVRC 2012) in index order, each with its words from WordNet."""
-    lines = Path(__file__).with_name("imagenet.tsv").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("\t") for line in lines)
-
-
-def class_items(folder: Path) -> list[Item]:
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    if not classes and any(_image_names(folder)):
-        raise ArtifactError(f"{folder}: images lie in it directly, without labels: give `labels`, or one folder per class")
-    synsets = [name for name in classes if re.fullmatch("n[0-9]{8}", name)]
-    others = sorted({*classes} - {*synsets})
-    if synsets and others:
-        raise SpecError(f"{folder}: class folder {others[0]!r} is no ImageNet synset, but {synsets[0]!r} is; use one kind")
-    indices = {name: i for i, name in enumerate(synset_names() if synsets else classes)}
-    if unknown := next((name for name in classes if name not in indices), None):
-        raise SpecError(f"{folder}: class folder {unknown!r} is none of ImageNet's 1000 synsets; remove or rename it")
-    return [
-        Item(f"{name}/{file}", folder / name / file, indices[name]) for name in classes for file in _image_names(folder / name)
-    ]
-
-
-def _flat_items(folder: Path, label_file: Path) -> list[Item]:
-    labels = _read_labels(label_file)
-    items = []
-    for name in _image_names(folder):
-        label = labels.get(name, labels.get(Path(name).stem))
-        if label is None:
-            raise ArtifactError(f"{folder / name}: no label for it in {label_file}; add the line `{name} LABEL`")
-        items.append(Item(name, folder / name, label))
-    return items
-
-
-def _read_labels(path: Path) -> dict[str, int]:
-    """Lines of `NAME LABEL`; the extension is optional, spaces or tabs, any line end, with or without a BOM."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        raise SpecError(f"labels: {path} cannot be read ({err}); give a text file of lines `NAME LABEL`") from err
-    labels: dict[str, int] = {}
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if not line:
-            continue
-        match = re.fullmatch(r"(.*\S)\s* ([0-9]{1,9})", line.replace("\t", " "))
-        if not match:
-            raise SpecError(f"{path}:{number}: expected `NAME LABEL` with LABEL a class index from 0, got {line!r}")
-        name, label = match[1], int(match[2])
-        if labels.setdefault(name, label) != label:
-            raise SpecError(f"{path}:{number}: {name} already has label {labels[name]}: remove one of the lines")
-    return labels
-
-
-def _image_names(folder: Path) -> list[str]:
-    entries = (entry for entry in os.scandir(folder) if not entry.name.startswith("."))
-    return sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir())
-
-
-def check_labels(names: list[str], labels: np.ndarray, classes: int) -> None:
-    """Raise a SpecError that names the first image whose label is no class of the model."""
+def check_labels(run: Run, names: list[str], labels: np.ndarray, classes: int) -> None:
+    """Raise a SpecError that names the first image whose label is no class of the model, and what gave it that label."""
     outside = np.flatnonzero(labels >= classes)
-    if len(outside):
-        i = outside[0]
-        raise SpecError(f"labels: {names[i]} has label {labels[i]}, the model has classes 0 to {classes - 1}: mend the labels")
+    if not len(outside):
+        return
+    i = outside[0]
+    folder = names[i].partition("/")[0]
+    todo = f"mend {one_line(run.spec.labels)}"
+    if not run.spec.labels:
+        todo = f"its folder {one_line(repr(folder))} says so: remove what is no class, or set class_order or `labels`"
+    elif labels.min() > 0 and labels.max() == classes and not run.spec.labels_format:
+        todo += ", or set labels_format: from_1, or devkit where they are ids of ILSVRC's devkit; none of them is 0"
+    name = one_line(names[i])
+    raise SpecError(f"labels: {name} has label {labels[i]}, the model has classes 0 to {classes - 1}: {todo}")
+
+
+def _scan(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Names of the images of a folder, of its folders, and of what is neither or hidden, each sorted."""
+    images, folders, others = list[str](), list[str](), list[str]()
+    try:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.is_dir():
+                (others if entry.name.startswith(".") else folders).append(entry.name)
+            else:
+                is_image = entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
+                (images if is_image else others).append(entry.name)
+    except OSError as err:
+        raise ArtifactError(
+            f"{one_line(err.filename or folder)}: cannot be listed ({err.strerror}); unlock or remove it"
+        ) from err
+    return images, folders, others
+
+
+def _no_images(folder: Path, images: list[str], folders: list[str]) -> ArtifactError:
+    """The error for a folder whose class folders hold none: where they lie instead, as far as a look one level deeper tells."""
+    here = one_line(folder)
+    if images:
+        return ArtifactError(f"{here}: images lie in it directly, without labels: give `labels`, or one folder per class")
+    deeper = [(name, inside) for name in folders for inside in _scan(folder / name)[1] if _scan(folder / name / inside)[0]]
+    if not deeper:
+        suffixes = ", ".join(SUFFIXES)
+        return ArtifactError(f"{here}: no images ({suffixes}) found; set `images` to a folder that holds some")
+    name, inside = deeper[0]
+    lie = f"{here}: no images in its folders, but in {one_line(f'{name}/{inside}')}"
+    if len({inside for _, inside in deeper}) == 1 and len(deeper) > 1:
+        return ArtifactError(f"{lie} and the like: move them up into their class folders")
+    return ArtifactError(f"{lie}: set `images` to {one_line(folder / name)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, one_line
 from ..run.recipes import PreprocessSpec
 
+# Those of torchvision's ImageFolder, which most checkpoints were trained through. Pillow goes by the content, whatever the
+# suffix says, so none of them opens a decoder that a .jpg would not. No .gif: which frame is the image?
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# What Pillow lets through from a file's broken fields, besides its own: those of TIFF most of all.
+_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError, struct.error)
 MAX_ASPECT = 50  # a narrower image would grow to gigabytes when its short side is resized
 
 
@@ -29,9 +35,9 @@ def decode(path: Path) -> Image.Image:
             if max(image.size) > MAX_ASPECT * min(image.size):
                 raise ValueError(f"{image.width}x{image.height} pixels are too narrow to resize")
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
+    except (*_DAMAGED, Image.DecompressionBombError) as err:
         hint = "replace the file, or set `on_bad_image: skip`"
-        raise ArtifactError(f"{path}: cannot be decoded ({' '.join(str(err).split())}); {hint}") from err
+        raise ArtifactError(f"{one_line(path)}: cannot be decoded ({one_line(err)}); {hint}") from err
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[jo
         if model.batch_size not in (None, run.batch_size):
             made_for = f"{model.path}: made for batches of {model.batch_size}"
             raise BackendError(f"{made_for}, this run has batch_size {run.batch_size}: run notebooks/02_optimize.ipynb again")
-        sources.check_labels(names, targets, model.classes)
+        sources.check_labels(run, names, targets, model.classes)
         first = missing[0].first
         (batch,) = batches.batches(run, run.size, model.dtype, first, first + run.size)
         facts = {

@@ -33,7 +33,7 @@ def write_logits(run: Run, folder: Path, stems: list[str] | None = None) -> None
     if logits.shape[1] != classes:
         hint = "let the tool write float32 or text, and name the folder of this model"
         raise ArtifactError(f"{folder}: dumps of {logits.shape[1]} values, the model has {classes} classes: {hint}")
-    sources.check_labels(names, targets, logits.shape[1])
+    sources.check_labels(run, names, targets, logits.shape[1])
     with files.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:
         np.save(file, logits)
 

@@ -29,6 +29,14 @@ def sentence(row: dict[str, Any]) -> str:
     return f"{row['metric']} is {row['percent']:.2f} %, {distance}, at most {row['max_drop_points']:g} below allowed"
 
 
+def guessing(hits: int, count: int, classes: int, agreement_percent: float, agrees: bool) -> str:
+    """Why nothing follows from accuracies where the reference's own cannot be told from guessing."""
+    guilty = "the labels, not the port" if agrees else "the labels, and perhaps the port"
+    right = f"the fp32 reference itself has {hits} of {count} right, which cannot be told from guessing among {classes} classes"
+    todo = "check labels, labels_format, class_order, and that the checkpoint was trained for these classes"
+    return f"{guilty}: {right}; the port gives the same top-1 on {agreement_percent:.2f} %; {todo}"
+
+
 def check(metric: str, percent: float, expected: float, of: str, limit: float, interval: list[float] | None) -> dict[str, Any]:
     """A row of `checks` of `accuracy.json`: a measured accuracy against the expected one `of` some source, in percent."""
     drop = expected - percent

@@ -138,6 +138,9 @@ def verdict(run: Run) -> Banner:
     missing = [f"bs{size}" for size, row in scored.items() if isinstance(row, str)]
     if not rows:
         return Banner("inconclusive", "Not scored yet.", "Run notebooks 01 to 06 first.")
+    failed = any(row["verdict"] == "fail" for row in rows)
+    if not failed and (cause := next((row["cause"] for row in rows if row.get("cause")), None)):
+        return Banner("inconclusive", "Inconclusive.", f"{cause[0].upper()}{cause[1:]}.")
     checks = [check for row in rows for check in row["checks"]]
     worst = max(checks, key=lambda row: (WORST_LAST.index(row["verdict"]), row["drop_points"] - row["max_drop_points"]))
     sentences = [f"On {rows[0]['images']} images {sentence(worst)}."]

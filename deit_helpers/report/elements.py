@@ -34,7 +34,8 @@ class Element:
     """A value that is rendered by the macro of its class's name."""
 
     def _repr_html_(self) -> str:
-        return str(getattr(_macros(), type(self).__name__.lower())(self))
+        html = str(getattr(_macros(), type(self).__name__.lower())(self))
+        return html.encode("utf-8", "backslashreplace").decode()  # names of files may hold bytes that are no UTF-8
 
 
 @dataclass(frozen=True)

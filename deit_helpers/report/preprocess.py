@@ -1,8 +1,9 @@
-"""What 04 shows: the recipe, crops, what was left out."""
+"""What 04 shows: the recipe, crops, what was skipped or not used."""
 
 from __future__ import annotations
 
 from ..data import batches, sources
+from ..errors import one_line
 from ..run.folder import Run
 from .elements import Facts, Gallery, Table
 from .words import notes as notes
@@ -20,6 +21,7 @@ def recipe(run: Run) -> Facts:
             "mean": ", ".join(map(str, values["mean"])),
             "std": ", ".join(map(str, values["std"])),
             "images skipped": len(prep["skipped"]),
+            "files and folders not used": sum(row["count"] for row in prep["left_out"]),
             f"sha256 of the first {prep['fingerprint_images']} tensors": prep["fingerprint"],
         },
     )
@@ -30,7 +32,7 @@ def crops(run: Run, count: int = 6) -> Gallery:
     names, labels = sources.read_index(run)
     chosen = sorted({i * len(names) // count for i in range(count)})
     words = sources.class_words(run)
-    texts = [f"{names[i].rpartition('/')[2]}: {words[int(labels[i])]}" for i in chosen]
+    texts = [f"{one_line(names[i].rpartition('/')[2])}: {words[int(labels[i])]}" for i in chosen]
     caption = f"{len(chosen)} of {len(names)} crops as the model sees them, file: class"
     return Gallery(batches.crops_at(run, chosen), texts, caption)
 
@@ -39,3 +41,11 @@ def skipped(run: Run) -> Table:
     """Images that could not be decoded."""
     rows = [[row["name"], row["reason"]] for row in run.read("preprocess")["skipped"]]
     return Table(f"{len(rows)} images skipped, not counted anywhere", "image | why", rows)
+
+
+def left_out(run: Run) -> Table:
+    """Files and folders beside the images, by kind, with the names of the first."""
+    kinds = run.read("preprocess")["left_out"]
+    rows = [[row["kind"], row["count"], ", ".join(map(one_line, row["names"]))] for row in kinds]
+    total = sum(row["count"] for row in kinds)
+    return Table(f"{total} files and folders not used", "kind | number | the first of them", rows)

@@ -133,6 +133,11 @@ class Run:
             return self.folder / DEMO_IMAGES
         return self.root / self.spec.images
 
+    @property
+    def classes(self) -> int | None:
+        """How many classes the exported graph has; None before 01."""
+        return read_json(self.file("export")).get("classes")
+
     def at_each(self, per_batch: bool = True) -> list[Self]:
         """The run at every batch size of its spec, or itself alone for what is made once."""
         return [self.at(size) for size in self.spec.batch_sizes] if per_batch else [self]

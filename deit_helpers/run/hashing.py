@@ -43,7 +43,7 @@ def fingerprint(value: Any) -> str:
 
 def listing_sha256(folder: Path, labels: Path | None) -> str | None:
     """Hash of the names, sizes and times of all files below a folder, and of a label file's content; None if absent."""
-    if not folder.is_dir() or (labels and not labels.is_file()):
+    if not os.path.isdir(folder) or (labels and not os.path.isfile(labels)):  # also where a name is too long to be one
         return None
     rows = []
     for parent, folders, names in os.walk(folder, followlinks=True):

@@ -14,8 +14,8 @@ class Stage:
 
     Attributes:
         outputs: names of files -> where they lie in the run folder. {n} is the batch size, {d} the device, {backend} its name.
-        inputs: names of files of other stages, or `checkpoint`, `source` (images and labels), `expected`; `device_model`
-            stands for the file that the backend loads.
+        inputs: names of files of other stages, or `checkpoint`, `source` (images and labels), `expected`, `classes` (their
+            number in the exported graph, once 01 was run); `device_model` stands for the file that the backend loads.
         keys: keys of the spec that the files depend on.
         code: files and folders of this package that they depend on; `backend` stands for those of the spec's backend. What
             files are read and written with (`run/`, `files.py`), and the statistics and vendor's formats beside a result,
@@ -61,6 +61,7 @@ class Notebook:
 
 
 _DATA_KEYS = ("images", "labels", "limit", "on_bad_image", "preprocess")
+_LABEL_KEYS = ("class_order", "labels_format")
 _RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "providers", "runtime")
 _DATA = ("data", "run/recipes.py")
 _CONTRACT = ("backends/__init__.py", "backends/contract.py", "backends/pool.py")
@@ -76,14 +77,15 @@ NOTEBOOKS = {
         ),
         "export": Stage(
             {"onnx": "export/deit.onnx", "export": "export/export.json"},
-            ("checkpoint", "source"), ("model", "model_args", "checkpoint", "opset", *_DATA_KEYS),
+            ("checkpoint", "source"), ("model", "model_args", "checkpoint", "opset", *_DATA_KEYS, *_LABEL_KEYS),
             ("stages/export.py", "model", *_DATA, *_REFERENCE), ("torch", "timm", "onnx", "onnxruntime"),
         ),
     }),
     "04_preprocess": Notebook("dataset", {
         "preprocess": Stage(
             {"images": "dataset/images.npy", "index": "dataset/index.csv", "preprocess": "dataset/preprocess.json"},
-            ("source",), (*_DATA_KEYS, "bins", "stream"), ("stages/preprocess.py", *_DATA), ("numpy", "pillow"),
+            ("source", "classes"), (*_DATA_KEYS, *_LABEL_KEYS, "bins", "stream"),
+            ("stages/preprocess.py", *_DATA), ("numpy", "pillow"),
         ),
     }, beside="02_optimize"),
     "02_optimize": Notebook("bs{n}", {
@@ -127,7 +129,8 @@ NOTEBOOKS = {
             {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json"},
             ("logits", "reference", "index", "expected"), ("expected",),
             ("stages/accuracy.py", "metrics/classification.py", "metrics/proportions.py", "metrics/verdict.py",
-             "data/sources.py", "data/imagenet.tsv", "run/expected.py"),
+             *(f"data/{name}" for name in ("sources.py", "classes.py", "labels.py", "transforms.py", "imagenet.tsv")),
+             "run/expected.py", "run/recipes.py"),
         ),
     }, shows=("score",)),
     "07_perf": Notebook("bs{n}", {

@@ -247,8 +247,8 @@ def key(run: Run, stage: str, strict: bool = True) -> dict[str, Any]:
         with contextlib.suppress(ToolError):  # without an answer the chip is not judged here
             if run.spec.soc_version is None and (report := npu_smi.info()):
                 versions["chip"] = report.chips[min(run.spec.device, len(report.chips) - 1)].name
-    # A copied folder has other file times: only the stage that reads the images asks for them.
-    inputs = {name: _input_sha256(run, name) for name in _inputs(run, stage) if strict or name != "source"}
+    # A copied folder has other file times: only the stage that reads images and labels asks for them.
+    inputs = {name: _input_sha256(run, name) for name in _inputs(run, stage) if strict or name not in ("source", "classes")}
     if stage == "convert":  # files that ATC's flags name, such as keep_dtype
         inputs |= {f"atc: {name}": sha256(path) for name, path in run.atc_files().items()}
     return {
@@ -270,6 +270,8 @@ def _input_sha256(run: Run, name: str) -> str | None:
         return hashes(run, MAKER[name]).get(run.relative(run.file(name)))
     if name == "expected":
         return fingerprint(expected_row(run))
+    if name == "classes":
+        return fingerprint(run.classes)
     if name == "checkpoint" and run.spec.checkpoint == "hub":
         return fingerprint(run.spec.model)
     if name == "checkpoint":

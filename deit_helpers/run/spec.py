@@ -29,6 +29,8 @@ class RunSpec(Frozen):
     checkpoint: str
     images: str
     labels: str | None = None
+    labels_format: Literal["index", "from_1", "devkit"] | None = None
+    class_order: Literal["numeric", "text", "synset"] | None = None
     limit: int | None = Field(default=None, ge=1)
     on_bad_image: Literal["stop", "skip"] = "stop"
     preprocess: str = "deit"
@@ -99,6 +101,8 @@ class RunSpec(Frozen):
     def _what_the_data_path_allows(self) -> RunSpec:
         if self.images == "demo" and self.labels:
             raise ValueError("labels: null with images: demo: the demo's images lie in class folders")
+        if self.labels_format and not self.labels:
+            raise ValueError("labels with labels_format: it says how their numbers are counted")
         if self.checkpoint == "demo" and self.images != "demo":
             raise ValueError("images: demo with checkpoint: demo: its head knows the demo's digits only")
         if self.stream and (self.bins or self.on_bad_image == "skip" or self.backend_row.is_program):

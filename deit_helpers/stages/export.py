@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import files
 from ..backends import open_backend
-from ..data import batches, transforms
+from ..data import batches, sources, transforms
 from ..errors import GraphError
 from ..metrics import classification
 from ..model import checkpoint
@@ -28,6 +28,7 @@ def export(run: Run) -> dict[str, Any]:
 
     Raises:
         GraphError: the ONNX graph does not compute what the torch module computes.
+        SpecError: labels that are not clear, or outside the checkpoint's classes.
     """
     import torch
 
@@ -36,6 +37,7 @@ def export(run: Run) -> dict[str, Any]:
     crops = transforms.tensors(pixels, run.spec.recipe)
     with torch.inference_mode():
         torch_logits = module(torch.from_numpy(crops)).numpy()
+    sources.label_images(run, sources.list_folder(run), torch_logits.shape[1])  # wrong ones stop here, not after inference
     with files.atomic(run.file("onnx")) as temporary:
         _write_onnx(module, crops[:1], run.spec.opset, temporary)
         with open_backend("onnxruntime", temporary) as backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,16 @@ from .. import files
 from ..ascend import benchmark
 from ..data.batches import crops_at, npy_header, progress, read_store
 from ..data.prefetch import mapped
-from ..data.sources import Item, list_images, write_index
-from ..data.transforms import crop, decode, quiet_pillow, tensors
-from ..errors import ArtifactError
+from ..data.sources import Item, label_images, list_folder, write_index
+from ..data.transforms import SUFFIXES, crop, decode, quiet_pillow, tensors
+from ..errors import ArtifactError, one_line
 from ..run import hashing
 from ..run.folder import Run
 from ..run.host import cores
 from ..run.records import makes
 
 FINGERPRINT_IMAGES = 8
+MOST_NAMED = 20  # of each kind of file that is not used
 
 
 @makes("preprocess")
@@ -28,8 +30,10 @@ def preprocess(run: Run) -> dict[str, Any]:
 
     Raises:
         ArtifactError: no images, a damaged image (unless `on_bad_image: skip`), an image without a label.
+        SpecError: labels that are not clear, or outside the checkpoint's classes.
     """
-    items, recipe = list_images(run), run.spec.recipe
+    listing, recipe = list_folder(run), run.spec.recipe
+    labels, items = label_images(run, listing, run.classes), listing.items[: run.spec.limit]
     if run.spec.stream:  # 05 decodes; here only what the images are, and the fingerprint of the first
         kept, skipped = items, list[dict[str, str]]()
         head = crops_at(run, list(range(min(FINGERPRINT_IMAGES, len(items)))))
@@ -37,17 +41,30 @@ def preprocess(run: Run) -> dict[str, Any]:
         kept, skipped = _write_store(run, items)
         head = read_store(run, 0, FINGERPRINT_IMAGES)
     with files.atomic(run.file("index")) as temporary:
-        write_index(temporary, kept)
+        write_index(temporary, {item.name: labels[item.name] for item in kept})
     if run.spec.bins:
         rows = (tensors(read_store(run, i, i + 1), recipe)[0] for i in range(len(kept)))
         benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)
     return {
         "images": len(kept),
         "skipped": skipped,
+        "left_out": _kinds(listing.left_out),
         "recipe": recipe.model_dump(mode="json"),
         "fingerprint": hashlib.sha256(tensors(head, recipe).tobytes()).hexdigest(),
         "fingerprint_images": len(head),
     }
+
+
+def _kinds(left_out: list[str]) -> list[dict[str, Any]]:
+    """Files and folders that are not used, by kind: how many, and the names of the first."""
+    kinds: dict[str, list[str]] = {}
+    for name in left_out:
+        file = Path(name)
+        kind = "folder" if name.endswith("/") else "hidden" if file.name.startswith(".") else file.suffix.lower() or "no suffix"
+        if kind in SUFFIXES:
+            kind += " beside the class folders"
+        kinds.setdefault(kind, []).append(name)
+    return [{"kind": kind, "count": len(names), "names": names[:MOST_NAMED]} for kind, names in sorted(kinds.items())]
 
 
 def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str, str]]]:
@@ -84,7 +101,7 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
                 else:
                     skipped.append({"name": item.name, "reason": str(pixels)})
         if not kept:
-            raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
+            raise ArtifactError(f"{one_line(run.image_folder)}: none of its {len(items)} images can be decoded")
         file.seek(0)
         file.write(header(len(kept)))
     if not skipped:  # else the header is another one

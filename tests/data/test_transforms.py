@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,17 @@ def test_a_damaged_image_is_named_with_what_to_do(project: Path, kind: str, suff
         transforms.decode(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field_type", [2, 5, 7, 11])
+def test_a_tiff_with_a_field_of_the_wrong_type_is_named_too(project: Path, field_type: int) -> None:
+    """Pillow raises a TypeError of its own where the offset of the pixels is no integer. Tag 273, type in the next 16 bits."""
+    path = draw(project / "x.tif")
+    content = path.read_bytes()
+    field = content.rindex(struct.pack("<HH", 273, 4))
+    path.write_bytes(content[: field + 2] + struct.pack("<H", field_type) + content[field + 4 :])
+    with pytest.raises(ArtifactError, match=r"x\.tif: cannot be decoded"):
+        transforms.decode(path)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((20, 30), np.uint16), ((2, 3000), np.uint8)])

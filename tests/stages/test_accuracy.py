@@ -14,6 +14,7 @@ from runs import new_run, opened
 
 from deit_helpers.errors import ArtifactError, SpecError, VerdictError
 from deit_helpers.metrics import classification
+from deit_helpers.report import accuracy as page
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import accuracy
@@ -139,13 +140,60 @@ def test_a_failure_of_acc5_alone_is_told_as_such(project: Path, scored: Scored, 
 
 def test_without_a_published_figure_unrelated_answers_fail_however_low_the_accuracy(scored: Scored) -> None:
     logits, labels = logits_with_ranks([5] * 40, 6)  # 0 % right
-    run = scored(logits, labels)
-    assert run.read("accuracy")["verdict"] == "pass"
-    np.save(run.file("logits"), -logits)
-    accuracy._score(run)
+    run = scored(-logits, labels, reference=logits)
     checks = {check["metric"]: check["verdict"] for check in run.read("accuracy")["checks"]}
     assert checks["top-1 agreement"] == "fail"
-    assert run.read("accuracy")["verdict"] == "fail"
+    assert (run.read("accuracy")["verdict"], run.read("accuracy")["cause"]) == ("fail", None)
+
+
+GUESSES = [
+    # ranks of the labels, classes, expected Acc@1; the port answers as its reference does
+    ("none right", [5] * 40, 6, None, "0 of 40 right, which cannot be told from guessing among 6 classes"),
+    ("as many right as guessing gives", [0, 5, 5, 5, 5, 5] * 10, 6, None, "10 of 60 right"),
+    ("1.2 % of 1000 classes, folders sorted as text", [0] * 12 + [7] * 988, 1000, 79.9, "12 of 1000 right"),
+    ("a published figure as low", [0] + [7] * 999, 1000, 0.1, "1 of 1000 right"),
+    ("one image", [1], 10, None, "0 of 1 right"),
+]
+
+
+@pytest.mark.parametrize(("what", "ranks", "classes", "published", "cause"), GUESSES, ids=[row[0] for row in GUESSES])
+def test_a_reference_that_guesses_says_the_labels_not_the_port(
+    what: str,
+    ranks: list[int],
+    classes: int,
+    published: float | None,
+    cause: str,
+    project: Path,
+    scored: Scored,
+    take_as_current: Callable[[], None],
+) -> None:
+    if published:
+        expect(project, images=len(ranks), top1_percent=published)
+    run = scored(*logits_with_ranks(ranks, classes), expected="published" if published else None)
+    facts = run.read("accuracy")
+    assert facts["verdict"] == "inconclusive"
+    assert facts["cause"].startswith("the labels, not the port: the fp32 reference itself has ")
+    assert cause in facts["cause"]
+    take_as_current()
+    banner = page.verdict(run.replace(batch_sizes=(4,)))
+    assert (banner.kind, banner.text.startswith("The labels, not the port: ")) == ("inconclusive", True)
+    with pytest.raises(VerdictError, match="bs4: INCONCLUSIVE, the labels, not the port: ") as caught:
+        accuracy.require_pass(run)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(("ranks", "classes"), [([0] * 19 + [5] * 31, 6), ([0, 0], 1000), ([0] * 187 + [5] * 813, 1000)])
+def test_a_low_accuracy_that_no_guessing_gives_is_judged_as_ever(ranks: list[int], classes: int, scored: Scored) -> None:
+    facts = scored(*logits_with_ranks(ranks, classes)).read("accuracy")
+    assert (facts["verdict"], facts["cause"]) == ("pass", None)
+
+
+def test_a_port_that_differs_is_not_excused_by_a_reference_that_guesses(project: Path, scored: Scored) -> None:
+    expect(project, images=40, top1_percent=0.0)
+    logits, labels = logits_with_ranks([5] * 40, 6)
+    facts = scored(np.roll(logits, 1, axis=1), labels, reference=logits, expected="published").read("accuracy")
+    assert facts["verdict"] == "inconclusive"
+    assert facts["cause"].startswith("the labels, and perhaps the port: ")
 
 
 def test_result_has_the_recipes_bytes() -> None:

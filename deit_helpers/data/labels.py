@@ -1,0 +1,198 @@
+"""A label file -> the class index of every image. Many tools' files are read as they are; where two readings are possible
+the run stops."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ArtifactError, SpecError, one_line
+from ..run.folder import Run
+from ..run.spec import RunSpec
+from .classes import SYNSET, class_indices, devkit_indices
+from .transforms import SUFFIXES
+
+_LABEL = re.compile(f"[0-9]{{1,9}}|{SYNSET.pattern}")
+_MOST_BYTES = 1 << 28  # ImageNet's largest, LOC_train_solution.csv, has 60 MB
+_MOST_IN_LINE = 20_000  # characters: all boxes of an image
+_COMPARED = 20_000  # so many lines are looked through for the nearest one
+
+
+class Line(NamedTuple):
+    """A line of a label file. `name` is None in a bare column of labels; `label` is a number or a synset."""
+
+    number: int
+    name: str | None
+    label: str
+
+
+def labels_of(run: Run, names: list[str], classes: int | None) -> list[int]:
+    """The class index of each of these images, which are all of the run's, by the label file of its spec.
+
+    An image's line is the one with its name, its name without the extension, or the name of its folder; failing that, the
+    one line that has its name but for leading folders, the extension, case and the form of Unicode.
+
+    Raises:
+        SpecError: no label file, or labels that cannot be read as the spec says.
+        ArtifactError: an image without a line of its own; the message quotes the nearest.
+    """
+    path = run.root / str(run.spec.labels)
+    lines = read_lines(read_bytes(path), path)
+    indices = _indices(lines, path, run.spec, classes)
+    if lines and lines[0].name is None:
+        return _in_order(lines, len(names), indices, path, run.spec)
+    exact: dict[str, Line] = {}
+    for line in lines:
+        name = str(line.name)
+        if indices[exact.setdefault(name, line).label] != indices[line.label]:
+            before = f"{one_line(name)} already has label {exact[name].label}"
+            raise SpecError(f"{one_line(path)}:{line.number}: {before}: remove one of the lines")
+    matches = [_exact(name, exact) for name in names]
+    if None in matches:
+        matches = _loose(names, matches, lines)
+    if None in matches:
+        name = names[matches.index(None)]
+        raise ArtifactError(
+            f"{one_line(run.image_folder / name)}: no label for it in {one_line(path)}; {_what_to_do(name, lines)}"
+        )
+    return [indices[line.label] for line in matches if line]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a label file.
+
+    Raises:
+        SpecError: it is none.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")  # a pipe would be waited for
+        if path.stat().st_size > _MOST_BYTES:
+            raise OSError(f"it has {path.stat().st_size:,} bytes")
+        return path.read_bytes()
+    except (OSError, ValueError) as err:
+        why = err.strerror if isinstance(err, OSError) and err.strerror else err
+        raise _unreadable(path, why) from err
+
+
+def read_lines(content: bytes, path: Path) -> list[Line]:
+    """The lines of a label file: `NAME LABEL` divided by a comma, semicolon, tab or spaces; or labels alone.
+
+    LABEL is a number or a synset. A header is passed over, and what follows a synset: Kaggle's and Tiny ImageNet's boxes.
+
+    Raises:
+        SpecError: names the line that is none of these.
+    """
+    texts = [(number, text) for number, text in enumerate(map(str.strip, _text(content, path).split("\n")), 1) if text]
+    if len(texts) > 1 and _is_header(texts[0][1]):
+        del texts[0]
+    if all(_LABEL.fullmatch(text) for _, text in texts):
+        return [Line(number, None, text) for number, text in texts]
+    lines = []
+    for number, text in texts:
+        fields = _fields(text)
+        if fields is None:
+            expected = "expected `NAME LABEL` with LABEL a class index from 0"
+            raise SpecError(f"{one_line(path)}:{number}: {expected} or a synset, got {one_line(repr(text))}")
+        lines.append(Line(number, *fields))
+    return lines
+
+
+def _text(content: bytes, path: Path) -> str:
+    """UTF-8 with or without a BOM, or UTF-16 with one; in names other bytes are kept, as in those of files."""
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16") if wide else content.decode("utf-8-sig", "surrogateescape")
+        if "\0" in text:
+            raise ValueError("it is no text")
+    except ValueError as err:
+        raise _unreadable(path, err) from err
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unreadable(path: Path, why: object) -> SpecError:
+    return SpecError(f"labels: {one_line(path)} cannot be read ({one_line(why)}); give a text file of lines `NAME LABEL`")
+
+
+def _is_header(text: str) -> bool:
+    """Whether a first line holds words alone: no digit, no extension, no path."""
+    return _fields(text) is None and re.fullmatch(r"[^\W\d]+([\s,;\"#-]+[^\W\d]+)*", text.strip(' "#')) is not None
+
+
+def _fields(text: str) -> tuple[str, str] | None:
+    """Name and label of a line, or None."""
+    if len(text) > _MOST_IN_LINE:
+        return None
+    for delimiter in (mark for mark in "\t,;" if mark in text):
+        fields = [field.strip() for field in next(csv.reader([text], delimiter=delimiter)) if field.strip()]
+        label = fields[1].split() if len(fields) > 1 else [""]
+        if SYNSET.fullmatch(label[0]) or (len(fields) == 2 and len(label) == 1 and _LABEL.fullmatch(label[0])):
+            return fields[0], label[0]
+    name, _, last = text.replace("\t", " ").rpartition(" ")
+    return (name.rstrip(), last) if name and _LABEL.fullmatch(last) else None
+
+
+def _indices(lines: list[Line], path: Path, spec: RunSpec, classes: int | None) -> dict[str, int]:
+    """Label as it is written -> class index."""
+    written = {line.label: line.number for line in reversed(lines)}
+    synsets = sorted(label for label in written if SYNSET.fullmatch(label))
+    indices = class_indices(synsets, classes, spec.class_order, f"{one_line(path)}: label") if synsets else {}
+    devkit = devkit_indices()
+    for label in (label for label in written if label not in indices):
+        number = int(label)
+        index = devkit.get(number, -1) if spec.labels_format == "devkit" else number - (spec.labels_format == "from_1")
+        if index < 0:
+            said = f"labels_format: {spec.labels_format}"
+            raise SpecError(f"{one_line(path)}:{written[label]}: {label} is no label of {said}: mend one of them")
+        indices[label] = index
+    return indices
+
+
+def _in_order(lines: list[Line], count: int, indices: dict[str, int], path: Path, spec: RunSpec) -> list[int]:
+    """A bare column: line i is the i-th image by name, where the spec says what the numbers are."""
+    if spec.labels_format is None:
+        kinds = "devkit (ILSVRC's ids 1 to 1000, as in ILSVRC2012_validation_ground_truth.txt), from_1 or index"
+        hint = f"set labels_format: {kinds}; line i is then the i-th image by name"
+        raise SpecError(f"{one_line(path)}: labels without names: {hint}")
+    if len(lines) != count:
+        raise SpecError(f"{one_line(path)}: {len(lines)} labels without names for {count} images: give a line for each image")
+    return [indices[line.label] for line in lines]
+
+
+def _exact(name: str, lines: dict[str, Line]) -> Line | None:
+    return lines.get(name) or lines.get(name.rpartition(".")[0]) or lines.get(name.rpartition("/")[0])
+
+
+def _loose(names: list[str], matches: list[Line | None], lines: list[Line]) -> list[Line | None]:
+    """Fill in the images without a line by the names alone, where one line and one image fit each other."""
+    for parts in (2, 1):
+        fits = defaultdict(list)
+        for line in lines:
+            fits[_plain(str(line.name), parts)].append(line)
+        plain = [_plain(name, parts) for name in names]
+        images = Counter(plain)
+        for i, match in enumerate(matches):
+            if match is None and images[plain[i]] == 1 and len({line.label for line in fits.get(plain[i], ())}) == 1:
+                matches[i] = fits[plain[i]][0]
+    return matches
+
+
+def _plain(name: str, parts: int) -> str:
+    """The last parts of a path without extension, in one case and one form of Unicode."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).replace("\\", "/")
+    text = "/".join(text.split("/")[-parts:])
+    return next((text.removesuffix(suffix) for suffix in SUFFIXES if text.endswith(suffix)), text)
+
+
+def _what_to_do(name: str, lines: list[Line]) -> str:
+    plain = {_plain(str(line.name), 1)[:100]: line for line in reversed(lines[:_COMPARED])}
+    near = [plain[text] for text in difflib.get_close_matches(_plain(name, 1)[:100], plain, n=1)]
+    hint = "".join(f"; the nearest is line {line.number}: `{one_line(f'{line.name} {line.label}', 80)}`" for line in near)
+    return f"add the line `{one_line(name, 60)} LABEL`{hint}"
