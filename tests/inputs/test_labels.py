@@ -209,8 +209,6 @@ NO_FILES = [
     ("none.txt", "No such file"),
     ("pictures", "it is no file"),
     ("/dev/zero", "it is no file"),
-    (5000 * "x", "File name too long"),
-    ("nul\0", "embedded null"),
 ]
 
 
@@ -223,9 +221,8 @@ def test_a_label_file_that_is_none(path: str, why: str, project: Path) -> None:
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("path", ["nowhere", 5000 * "x", "nul\0"], ids=["missing", "too long", "nul"])
-def test_an_image_folder_that_is_none(path: str, project: Path) -> None:
-    run = opened(project, images=path)
+def test_an_image_folder_that_is_none(project: Path) -> None:
+    run = opened(project, images="nowhere")
     assert hashing.listing_sha256(run.image_folder, None) is None
     with pytest.raises(ArtifactError, match=r"images: no such folder .*; set `images`") as caught:
         sources.list_folder(run)
