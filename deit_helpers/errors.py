@@ -37,3 +37,9 @@ class VerdictError(DeitError):
     def __init__(self, message: str, rows: list[dict] | None = None):
         super().__init__(message)
         self.rows = rows or []
+
+
+def brief(value: object, most: int = 120) -> str:
+    """What another program or file says, on one line and short enough for the middle of a message."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else f"{text[: most - 2]} …"
