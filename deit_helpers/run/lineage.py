@@ -61,12 +61,13 @@ class Notebook:
 
 
 _DATA_KEYS = ("images", "labels", "limit", "on_bad_image", "preprocess")
-_RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "providers", "runtime")
+_RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "providers", "runtime", "ema")
 _DATA = ("data", "run/recipes.py")
 _CONTRACT = ("backends/__init__.py", "backends/contract.py", "backends/pool.py")
 _REFERENCE = (*_CONTRACT, "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
 _MODEL = (*_CONTRACT, "backends/bench.py", "backend")
-_GRAPH = tuple(f"model/{name}.py" for name in ("graph", "patterns", "edits", "token_edits", "alignment", "simplify"))
+_GRAPH = tuple(f"model/{name}.py" for name in ("graph", "patterns", "edits", "token_edits", "alignment", "simplify", "child"))
+_TORCH = tuple(f"model/{name}.py" for name in ("checkpoint", "checkpoint_files", "names", "timm_config", "trace", "child"))
 SHARD_CODE = ("executors/local.py", "run/journal.py", *_DATA, *_MODEL)
 NOTEBOOKS = {
     "01_export": Notebook("export", {
@@ -77,8 +78,8 @@ NOTEBOOKS = {
         ),
         "export": Stage(
             {"onnx": "export/deit.onnx", "export": "export/export.json"},
-            ("checkpoint", "source"), ("model", "model_args", "checkpoint", "opset", *_DATA_KEYS),
-            ("stages/export.py", "model/checkpoint.py", *_DATA, *_REFERENCE), ("torch", "timm", "onnx", "onnxruntime"),
+            ("checkpoint", "source"), ("model", "model_args", "checkpoint", "ema", "opset", *_DATA_KEYS),
+            ("stages/export.py", *_TORCH, *_DATA, *_REFERENCE), ("torch", "timm", "onnx", "onnxruntime"),
         ),
     }),
     "04_preprocess": Notebook("dataset", {
