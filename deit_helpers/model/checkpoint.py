@@ -43,25 +43,24 @@ def load(run: Run, fused_attention: bool = False) -> tuple[Any, dict[str, Any]]:
         model = _with_weights(run.spec.model, state, options, fused_attention)
     except (*_TIMM_ERRORS, OSError) as err:
         raise _mismatch(run, state, options, err) from err
-    weights = model.state_dict()
-    reshaped = [
-        {"name": name, "from": list(tensor.shape), "to": list(weights[name].shape)}
-        for name, tensor in state.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    whole = next(
-        (n for n, w in weights.items() if w.is_floating_point() and n in state and not state[n].is_floating_point()), None
-    )
-    if whole:
-        raise ArtifactError(
-            f"{run.checkpoint}: weight {whole} is {state[whole].dtype}, quantised: give the floating-point weights"
-        )
-    kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values() if tensor.is_floating_point()})
-    return model, facts | naming | {
-        "renamed": len(state.keys() - weights.keys()),
-        "reshaped": reshaped,
-        "dtype": ", ".join(kinds),
-    }
+    return model, facts | naming | _changes(run, state, model.state_dict(), options)
+
+
+def _changes(run: Run, state: dict[str, Any], weights: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """What loading made of the weights. Raises ArtifactError for what timm does without a word, and nobody meant."""
+    reshaped, kinds = [], set()
+    for name, tensor in state.items():
+        kinds |= {str(tensor.dtype).removeprefix("torch.")} if tensor.is_floating_point() else set()
+        if name not in weights:
+            continue
+        if weights[name].is_floating_point() and not tensor.is_floating_point():
+            what = f"weight {name} is {tensor.dtype}, quantised"
+            raise ArtifactError(f"{run.checkpoint}: {what}: give the floating-point weights")
+        if weights[name].shape != tensor.shape:
+            reshaped.append({"name": name, "from": list(tensor.shape), "to": list(weights[name].shape)})
+            if "pos" not in name and weights[name].numel() != tensor.numel():  # timm resamples patches' kernels, too
+                raise _mismatch(run, state, options, ValueError(name))
+    return {"renamed": len(state.keys() - weights.keys()), "reshaped": reshaped, "dtype": ", ".join(sorted(kinds))}
 
 
 def create(run: Run, fused_attention: bool, **options: Any) -> Any:
@@ -157,10 +156,10 @@ def _fitting(model: str, state: dict[str, Any]) -> list[str]:
     for name in sorted(sized, key=lambda name: -difflib.SequenceMatcher(None, name, model).ratio()):
         try:
             with torch.device("meta"):
-                loaded = _with_weights(name, shapes, _classes(name, state))
+                weights = _with_weights(name, shapes, _classes(name, state)).state_dict()
         except _TIMM_ERRORS:
             continue
-        if loaded.pos_embed is None or loaded.pos_embed.shape == state["pos_embed"].shape:
+        if all(weights[key].numel() == tensor.numel() for key, tensor in state.items() if key in weights):
             fitting.append(name)
         if len(fitting) == 2:
             break

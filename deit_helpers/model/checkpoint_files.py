@@ -65,13 +65,13 @@ def read(path: Path, ema: bool = False) -> tuple[dict[str, Any], dict[str, Any]]
 def _check_file(path: Path) -> None:
     """Raises ArtifactError for what is no checkpoint, and for one that is not the file that its name says."""
     if path.is_dir():
-        inside = sorted(name for name in os.listdir(path) if name.endswith(SUFFIXES))
+        inside = _weights_in(path)
         if (path / "data.pkl").is_file():
             raise ArtifactError(f"{path}: is a .pth that was unpacked, as some browsers do: download it again without that")
         what = f"give a file in it, such as {brief(inside[0])}" if inside else "give a .pth or .safetensors file"
         raise ArtifactError(f"{path}: is a folder, not a checkpoint: {what}")
     if not path.is_file():
-        near = nearest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+        near = nearest(path.name, _weights_in(path.parent))
         raise ArtifactError(f"checkpoint: no such file {path}{near}; give a .pth or .safetensors file, `hub` or `demo`")
     try:
         with path.open("rb") as file:
@@ -84,6 +84,14 @@ def _check_file(path: Path) -> None:
     prefix = _HASH.search(path.name)
     if prefix and (start := hashing.sha256(path)[:8]) != prefix[1].lower():
         raise ArtifactError(f"{path}: its sha256 starts with {start}, its name says {prefix[1]}: get it again, or rename it")
+
+
+def _weights_in(folder: Path) -> list[str]:
+    """The names in a folder that may be checkpoints; none where it cannot be read."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(SUFFIXES))
+    except OSError:
+        return []
 
 
 def _is_safetensors(head: bytes) -> bool:

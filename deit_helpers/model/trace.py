@@ -103,7 +103,7 @@ def _write_onnx(run: Run, module: Any, crop: np.ndarray, onnx: Path) -> None:
                 output_names=[OUTPUT],
                 dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
             )
-        except torch.onnx.OnnxExporterError as err:
+        except torch.onnx.errors.UnsupportedOperatorError as err:
             operator, first = (re.search(pattern, str(err)) for pattern in (r"operator '([^']+)'", r"added in version (\d+)"))
             if operator is None:
                 raise

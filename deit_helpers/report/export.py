@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..run.folder import Run
+from ..run.marks import marks
 from .elements import Facts, Table
 from .words import notes as notes
 
@@ -18,6 +19,7 @@ def exported(run: Run) -> Facts:
         {
             "checkpoint": export["checkpoint"],
             "weights": weights_text(export),
+            "preprocessing": marks(run).preprocessing or "as timm says of the model",
             "opset": export["opset"],
             **{side: f"{export[side]['name']} {tuple(export[side]['shape'])}" for side in ("input", "output")},
             "parameters": f"{export['parameters']:,}",

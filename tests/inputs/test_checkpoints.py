@@ -102,16 +102,23 @@ def prefixed(prefix: str) -> Callable[[State], State]:
 
 
 def hugging_face(kind: str) -> Callable[[State], State]:
-    """The names of transformers' ViTForImageClassification or DeiTForImageClassificationWithTeacher."""
-    table = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.output.dense",
-             "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}  # fmt: skip
+    """The names of transformers' ViTForImageClassification, DeiTForImageClassificationWithTeacher or Dinov2Model."""
+    table = {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+    }
+    if kind == "dinov2":
+        table = {same: same for same in table} | {f"ls{i}.gamma": f"layer_scale{i}.lambda1" for i in (1, 2)}
+    table["attn.proj"] = "attention.output.dense"
     tops = {"cls_token": "embeddings.cls_token", "dist_token": "embeddings.distillation_token",
             "pos_embed": "embeddings.position_embeddings", "norm": "layernorm",
             "patch_embed.proj": "embeddings.patch_embeddings.projection"}  # fmt: skip
     heads = {"head": "cls_classifier" if kind == "deit" else "classifier", "head_dist": "distillation_classifier"}
 
     def rename(state: State) -> State:
-        renamed = {}
+        renamed = {"dinov2.embeddings.mask_token": torch.zeros(1, 48)} if kind == "dinov2" else {}
         for name, tensor in state.items():
             module, _, end = name.rpartition(".") if name.endswith((".weight", ".bias")) else (name, "", "")
             end = f".{end}" if end else ""
@@ -223,19 +230,24 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], Callable[[State], State], dict[st
         "vit_small_patch14_reg4_dinov2", {**TINY["model_args"], "img_size": 28}, dinov2_registers,
         {"renamed": 2, "reshaped": [{"name": "pos_embed", "from": [1, 5, 48], "to": [1, 4, 48]}]},
     ),
+    "Hugging Face's DINOv2": (
+        "vit_small_patch14_dinov2", {**TINY["model_args"], "img_size": 28}, hugging_face("dinov2"),
+        {"names": "Hugging Face", "renamed": 1, "reshaped": []},
+    ),
     "a head with a name of its own": ("test_convnext", {}, dict, {"renamed": 0}),
 }  # fmt: skip
 REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "no file": (lambda folder, _: folder / "nowhere.pth", {}, r"no such file .*nowhere\.pth; give a \.pth or \.safetensors"),
     "a name with a slip": (
-        lambda folder, s: named("deit.pth")(folder, s).with_name("diet.pth"), {}, r"no such file .*diet\.pth; did you mean 'deit\.pth'",
+        lambda folder, s: named("deit.pth")(folder, s).with_name("diet.pth"), {}, r"diet\.pth; did you mean 'deit\.pth'",
     ),
-    "a folder": (folder_of("config.json", "model.safetensors"), {}, r"is a folder.*: give a file in it, such as model\.safetens"),
+    "a folder": (folder_of("config.json", "model.safetensors"), {}, r"is a folder.*: give a file in it, such as model\."),
     "an empty folder": (folder_of(), {}, r"is a folder, not a checkpoint: give a \.pth"),
     "an unpacked file": (folder_of("data.pkl", "version"), {}, r"is a \.pth that was unpacked"),
     "an empty file": (written("x.pth", b""), {}, r"cannot be read as a checkpoint \(EOFError.*download the weights"),
     "a Git LFS pointer": (
-        written("x.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 88\n"), {}, r"is a Git LFS pointer.*git lfs pull",
+        written("x.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 88\n"), {},
+        "is a Git LFS pointer.*git lfs pull",
     ),
     "a web page": (written("x.pth", b"\n<!DOCTYPE html>\n<html><title>Sign in</title>"), {}, "is a web page, not the weights"),
     "a server's error": (written("x.pth", b"<?xml version='1.0'?><Error>AccessDenied</Error>"), {}, "is a web page"),
@@ -250,9 +262,9 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "a wrong hash, second download": (named("deit-0badc0de (1).pth"), {}, "its name says 0badc0de: get it again"),
     "a wrong hash, a copy": (named("deit-0badc0de - Copy.pth"), {}, "its name says 0badc0de"),
     "a wrong hash, wget's second": (named("deit-0badc0de.pth.1"), {}, "its name says 0badc0de"),
-    "a whole module": (saved("x.pth", lambda _: torch.nn.Linear(2, 2)), {}, r"refused.*\(torch\.nn\..*Linear\).*state_dict\(\)"),
+    "a whole module": (saved("x.pth", lambda _: torch.nn.Linear(2, 2)), {}, r"refused.*\(torch\.nn\..*Linear\).*state_dict"),
     "a path among the arguments": (
-        saved("x.pth", lambda s: {"model": s, "args": argparse.Namespace(out=Path())}), {}, r"refused.*pathlib.*; where you trust",
+        saved("x.pth", lambda s: {"model": s, "args": argparse.Namespace(out=Path())}), {}, "refused.*pathlib.*; where you",
     ),
     "a cut torch file": (written("x.pth", lambda s: torch_bytes(s)[:-1000]), {}, "cannot be read as a checkpoint"),
     "a cut safetensors file": (written("x.safetensors", lambda s: save(s)[:1000]), {}, "cannot be read as a checkpoint"),
@@ -265,26 +277,34 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "a bare one, averaged": (saved("x.pth", dict), {"ema": True}, "no averaged weights .* a bare state dict: leave `ema` out"),
     "averaged weights alone": (saved("x.pth", lambda s: {"model_ema": s, "epoch": 3}), {}, "only model_ema: set `ema: true`"),
     "teacher and student": (
-        saved("x.pth", lambda s: {"student": s, "teacher": s}), {}, "no entry `model` or `state_dict`, student, teacher: save the right",
+        saved("x.pth", lambda s: {"student": s, "teacher": s}), {},
+        "no entry `model` or `state_dict`, student, teacher: save the right",
     ),
     "NaN": (saved("x.pth", with_weight("norm.weight", lambda t: t * float("nan"))), {}, r"weight norm\.weight holds NaN"),
-    "sparse": (saved("x.pth", with_weight("head.weight", torch.Tensor.to_sparse)), {}, r"weight head\.weight is no plain tensor"),
+    "sparse": (saved("x.pth", with_weight("head.weight", torch.Tensor.to_sparse)), {}, r"head\.weight is no plain tensor"),
     "quantised": (
-        saved("x.pth", with_weight("head.weight", lambda t: t.to(torch.int8))), {}, r"weight head\.weight is torch\.int8, quantised",
+        saved("x.pth", with_weight("head.weight", lambda t: t.to(torch.int8))), {}, r"head\.weight is torch\.int8, quantised",
     ),
     "no head": (
-        saved("x.pth", lambda s: {k: v for k, v in s.items() if not k.startswith("head")}), {}, r"missing head\.bias, head\.weight .*no classifier",
+        saved("x.pth", lambda s: {k: v for k, v in s.items() if not k.startswith("head")}), {},
+        r"missing head\.bias, head\.weight .*no classifier",
     ),
     "classes that model_args deny": (
-        saved("x.pth", dict), {"model_args": {**TINY["model_args"], "num_classes": 5}}, r"of another shape head\.bias, head\.weight",
+        saved("x.pth", dict), {"model_args": {**TINY["model_args"], "num_classes": 5}}, r"shape head\.bias, head\.weight",
     ),
     "more blocks": (
-        saved("x.pth", dict), {"model_args": {**TINY["model_args"], "depth": 1}}, r"unexpected blocks\.1\..* … \(12\); correct model or",
+        saved("x.pth", dict), {"model_args": {**TINY["model_args"], "depth": 1}},
+        r"unexpected blocks\.1\..* … \(12\); correct model or",
     ),
-    "fewer blocks": (saved("x.pth", dict), {"model_args": {**TINY["model_args"], "depth": 3}}, r"missing blocks\.2\..* … \(12\)"),
-    "DeiT-tiny as DeiT-small": (of_model("deit_tiny_patch16_224"), SMALL, r"another shape.*; it fits model: deit_tiny_patch16_224 or "),
+    "fewer blocks": (saved("x.pth", dict), {"model_args": {**TINY["model_args"], "depth": 3}}, r"missing blocks\.2\..* \(12\)"),
+    "DeiT-tiny as DeiT-small": (of_model("deit_tiny_patch16_224"), SMALL, "shape.*; it fits model: deit_tiny_patch16_224 or "),
     "distilled DeiT": (
-        of_model("deit_small_distilled_patch16_224"), SMALL, r"unexpected dist_token.*; it fits model: deit_small_distilled_patch16_224$",
+        of_model("deit_small_distilled_patch16_224"), SMALL,
+        r"unexpected dist_token.*; it fits model: deit_small_distilled_patch16_224$",
+    ),
+    "patches of another size": (
+        of_model("vit_small_patch32_224"), SMALL,
+        r"another shape patch_embed\.proj\.weight, pos_embed .*; it fits model: vit_small_patch32_224$",
     ),
     "DeiT III as DeiT": (of_model("deit3_small_patch16_224"), SMALL, r"; it fits model: deit3_small_patch16_224$"),
 }  # fmt: skip

@@ -43,7 +43,10 @@ def test_the_recipe_is_timms_own_evaluation(project: Path, keys: dict[str, Any])
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("vit_base_patch16_siglip_224", r"timm prepares the images of .* with 224x224 px, crop mode squash, bicubic; we can do squ"),
+        (
+            "vit_base_patch16_clip_384",
+            r"timm prepares the images of .* with 384x384 px, crop mode squash, bicubic; we can do squ",
+        ),
         ("vit_tinny", r"model: timm cannot create 'vit_tinny'"),
     ],
 )
@@ -76,12 +79,15 @@ def test_a_run_with_another_recipe_than_the_models_is_warned_of(project: Path) -
     write_spec(project)
     result = run_tool("deit_helpers", "run", "params/test.yaml", "--to", "01", cwd=project)
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert line.startswith("warning: preprocessing: recipe deit has mean 0.485, 0.456, 0.406 (the model: 0.5, 0.5, 0.5); std 0.229")
-    for name in ("export/01_export.html", "index.html"):
-        assert "The preprocessing is not the model" in (project / "reports" / "test" / name).read_text()
+    assert line.startswith(
+        "warning: preprocessing: recipe deit has mean 0.485, 0.456, 0.406 (the model: 0.5, 0.5, 0.5); std 0.229"
+    )
+    pages = project / "reports" / "test"
+    assert "recipe deit has mean 0.485, 0.456, 0.406 (the model: 0.5" in (pages / "export" / "01_export.html").read_text()
+    assert "The preprocessing is not the model" in (pages / "index.html").read_text()
     result = run_tool("deit_helpers", "run", "params/test.yaml", "--to", "01", "-s", "preprocess=model", cwd=project)
     assert "warning: " not in result.stderr
-    assert "The preprocessing is not" not in (project / "reports" / "test" / "index.html").read_text()
+    assert "The preprocessing is not" not in (pages / "index.html").read_text()
 
 
 def test_the_page_says_what_was_done_to_the_weights(tmp_path: Path) -> None:

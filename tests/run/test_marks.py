@@ -49,7 +49,8 @@ def test_a_recipe_that_is_not_the_models_is_said_with_both_values(tiny_run: Run)
     files.write_json(tiny_run.file("export"), {"timm_config": {**config, **imagenet}})
     assert marks(tiny_run) == NONE  # 256 px against 248 is another evaluation of the same model
     files.write_json(tiny_run.file("export"), {"timm_config": {**config, "mean": [0.5] * 3, "std": [0.5] * 3}})
-    text = "Recipe deit has mean 0.485, 0.456, 0.406 (the model: 0.5, 0.5, 0.5); std 0.229, 0.224, 0.225 (the model: 0.5, 0.5, 0.5)"
+    half = "(the model: 0.5, 0.5, 0.5)"
+    text = f"Recipe deit has mean 0.485, 0.456, 0.406 {half}; std 0.229, 0.224, 0.225 {half}"
     (banner,) = notes(tiny_run).items
     assert banner.text == f"{text}; `preprocess: model` takes what timm says of vit_tiny_patch16_224."
     other = {**config, **imagenet, "size_px": [384, 384], "interpolation": "bilinear"}
