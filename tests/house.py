@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "deit_helpers"
 CORE = ("run", "data", "metrics", "stages", "report", "pipeline.py", "__main__.py")  # what notebooks touch
-MOST = {"core": 4600, "room": 1100, "model": 1600, "all": 7600, "function": 40}  # lines
+MOST = {"core": 4600, "room": 1100, "model": 1620, "all": 7600, "function": 40}  # lines
 
 
 def lines_by_room() -> Counter[str]:
