@@ -24,7 +24,9 @@ def open_run(spec: str | Path, batch_size: int | None = None) -> OpenedRun:
     """
     from . import demo
     from .explore import OpenedRun
+    from .model import timm_config
 
-    run = OpenedRun.open(spec, batch_size)
+    run = timm_config.resolved(OpenedRun.resolve(spec, batch_size))
+    run.save_spec()
     demo.prepare(run)
     return run

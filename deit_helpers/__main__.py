@@ -93,12 +93,14 @@ def main(debug: bool) -> None:
 def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], plan_only: bool, **which: Any) -> None:
     """Run the notebooks of SPEC that are not current and publish the report."""
     from . import pipeline
+    from .model import timm_config
+    from .run.marks import marks
     from .stages.accuracy import require_pass
 
     overrides = dict(_setting(text) for text in settings)
     if batch_sizes:
         overrides["batch_sizes"] = list(batch_sizes)
-    opened = Run.resolve(spec, overrides=overrides)
+    opened = timm_config.resolved(Run.resolve(spec, overrides=overrides))
     steps = pipeline.plan(opened, **which)
     if plan_only:
         for step in steps:
@@ -111,6 +113,8 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
         click.echo(str(page))
     else:
         click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")
+    if warning := marks(opened).preprocessing:
+        click.echo(f"warning: preprocessing: {warning}", err=True)
     require_pass(opened)
 
 
@@ -136,13 +140,15 @@ def render(run_dir: Path, code: bool) -> None:
 def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, **measured: Any) -> None:
     """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
     from . import imported, pipeline
+    from .model import timm_config
     from .stages.accuracy import require_pass
 
     path = run_dir if run_dir.is_file() else _spec_of(run_dir)
     sizes = RunSpec.load(path).batch_sizes
     if batch_size not in sizes:
         raise SpecError(f"-b {batch_size}: the run has batch sizes {list(sizes)}: name one of them")
-    opened = Run.open(path, batch_size)
+    opened = timm_config.resolved(Run.resolve(path, batch_size))
+    opened.save_spec()
     imported.import_results(opened, perf, dumps, prof, **measured)
     steps = pipeline.plan(opened, "05" if dumps else "07", "07")
     mine = [step for step in steps if step.run.batch_size in (None, batch_size)]

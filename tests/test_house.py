@@ -103,7 +103,11 @@ def test_functions_are_short() -> None:
 def test_rooms_stay_small() -> None:
     rooms = house.lines_by_room()
     assert sum(rooms[room] for room in house.CORE) <= house.MOST["core"]
-    assert {room: lines for room, lines in rooms.items() if room not in house.CORE and lines > house.MOST["room"]} == {}
+    assert {
+        room: lines
+        for room, lines in rooms.items()
+        if room not in house.CORE and lines > house.MOST.get(room, house.MOST["room"])
+    } == {}
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 from pathlib import Path
 
 import onnx
+
+from .. import child
 
 LIMIT_S = 300
 LIMIT_BYTES = 16 << 30  # of address space; a DeiT-base graph takes 3 GiB of it
@@ -22,21 +23,13 @@ def simplify(graph: Path, simplified: Path, limit_s: float = LIMIT_S, limit_byte
     Returns:
         None, or in one line why there is no simplified graph: it crashed, ran out of time or memory.
     """
-    command = [sys.executable, "-m", __name__, str(graph), str(simplified), str(limit_bytes)]
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired:
-        return f"onnxsim did not end within {limit_s:g} s"
-    code = process.returncode
-    if code == 0 and simplified.is_file():
-        return None
-    lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
-    how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
-    return f"onnxsim {how}{': ' + lines[-1] if lines else ''}"
+    why = child.run(["-m", __name__, str(graph), str(simplified), str(limit_bytes)], limit_s)
+    return why and f"onnxsim {why}"
 
 
 def main(graph: Path, simplified: Path, limit_bytes: int) -> None:
     """Fold what is constant once the batch size is. Operators are not fused: their names stay those of torch's modules."""
+    child.end_with_parent()
     with contextlib.suppress(ImportError):  # not a POSIX system: the limit of time still holds
         import resource
 

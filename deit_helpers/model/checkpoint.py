@@ -1,36 +1,66 @@
-"""A timm model with the weights the spec names: official `.pth`, bare state dict, safetensors, hub or demo."""
+"""A timm model with the weights the spec names: a file of any training script, Hugging Face's, hub or demo."""
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
-from pathlib import Path
+import contextlib
+import difflib
 from typing import Any
 
-from ..errors import ArtifactError, SpecError
-from ..run import hashing
+from ..errors import ArtifactError, SpecError, one_line
 from ..run.folder import Run
+from . import checkpoint_files, names
+
+# What timm raises where a model's arguments or a checkpoint's tensors are not what it takes for granted.
+_TIMM_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, NotImplementedError)
+_WIDTHS = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}  # as timm's names say them
 
 
 def build(run: Run, fused_attention: bool = False) -> Any:
-    """The spec's model in evaluation mode with its weights.
+    """The spec's model in evaluation mode with its weights: `load` without the facts."""
+    return load(run, fused_attention)[0]
+
+
+def load(run: Run, fused_attention: bool = False) -> tuple[Any, dict[str, Any]]:
+    """The spec's model in evaluation mode with its weights, and what was done to them on the way.
 
     Args:
         fused_attention: faster in torch, but the fused operator needs opset 14 when exported.
+
+    Returns:
+        The model; and facts: those of `checkpoint_files.read` and `names.timm_names`, `renamed` (how many names the model's
+        own filter changed), `reshaped` (name, from, to), `dtype`. No facts of weights from the hub.
 
     Raises:
         SpecError: timm does not know the model.
         ArtifactError: the checkpoint is missing, damaged, refused or belongs to another model.
     """
     if run.spec.checkpoint == "hub":
-        return create(run, fused_attention, pretrained=True)
-    state = load_state(run.checkpoint)
-    heads = [tensor for name, tensor in state.items() if re.fullmatch(r"head(\.fc)?\.weight", name) and tensor.ndim]
-    model = create(run, fused_attention, **({"num_classes": heads[0].shape[0]} if heads else {}))
-    _check_keys(run, model.state_dict(), state)
-    model.load_state_dict(state)
-    return model
+        return create(run, fused_attention, pretrained=True), {}
+    state, facts = checkpoint_files.read(run.checkpoint, bool(run.spec.ema))
+    state, naming = names.timm_names(state)
+    options = _classes(run.spec.model, state) | run.spec.model_args
+    try:
+        model = _with_weights(run.spec.model, state, options, fused_attention)
+    except (*_TIMM_ERRORS, OSError) as err:
+        raise _mismatch(run, state, options, err) from err
+    return model, facts | naming | _changes(run, state, model.state_dict(), options)
+
+
+def _changes(run: Run, state: dict[str, Any], weights: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """What loading made of the weights. Raises ArtifactError for what timm does without a word, and nobody meant."""
+    reshaped, kinds = [], set()
+    for name, tensor in state.items():
+        kinds |= {str(tensor.dtype).removeprefix("torch.")} if tensor.is_floating_point() else set()
+        if name not in weights:
+            continue
+        if weights[name].is_floating_point() and not tensor.is_floating_point():
+            what = f"weight {name} is {tensor.dtype}, quantised"
+            raise ArtifactError(f"{run.checkpoint}: {what}: give the floating-point weights")
+        if weights[name].shape != tensor.shape:
+            reshaped.append({"name": name, "from": list(tensor.shape), "to": list(weights[name].shape)})
+            if "pos" not in name and weights[name].numel() != tensor.numel():  # timm resamples patches' kernels, too
+                raise _mismatch(run, state, options, ValueError(name))
+    return {"renamed": len(state.keys() - weights.keys()), "reshaped": reshaped, "dtype": ", ".join(sorted(kinds))}
 
 
 def create(run: Run, fused_attention: bool, **options: Any) -> Any:
@@ -40,66 +70,97 @@ def create(run: Run, fused_attention: bool, **options: Any) -> Any:
         SpecError: timm does not know the model or an argument.
         ArtifactError: the download of the weights failed.
     """
+    try:
+        return _create(run.spec.model, fused_attention, **{**options, **run.spec.model_args})
+    except OSError as err:
+        key = "checkpoint: hub" if run.spec.checkpoint == "hub" else "model"
+        what = f"the download of {one_line(run.spec.model, 60)} failed ({one_line(err)})"
+        raise ArtifactError(f"{key}: {what}; give a file instead") from err
+    except _TIMM_ERRORS as err:
+        what = f"{one_line(run.spec.model, 60)!r} ({one_line(err)})"
+        raise SpecError(f"model: timm cannot create {what}; names are those of timm.list_models()") from err
+
+
+def _create(name: str, fused_attention: bool, **options: Any) -> Any:
     import timm
     from timm.layers import set_fused_attn
 
     set_fused_attn(fused_attention)
-    try:
-        return timm.create_model(run.spec.model, **{**options, **run.spec.model_args}).eval()
-    except (RuntimeError, TypeError, ValueError) as err:
-        what = f"{run.spec.model!r} ({' '.join(str(err).split())})"
-        raise SpecError(f"model: timm cannot create {what}; names are those of timm.list_models()") from err
-    except OSError as err:
-        raise ArtifactError(f"checkpoint: hub: the download of {run.spec.model} failed ({err}); give a file instead") from err
+    return timm.create_model(name, **options).eval()
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Read a state dict: `.safetensors`, or a `.pth` holding it bare or under `model`, as the official files do.
+def _classes(model: str, state: dict[str, Any]) -> dict[str, int]:
+    """How many classes the head has, by the name that timm gives the model's classifier; empty where there is no head."""
+    import timm
 
-    Eight hex digits at the end of the name are the first digits of the file's sha256 and are checked. Pickles are read
-    with `weights_only=True`: one that would run code is refused.
+    known = None
+    with contextlib.suppress(RuntimeError):  # an unknown model or tag: making it says so
+        known = timm.get_pretrained_cfg(model)
+    classifier = getattr(known, "classifier", None) or "head"
+    weight = state.get(f"{classifier if isinstance(classifier, str) else classifier[0]}.weight")
+    return {"num_classes": weight.shape[0]} if weight is not None and weight.ndim and len(weight) else {}
+
+
+def _with_weights(name: str, state: dict[str, Any], options: dict[str, Any], fused_attention: bool = False) -> Any:
+    """The model with these weights, all of them, after timm's own filter of this model: it renames, and resamples positions."""
+    # The classes of the weights are the model's: timm would otherwise leave the head as it was initialised.
+    classes = {"num_classes": options["num_classes"]} if "num_classes" in options else {}
+    overlay = {"state_dict": dict(state), "custom_load": False, "label_offset": 0, **classes}
+    model = _create(name, fused_attention, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    model.pretrained_cfg.pop("state_dict", None)  # a second copy of the weights
+    return model
+
+
+def _mismatch(run: Run, state: dict[str, Any], options: dict[str, Any], err: Exception) -> Exception:
+    """Why the weights are not those of the spec's model, and of which they are.
 
     Raises:
-        ArtifactError: missing, damaged, wrong hash, refused, or no state dict.
+        SpecError: it is the model that cannot be made.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise ArtifactError(f"checkpoint: no such file {path}; give a .pth or .safetensors file, `hub` or `demo`")
-    prefix = re.search(r"-([0-9a-f]{8})\.(pth|pt|safetensors)$", path.name)
-    if prefix and (start := hashing.sha256(path)[:8]) != prefix[1]:
-        raise ArtifactError(f"{path}: its sha256 starts with {start}, its name says {prefix[1]}: get it again, or rename it")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on raw pickles
-            safe = path.suffix == ".safetensors"
-            state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as err:
-        advice = "use the official file, or safetensors"
-        raise ArtifactError(f"{path}: refused, reading it would run code or build more than tensors; {advice}") from err
-    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as err:
-        reason = f"{type(err).__name__}: {' '.join(str(err).split())[:120]}"
-        raise ArtifactError(f"{path}: cannot be read as a checkpoint ({reason}); download it again") from err
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    named = isinstance(state, dict) and state and all(isinstance(name, str) for name in state)
-    if not named or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise ArtifactError(f"{path}: holds no state dict (names to tensors), bare or under `model`; use the official file")
-    sick = next((name for name, tensor in state.items() if not torch.isfinite(tensor).all()), None)
-    if sick:
-        raise ArtifactError(f"{path}: weight {sick} holds NaN or infinity; use a sound checkpoint")
-    return state
-
-
-def _check_keys(run: Run, weights: dict[str, Any], state: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        model = create(run, False, **options)
+    weights = model.state_dict()
     differences = {
         "missing": weights.keys() - state.keys(),
         "unexpected": state.keys() - weights.keys(),
         "of another shape": {key for key in weights.keys() & state.keys() if weights[key].shape != state[key].shape},
     }
-    texts = {kind: f"{kind} {', '.join(sorted(keys)[:3])}{' …' if len(keys) > 3 else ''}" for kind, keys in differences.items()}
-    wrong = [f"{texts[kind]} ({len(keys)})" for kind, keys in differences.items() if keys]
-    if wrong:
-        raise ArtifactError(f"{run.checkpoint}: not a checkpoint of {run.spec.model}: keys {'; '.join(wrong)}; name its model")
+    texts = {kind: f"{kind} {', '.join(one_line(key, 40) for key in sorted(keys)[:2])}{' …' if len(keys) > 2 else ''}"
+             for kind, keys in differences.items()}  # fmt: skip
+    wrong = "; ".join(f"{texts[kind]} ({len(keys)})" for kind, keys in differences.items() if keys)
+    head = {f"{name}.{part}" for name, part in (("head", "weight"), ("head", "bias"), ("head_dist", "weight"))}
+    if differences["missing"] and differences["missing"] <= head and not differences["unexpected"]:
+        advice = "it has no classifier: give a checkpoint with its head"
+    elif fitting := _fitting(run.spec.model, state):
+        advice = f"it fits model: {' or '.join(fitting)}"
+    else:
+        advice = "correct model or model_args, or give its checkpoint"
+    wrong = f"keys {wrong}" if wrong else one_line(err)
+    return ArtifactError(f"{run.checkpoint}: not a checkpoint of {one_line(run.spec.model, 60)}: {wrong}; {advice}")
+
+
+def _fitting(model: str, state: dict[str, Any]) -> list[str]:
+    """Up to two models, the nearest names first, that take these weights as they are; of DeiT's and ViT's common sizes."""
+    import timm
+    import torch
+
+    patch = state.get("patch_embed.proj.weight")
+    if patch is None or patch.ndim != 4 or len(patch) not in _WIDTHS:
+        return []
+    known = [*timm.list_models(module="deit"), *timm.list_models(module="vision_transformer")]
+    sized = [name for name in known if _WIDTHS[len(patch)] in name and f"patch{patch.shape[-1]}_" in name]
+    shapes = {name: tensor.to("meta") for name, tensor in state.items()}
+    fitting: list[str] = []
+    for name in sorted(sized, key=lambda name: -difflib.SequenceMatcher(None, name, model).ratio()):
+        try:
+            with torch.device("meta"):
+                weights = _with_weights(name, shapes, _classes(name, state)).state_dict()
+        except _TIMM_ERRORS:
+            continue
+        if all(weights[key].numel() == tensor.numel() for key, tensor in state.items() if key in weights):
+            fitting.append(name)
+        if len(fitting) == 2:
+            break
+    return fitting

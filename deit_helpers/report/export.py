@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from ..run.folder import Run
+from ..run.marks import marks
 from .elements import Facts, Table
 from .words import notes as notes
 
@@ -14,12 +18,42 @@ def exported(run: Run) -> Facts:
         f"The exported graph export/deit.onnx of {export['model']}",
         {
             "checkpoint": export["checkpoint"],
+            "weights": weights_text(export),
+            "preprocessing": marks(run).preprocessing or "as timm says of the model",
             "opset": export["opset"],
             **{side: f"{export[side]['name']} {tuple(export[side]['shape'])}" for side in ("input", "output")},
             "parameters": f"{export['parameters']:,}",
             "checked with": f"{export['runtime']['backend']} {export['runtime']['version']}",
         },
     )
+
+
+def weights_text(export: dict[str, Any]) -> str:
+    """What was done to the checkpoint's weights on their way into the model, in words."""
+    weights = export.get("weights") or {}
+    if not weights:
+        return "as timm downloads them" if export["checkpoint"] == "hub" else "not recorded"
+    averaged = " (averaged, as `ema: true` asks)" if weights["ema"] else ""
+    parts = [f"entry {weights['entry']}{averaged}" if weights["entry"] else "a bare state dict"]
+    if weights["other_entries"]:
+        parts.append(f"not taken: {', '.join(weights['other_entries'])}")
+    if weights["prefix"]:
+        parts.append(f"prefix {weights['prefix']} taken off")
+    if weights["names"] != "timm":
+        parts.append(f"{weights['names']} names translated to timm's")
+    if weights["renamed"]:
+        parts.append(f"{weights['renamed']} names changed or left out by timm's filter of this model")
+    for row in weights["reshaped"]:
+        before, after = (_shape_text(row["name"], row[key]) for key in ("from", "to"))
+        parts.append(f"{row['name']} {'resampled' if before != after else 'rearranged'} from {before} to {after}")
+    parts.append(f"head of {export['classes']} classes")
+    return "; ".join([*parts, *([f"stored in {weights['dtype']}"] if weights["dtype"] != "float32" else [])])
+
+
+def _shape_text(name: str, shape: list[int]) -> str:
+    """A shape; of position embeddings (1, N, C) the grid of patches, whatever tokens stand before them."""
+    side = math.isqrt(shape[1]) if name.endswith("pos_embed") and len(shape) == 3 else None
+    return f"{side} × {side} patches" if side else " × ".join(map(str, shape))
 
 
 def parity(run: Run) -> Table:

@@ -37,6 +37,7 @@ class BackendRow(NamedTuple):
 
 _CANN = "on an Ascend host: source set_env.sh of the CANN toolkit"
 _VENDOR = ("executors/vendor.py", "executors/measured.py", "ascend/cann.py", "ascend/dumps.py")
+_CHECKPOINT = ("model/checkpoint.py", "model/checkpoint_files.py", "model/names.py")
 BACKENDS = {
     "onnxruntime": BackendRow(
         "deit_helpers.backends.ort:OnnxRuntime", ("backends/ort.py",),
@@ -50,7 +51,7 @@ BACKENDS = {
         "deit_helpers.backends.pyacl:PyAcl", ("backends/pyacl.py",), _CANN, None, ("fp32", "fp16", "bf16"), "om",
     ),
     "torch": BackendRow(
-        "deit_helpers.backends.torch_:Torch", ("backends/torch_.py", "model"),
+        "deit_helpers.backends.torch_:Torch", ("backends/torch_.py", *_CHECKPOINT),
         "pip install 'deit-report[export]'", "torch", ("fp32", "bf16", "fp16"), "checkpoint",
     ),
     "ais_bench": BackendRow(None, (*_VENDOR, "ascend/ais_bench.py"), _CANN, None, ("fp32", "fp16", "bf16"), "om"),

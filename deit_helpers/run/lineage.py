@@ -62,7 +62,7 @@ class Notebook:
 
 _DATA_KEYS = ("images", "labels", "limit", "on_bad_image", "preprocess")
 _LABEL_KEYS = ("class_order", "labels_format")
-_RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "providers", "runtime")
+_RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "providers", "runtime", "ema")
 _DATA = ("data", "run/recipes.py")
 _CONTRACT = ("backends/__init__.py", "backends/contract.py", "backends/pool.py")
 _REFERENCE = (*_CONTRACT, "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
@@ -77,8 +77,9 @@ NOTEBOOKS = {
         ),
         "export": Stage(
             {"onnx": "export/deit.onnx", "export": "export/export.json"},
-            ("checkpoint", "source"), ("model", "model_args", "checkpoint", "opset", *_DATA_KEYS, *_LABEL_KEYS),
-            ("stages/export.py", "model", *_DATA, *_REFERENCE), ("torch", "timm", "onnx", "onnxruntime"),
+            ("checkpoint", "source"),
+            ("model", "model_args", "checkpoint", "ema", "opset", *_DATA_KEYS, *_LABEL_KEYS),
+            ("stages/export.py", "model", "child.py", *_DATA, *_REFERENCE), ("torch", "timm", "onnx", "onnxruntime"),
         ),
     }),
     "04_preprocess": Notebook("dataset", {
@@ -92,7 +93,7 @@ NOTEBOOKS = {
         "optimize": Stage(
             {"static_onnx": "bs{n}/deit_bs{n}.onnx", "optimize": "bs{n}/optimize.json"},
             ("onnx", "source"), ("edits", "allow_inexact", *_DATA_KEYS),
-            ("stages/optimize.py", "evidence/certificate.py", "run/edits.py", "graph", *_DATA, *_REFERENCE),
+            ("stages/optimize.py", "evidence/certificate.py", "run/edits.py", "graph", "child.py", *_DATA, *_REFERENCE),
             ("onnx", "onnx-ir", "onnxsim", "onnxruntime"),
         ),
     }),

@@ -16,12 +16,14 @@ class Marks(NamedTuple):
         demo: its checkpoint is the embedded demo's.
         emulated: a program stands in for the device or its tools here, or did when a file was made.
         imported: another tool measured some of its figures.
+        preprocessing: where the recipe is not what the model's timm configuration asks for, with both values; else empty.
         quoted_accuracies: where an imported text says an Acc@1, and its percent: each figure once, the lowest first.
     """
 
     demo: bool
     emulated: bool
     imported: bool
+    preprocessing: str
     quoted_accuracies: list[tuple[str, float]]
 
 
@@ -35,5 +37,12 @@ def marks(run: Run) -> Marks:
         emulated=is_emulated(run.spec.backend)
         or any(content.get("emulated") or content.get("runtime", {}).get("emulated") for content in contents),
         imported=any(content.get("imported_from") for content in contents),
+        preprocessing=_preprocessing(run),
         quoted_accuracies=[(where, top1) for top1, where in sorted(quoted.items())],
     )
+
+
+def _preprocessing(run: Run) -> str:
+    differences = run.spec.recipe.differences(read_json(run.file("export")).get("timm_config", {}))
+    advice = f"`preprocess: model` takes what timm says of {run.spec.model}"
+    return f"recipe {run.spec.recipe.name} has {'; '.join(differences)}; {advice}" if differences else ""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
 
 from .validation import Frozen
+
+Interpolation = Literal["bicubic", "bilinear"]
+INTERPOLATIONS = get_args(Interpolation)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -16,15 +21,36 @@ class PreprocessSpec(Frozen):
     Sizes are pixels, `mean` and `std` are per RGB channel on the 0..1 scale.
     """
 
-    name: str
-    resize_px: int
-    interpolation: Literal["bicubic", "bilinear"]
-    crop_px: int = 224
+    name: str = "own"
+    resize_px: int = Field(ge=1)
+    interpolation: Interpolation
+    crop_px: int = Field(default=224, ge=1)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _tuple_from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _possible(self) -> PreprocessSpec:
+        if self.crop_px > self.resize_px or not all(0 < value < float("inf") for value in self.std):
+            raise ValueError("crop_px of at most resize_px, and std above 0")
+        return self
+
+    def differences(self, config: dict[str, Any]) -> list[str]:
+        """Where this recipe is not what timm's configuration of the model (`export.json`) asks for, with both values."""
+        ours = {"size_px": [self.crop_px] * 2, "mean": self.mean, "std": self.std, "interpolation": self.interpolation}
+        texts = {key: [_text(value), _text(config[key])] for key, value in ours.items() if key in config}
+        return [f"{key.removesuffix('_px')} {mine} (the model: {its})" for key, (mine, its) in texts.items() if mine != its]
+
     def describe(self) -> str:
         return f"{self.name}: resize {self.resize_px} {self.interpolation}, crop {self.crop_px}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(f"{number:.4g}" for number in value)
 
 
 # deit: facebookresearch/deit datasets.py, build_transform (resize 256/224 of the input, bicubic).

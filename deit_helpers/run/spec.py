@@ -33,7 +33,8 @@ class RunSpec(Frozen):
     class_order: Literal["numeric", "text", "synset"] | None = None
     limit: int | None = Field(default=None, ge=1)
     on_bad_image: Literal["stop", "skip"] = "stop"
-    preprocess: str = "deit"
+    ema: bool | None = None
+    preprocess: str | PreprocessSpec = "deit"
     bins: bool = False
     opset: int = Field(default=11, ge=9, le=18)
     edits: tuple[str, ...] = ()
@@ -64,11 +65,18 @@ class RunSpec(Frozen):
     def _path(cls, value: str | None) -> str | None:
         return value if value is None else path_of(value)
 
+    @field_validator("preprocess", mode="before")
+    @classmethod
+    def _recipe_from_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, (str, dict, PreprocessSpec)):
+            raise ValueError("the name of a recipe, or a mapping such as {resize_px: 248, interpolation: bicubic}")
+        return PreprocessSpec.from_mapping(value, "preprocess") if isinstance(value, dict) else value
+
     @field_validator("backend", "preprocess")
     @classmethod
-    def _known(cls, value: str, info: ValidationInfo) -> str:
-        names = list(BACKENDS if info.field_name == "backend" else RECIPES)
-        if value not in names:
+    def _known(cls, value: str | PreprocessSpec, info: ValidationInfo) -> str | PreprocessSpec:
+        names = list(BACKENDS if info.field_name == "backend" else [*RECIPES, "model"])
+        if isinstance(value, str) and value not in names:
             raise ValueError(f"one of {', '.join(names)}{nearest(value, names)}")
         return value
 
@@ -141,7 +149,14 @@ class RunSpec(Frozen):
 
     @property
     def recipe(self) -> PreprocessSpec:
-        return RECIPES[self.preprocess]
+        """The recipe itself.
+
+        Raises:
+            SpecError: it is still `model`, which only an opened run has resolved (`model/timm_config.py`).
+        """
+        if self.preprocess == "model":
+            raise SpecError("preprocess: model has not been resolved: open the run with open_run, or `deit-report run`")
+        return self.preprocess if isinstance(self.preprocess, PreprocessSpec) else RECIPES[self.preprocess]
 
     @classmethod
     def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> RunSpec:

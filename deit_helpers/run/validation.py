@@ -129,13 +129,13 @@ def _explain(error: Any, source: str, model: type[BaseModel]) -> str:
     """One pydantic error as one clause that names file, key, value and what is allowed."""
     if not error["loc"]:
         return f"{source}: expected {error['msg'].removeprefix('Value error, ')}"
-    key, *rest = (str(part) for part in error["loc"])
+    key = str(error["loc"][0])
+    where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known = sorted(model.model_fields)
         return f"{source}: unknown key {key!r}{nearest(key, known) or '; known keys: ' + ', '.join(known)}"
     if error["type"] == "missing":
-        return f"{source}: key {key!r} is missing"
-    where = ".".join([key, *rest])
+        return f"{source}: key {where!r} is missing"
     expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").replace("valid tuple", "valid list")
     expected = expected.replace("String should match pattern", "text that matches").replace("String should have", "text of")
     return f"{source}: key {where!r}: expected {expected}, got {_short.repr(error['input'])}"

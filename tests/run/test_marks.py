@@ -13,7 +13,7 @@ from deit_helpers.run.folder import Run
 from deit_helpers.run.hashing import fingerprint
 from deit_helpers.run.marks import Marks, marks
 
-NONE = Marks(demo=False, emulated=False, imported=False, quoted_accuracies=[])
+NONE = Marks(demo=False, emulated=False, imported=False, preprocessing="", quoted_accuracies=[])
 
 
 @pytest.fixture
@@ -41,6 +41,21 @@ def test_a_file_of_any_batch_size_marks_the_run(tiny_run: Run, name: str, conten
     assert marks(tiny_run.at(4)) == NONE._replace(**mark)
     assert fingerprint(marks(tiny_run)) != before
     assert [banner.title for banner in notes(tiny_run).items] == [title]
+
+
+def test_a_recipe_that_is_not_the_models_is_said_with_both_values(tiny_run: Run) -> None:
+    imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    config = {"size_px": [224, 224], "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center"}
+    files.write_json(tiny_run.file("export"), {"timm_config": {**config, **imagenet}})
+    assert marks(tiny_run) == NONE  # 256 px against 248 is another evaluation of the same model
+    files.write_json(tiny_run.file("export"), {"timm_config": {**config, "mean": [0.5] * 3, "std": [0.5] * 3}})
+    half = "(the model: 0.5, 0.5, 0.5)"
+    text = f"Recipe deit has mean 0.485, 0.456, 0.406 {half}; std 0.229, 0.224, 0.225 {half}"
+    (banner,) = notes(tiny_run).items
+    assert banner.text == f"{text}; `preprocess: model` takes what timm says of vit_tiny_patch16_224."
+    other = {**config, **imagenet, "size_px": [384, 384], "interpolation": "bilinear"}
+    files.write_json(tiny_run.file("export"), {"timm_config": other})
+    assert "size 224, 224 (the model: 384, 384); interpolation bicubic (the model: bilinear)" in marks(tiny_run).preprocessing
 
 
 def test_the_demo_is_marked_by_its_checkpoint(tiny_run: Run) -> None:

@@ -68,6 +68,7 @@ def test_a_spec_cannot_be_changed_after_it_was_read(project: Path) -> None:
         ("opset", 99, ["'opset'", "18", "99"]),
         ("device", -1, ["'device'", "0", "-1"]),
         ("preprocess", "dei", ["'preprocess'", "one of deit, timm, modelzoo", "did you mean 'deit'?", "'dei'"]),
+        ("preprocess", 5, ["'preprocess'", "the name of a recipe, or a mapping", "got 5"]),
         ("backend", "onnx", ["'backend'", "onnxruntime", "'onnx'"]),
         ("on_bad_image", "ignore", ["'on_bad_image'", "'stop' or 'skip'"]),
         ("edits", "fold", ["'edits'", "list", "'fold'"]),
@@ -91,6 +92,33 @@ def test_a_wrong_key_or_value_is_named_with_what_is_allowed(project: Path, key: 
     line = message(write_spec(project), **{key: value})
     for part in ("params/test.yaml", *parts):
         assert part in line
+
+
+OWN = {"resize_px": 256, "interpolation": "bilinear", "mean": [0, 0, 0], "std": [1, 1, 1.0]}
+
+
+def test_a_recipe_may_be_a_mapping(project: Path) -> None:
+    once = RunSpec.load(write_spec(project, preprocess=OWN))
+    assert (once.recipe.describe(), once.recipe.std) == ("own: resize 256 bilinear, crop 224", (1, 1, 1))
+    (project / "again.yaml").write_text(once.to_yaml())
+    assert RunSpec.load(project / "again.yaml") == once
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"resize": 256}, "unknown key 'resize'; did you mean 'resize_px'?"),
+        ({"resize_px": 0}, "'resize_px': expected greater than or equal to 1, got 0"),
+        ({"crop_px": 288}, "crop_px of at most resize_px"),
+        ({"std": [0.5, 0, 0.5]}, "std above 0"),
+        ({"mean": [0.5]}, "'mean.1'"),
+        ({"interpolation": "lanczos"}, "expected 'bicubic' or 'bilinear', got 'lanczos'"),
+    ],
+)
+def test_a_wrong_value_of_a_recipe_is_named(project: Path, change: dict[str, Any], part: str) -> None:
+    line = message(write_spec(project), preprocess={**OWN, **change})
+    assert line.startswith("preprocess: ")
+    assert part in line
 
 
 def test_every_missing_key_is_named(project: Path) -> None:

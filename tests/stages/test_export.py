@@ -12,7 +12,7 @@ import torch
 from runs import new_run
 
 from deit_helpers.errors import ArtifactError, GraphError
-from deit_helpers.model import checkpoint
+from deit_helpers.model import checkpoint, trace
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import export, optimize
 
@@ -51,22 +51,24 @@ def test_the_record_says_what_was_compared(exported: Run) -> None:
     assert facts["parameters"] == sum(p.numel() for p in checkpoint.build(exported).parameters())
     assert facts["parity"]["top1_agreement_percent"] == 100.0
     assert facts["parity"]["max_abs_diff"] == max(row["max_abs_diff"] for row in facts["parity_images"])
+    assert facts["weights"]["entry"] == "model"
+    assert facts["timm_config"]["mean"] == [0.5, 0.5, 0.5]
     assert len(facts["parity_images"]) == facts["parity"]["images"] == export.PARITY_IMAGES
 
 
 def test_a_graph_that_differs_from_the_module_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run(tmp_path)
-    exporter = torch.onnx.export
+    traced = trace.trace
 
-    def with_another_head(module: torch.nn.Module, *args: object, **options: object) -> None:
-        weight = module.get_parameter("head.weight")
-        kept = weight.detach().clone()
-        with torch.no_grad():
-            weight.mul_(1.001)
-        exporter(module, *args, **options)
-        weight.data.copy_(kept)
+    def with_another_head(run: Run, tensors: np.ndarray, path: Path) -> object:
+        result = traced(run, tensors, path)
+        graph = onnx.load(path)
+        weight = next(tensor for tensor in graph.graph.initializer if tensor.name == "head.weight")
+        weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.001), weight.name))
+        onnx.save(graph, path)
+        return result
 
-    monkeypatch.setattr(torch.onnx, "export", with_another_head)
+    monkeypatch.setattr(trace, "trace", with_another_head)
     with pytest.raises(GraphError, match="differs from the torch module"):
         export.export(run)
     assert not list(run.file("onnx").parent.iterdir())
@@ -74,13 +76,12 @@ def test_a_graph_that_differs_from_the_module_is_refused_and_not_kept(tmp_path: 
         optimize.optimize(run)
 
 
-def test_weights_that_give_nan_are_refused(tmp_path: Path) -> None:
+def test_an_error_of_the_torch_process_is_raised_here_as_what_it_was(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    checkpoint = torch.load(run.checkpoint, weights_only=True)
-    checkpoint["model"]["norm.weight"][0] = float("nan")
-    torch.save(checkpoint, run.checkpoint)
-    with pytest.raises(ArtifactError, match=r"tiny\.pth: weight norm\.weight holds NaN"):
+    run.checkpoint.write_bytes(b"no checkpoint")
+    with pytest.raises(ArtifactError, match=r"tiny\.pth: cannot be read as a checkpoint"):
         export.export(run)
+    assert not list(run.file("onnx").parent.iterdir())
 
 
 def test_exporting_twice_gives_the_same_bytes(finished: Run, tmp_path: Path) -> None:
