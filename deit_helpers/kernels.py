@@ -22,7 +22,7 @@ from .errors import DeitError, ToolError
 
 Task = TypeVar("Task")
 START_LIMITS_S = (60, 300)  # a second start gets other ports and more time: a program took one of them, or the host is busy
-GRACE_S = 2.0  # from Ctrl-C in a kernel, after which a stage removes what is unfinished, to its end
+GRACE_S = 3.0  # from Ctrl-C in a kernel, after which a stage removes what is unfinished, to its end
 
 _running: dict[Path, Popen[bytes]] = {}  # by page
 _interrupted = threading.Event()
