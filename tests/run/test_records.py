@@ -62,7 +62,8 @@ def test_the_record_says_how_the_files_were_made(run: Run) -> None:
     record = records.read_record(run, "infer")
     assert records.record_path(run, "infer") == run.folder / "meta" / "infer_bs4.json"
     device = {"backend": "onnxruntime", "precision": "fp32", "device": 0, "execution": "sync", "providers": {}}
-    assert record["spec"] == {**device, "preprocess": "deit", "runtime": {"streams": 1}, "stream": False, "bins": False}
+    recipe = {"preprocess": "deit", "ema": None}
+    assert record["spec"] == {**device, **recipe, "runtime": {"streams": 1}, "stream": False, "bins": False}
     assert record["inputs"] == {name: hashing.sha256(run.file(name)) for name in ("static_onnx", "images")}
     assert record["machine"]["cpu"]
     assert record["outputs"]["bs4/logits.npy"]["sha256"] == hashing.sha256(run.file("logits"))
