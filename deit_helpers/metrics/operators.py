@@ -120,7 +120,7 @@ def family_of(op_type: str, two_activations: bool, in_layer_norm: bool) -> str:
 
 def family_of_ascend(op_type: str) -> str:
     """The family of an Ascend operator type, whatever its version: BatchMatMulV3, MatMulV2, ConcatD, AddLayerNorm."""
-    plain = re.sub(r"(?:V?D|V\d+)+$", "", op_type).lower()  # the D of ConcatD, the VD of SplitVD, versions
+    plain = re.sub(r"(?:V?D|V\d+)+$", "", op_type[:80]).lower()  # the D of ConcatD, the VD of SplitVD, versions
     return next((family.name for family in _FAMILIES if plain in family.ascend.split()), "Other")
 
 

@@ -389,6 +389,9 @@ PROFILES: dict[str, tuple[dict[str, str | bytes], Any]] = {
     "a column of 3,000 characters": ({DATED: f"{LONG},OP Type\n1,2"}, r"no column 'Op Name'; it has: x+…x+, OP Type: export"),
     "a row longer than its header": ({DATED: typed("SoftmaxV2,s1,AI_CORE,30,9,9,9")}, "cannot be read as a table"),
     "a quote that never ends": ({DATED: typed('"SoftmaxV2,s1,AI_CORE,30')}, "cannot be read as a table"),
+    "a type of 100,000 characters": (
+        {DATED: typed("D" * 100_000 + "x,g,AI_CORE,1")}, [("Other", "D" * 100_000 + "x", "g", 1, 1)],
+    ),
     "28,000 columns": ({DATED: "OP Type" + ",Op Nam" * 28_000}, "no column 'Op Name'; it has: OP Type, .*…"),
     "an empty file": ({DATED: ""}, "cannot be read as a table"),
     "a header alone": ({DATED: OP_SUMMARY}, r"no operators .* \(op_summary_20241001120000\.csv\): export"),
