@@ -7,6 +7,7 @@ in a file that is named. A parser is a row of PARSERS: a name for its files, rec
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 import shutil
 import signal
@@ -19,10 +20,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from recorded import GHOSTNET, OP_STATISTIC, OP_SUMMARY, PUBLISHED, table_of_chips
+from safetensors.torch import save
 
 from deit_helpers.ascend import ais_bench, benchmark, codes, dumps, msprof, npu_smi
+from deit_helpers.data import labels
 from deit_helpers.errors import DeitError
+from deit_helpers.model import checkpoint_files, names
+from deit_helpers.run.folder import Run
+from deit_helpers.run.spec import RunSpec
 
 SLOWEST_S = 10  # for one input
 LARGEST = 200_000  # bytes of one
@@ -52,6 +59,12 @@ def npy(*values: float) -> bytes:
         return file.read()
 
 
+def pth(content: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
 CHIPS = texts(
     table_of_chips("| 0  310B4 | Alarm | 0.0  65  15 / 15 |", "| 0  0 | NA | 0  NA / 15609 |"),
     table_of_chips("| 0 | Ascend950DT | OK | 380.7  44  0 / 0 |", "|   |   | NA | 0  0 / 0  6632 / 86016 |"),
@@ -74,6 +87,17 @@ SUMMARIES = texts(
 RESULT = '{"title": "x", "value": [{"key": "Top1 accuracy", "value": "79.69%"}, {"key": "Top5 accuracy", "value": "94.97%"}]}'
 TASKS = f"{OP_SUMMARY}\nSoftmaxV2,s1,AI_CORE,30.25\nN/A,N/A,EVENT_WAIT,1.5\nTransData,t,AI_CORE,40\nTotal,,,71.75\n"
 TYPES = f"{OP_STATISTIC}\nTransData,40,935253.6\nConv2D,10,100\nBatchMatMulV3,240,19941.5\n"
+SPEC = "run: a\nmodel: deit_small_patch16_224\ncheckpoint: c.pth\nimages: i\n"
+MORE = "batch_sizes: [1, 8]\nedits: [fold_scale]\npreprocess: {resize_px: 248}\natc: {op_select_implmode: x}\ntime_box_s: 1e1\n"
+LABELS = texts(
+    "a.jpg 0\r\nb c.png\t999\n",
+    "ImageId,PredictionString\nval_0,n01440764 1 2 3 4\n",
+    'name;label\n"a.jpg";3\n',
+    "65\n970\n",
+    "val_0.JPEG\tn02119789\t0\t32\t44\t62\n",
+    "/data/val/A.JPG 1\nC:\\x\\b c.png 2\ne\u0301 4\n",
+)
+STATE = {"blocks.0.attn.qkv.weight": torch.zeros(6, 2), "pos_embed": torch.ones(1, 5, 2), "head.weight": torch.ones(3, 2)}
 PARSERS = {
     "npu_smi": Parser("npu.txt", CHIPS, lambda path: npu_smi.parse(text_of(path))),
     "npu_smi_failure": Parser("npu.txt", CHIPS, lambda path: said("npu-smi", path)),
@@ -100,6 +124,13 @@ PARSERS = {
     ),
     "dump_txt": Parser("a_1.txt", texts("1 2.5 -3e-1 \n", "0.1 0.2"), lambda path: dumps.read(path.parent, ["a.jpg"])),
     "dump_bin": Parser("a_1.bin", [np.float32([1, 2, 3]).tobytes()], lambda path: dumps.read(path.parent, ["a.jpg"])),
+    "spec": Parser("x.yaml", texts(SPEC + MORE, SPEC), RunSpec.load),
+    "labels": Parser("labels.txt", LABELS, lambda path: labelled(path, None)),
+    "labels_devkit": Parser("labels.txt", LABELS, lambda path: labelled(path, "devkit")),
+    "checkpoint": Parser(
+        "x.pth", [pth(STATE), pth({"model": STATE, "a": 3}), pth({"state_dict": STATE, "model_ema": STATE}), save(STATE)],
+        lambda path: names.timm_names(checkpoint_files.read(path, ema=False)[0]),
+    ),
     "dump_npy": Parser("a_0.npy", [npy(1, 2, 3), npy(4)], lambda path: dumps.read(path.parent, ["a.jpg"])),
 }  # fmt: skip
 
@@ -107,6 +138,12 @@ PARSERS = {
 def text_of(path: Path) -> str:
     """As `subprocess` decodes what a program prints, and as performance files are read."""
     return path.read_text(encoding="utf-8", errors="replace")
+
+
+def labelled(path: Path, labels_format: str | None) -> list[int]:
+    keys = {"run": "a", "model": "m", "checkpoint": "c", "images": "i", "labels": path.name, "labels_format": labels_format}
+    run = Run(RunSpec.from_mapping(keys, "fuzz"), path.parent / "reports", path.parent)
+    return labels.labels_of(run, ["a.jpg", "b c.png", "é.jpg", "val_0.JPEG"], 1000)
 
 
 def said(tool: str, path: Path) -> None:

@@ -381,14 +381,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not_run(project: Pa
     else:
         path.write_bytes(pickle.dumps(evil, protocol=2))
     with pytest.raises(ArtifactError, match=r"evil\.pth: refused, reading it would run code .*mkdir.*save its weights alone"):
-        load_bytes(path.read_bytes(), project)
+        checkpoint.load(opened(project, checkpoint=str(path)))
     assert not marker.exists()
     torch.load(path, weights_only=False) if torch_file else pickle.loads(path.read_bytes())
     assert marker.exists()  # the file is a real one
-
-
-def load_bytes(data: bytes, folder: Path) -> None:
-    """What a fuzzer calls: any bytes as the checkpoint of the tiny model."""
-    path = folder / "evil.pth"
-    path.write_bytes(data)
-    checkpoint.load(opened(folder, checkpoint=str(path)))

@@ -10,18 +10,16 @@ import os
 import re
 import subprocess
 import sys
-import time
 import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 from pictures import draw
 from runs import make_checkpoint, opened
 from timm.data import ImageNetInfo
 
-from deit_helpers.data import labels, sources
+from deit_helpers.data import sources
 from deit_helpers.errors import ArtifactError, DeitError, SpecError
 from deit_helpers.report import preprocess as page
 from deit_helpers.run import hashing
@@ -331,45 +329,3 @@ def test_odd_names_survive_04_its_page_and_its_messages(locale: str, project: Pa
     assert len(reason) < 500
     run = opened(project, on_bad_image="skip")
     assert sorted(os.fsencode(name) for name in sources.read_index(run)[0]) == sorted(b"a/" + name for name in ODD_NAMES)
-
-
-def read_as_labels(run: Run, content: bytes) -> list[int]:
-    """A row of a fuzzer: bytes -> a call that may raise a DeitError and nothing else."""
-    (run.root / "labels.txt").write_bytes(content)
-    return labels.labels_of(run, ["a.jpg", "b c.png", "é.jpg", "val_0.JPEG"], 1000)
-
-
-SEEDS = [content_of(case) for case in LABEL_FILES]
-MARKS = ("\n", "\r", "\t", ",", ";", '"', " ", TENCH, "\0", "0", 50 * "9", NFD, "\\", "/", ".jpg", "²", "\u2028")
-PIECES = [*(mark.encode() for mark in MARKS), b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\x85"]
-
-
-def mutated(generator: np.random.Generator) -> bytes:
-    """A label file of the table with pieces put in, cut out or repeated."""
-    content = SEEDS[generator.integers(len(SEEDS))][:2000]
-    for _ in range(generator.integers(1, 8)):
-        start, stop = sorted(generator.integers(0, len(content) + 1, 2))
-        piece = [
-            PIECES[generator.integers(len(PIECES))],
-            generator.bytes(generator.integers(1, 9)),
-            b"",
-            content[start:stop] * 3,
-        ]
-        content = content[:start] + piece[generator.integers(4)] + content[stop if generator.integers(2) else start :]
-    return content
-
-
-@pytest.mark.parametrize("labels_format", [None, "index", "devkit"])
-def test_no_label_file_raises_anything_but_one_short_line(labels_format: str | None, project: Path) -> None:
-    """A second of it here; `DEIT_FUZZ_S` sets how long."""
-    run = opened(project, labels="labels.txt", labels_format=labels_format)
-    seed, seconds = (float(os.environ.get(name, value)) for name, value in (("DEIT_FUZZ_SEED", 0), ("DEIT_FUZZ_S", 1)))
-    generator, end = np.random.default_rng(int(seed)), time.monotonic() + seconds
-    while time.monotonic() < end:
-        content, message = mutated(generator), ""
-        start = time.monotonic()
-        try:
-            read_as_labels(run, content)
-        except DeitError as err:
-            message = str(err)
-        assert (len(message) <= 500, message.isprintable(), time.monotonic() - start < 5) == (True, True, True), content
