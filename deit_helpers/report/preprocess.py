@@ -21,7 +21,7 @@ def recipe(run: Run) -> Facts:
             "mean": ", ".join(map(str, values["mean"])),
             "std": ", ".join(map(str, values["std"])),
             "images skipped": len(prep["skipped"]),
-            "files and folders not used": sum(row["count"] for row in prep["left_out"]),
+            "files and folders not used": sum(row["count"] for row in prep.get("left_out", [])),
             f"sha256 of the first {prep['fingerprint_images']} tensors": prep["fingerprint"],
         },
     )
@@ -45,7 +45,7 @@ def skipped(run: Run) -> Table:
 
 def left_out(run: Run) -> Table:
     """Files and folders beside the images, by kind, with the names of the first."""
-    kinds = run.read("preprocess")["left_out"]
+    kinds = run.read("preprocess").get("left_out", [])  # not in older runs
     rows = [[row["kind"], row["count"], ", ".join(map(one_line, row["names"]))] for row in kinds]
     total = sum(row["count"] for row in kinds)
     return Table(f"{total} files and folders not used", "kind | number | the first of them", rows)
