@@ -30,7 +30,8 @@ def test_how_it_ended_is_one_line(code: str, why: str | None) -> None:
 
 SLEEPER = "import os, sys, time; from deit_helpers import child; child.end_with_parent(); "
 SLEEPER += "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
-PARENT = "import sys; from deit_helpers import child; child.run(['-c', sys.argv[1], sys.argv[2]], 60)"
+PARENT = "import signal, sys; from deit_helpers import child; signal.signal(signal.SIGINT, signal.default_int_handler); "
+PARENT += "child.run(['-c', sys.argv[1], sys.argv[2]], 60)"  # where the tests run in the background it would be ignored
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it runs to its limit")

@@ -42,7 +42,7 @@ time.sleep({BUSY_S})
 SIMPLIFIER = f"""
 import time
 from pathlib import Path
-from deit_helpers.model import simplify
+from deit_helpers.graph import simplify
 Path("wait.py").write_text("import pathlib, time; pathlib.Path('at_work').touch(); time.sleep({BUSY_S})")
 simplify.__name__ = "wait"
 simplify.simplify(Path("a"), Path("b"))
@@ -264,8 +264,9 @@ def test_ctrl_c_leaves_no_process_of_a_real_stage(finished_project: Path, tmp_pa
     shutil.copytree(finished_project, project)
     number = notebook[:2]
     process = start(project, "params/mini.yaml", "--force", "--from", number, "--to", number)
-    until(lambda: psutil.Process(process.pid).children(), process)  # its kernel
-    time.sleep(1)  # which starts, or is at work
+    until(psutil.Process(process.pid).children, process)  # its kernel
+    time.sleep(1)  # which starts, is at work, or has made way for the next
+    until(psutil.Process(process.pid).children, process)
     code, said, left = stopped(process, signal.SIGINT, group=True)
     assert left == []
     assert code == 130

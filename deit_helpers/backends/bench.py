@@ -65,8 +65,6 @@ def fastest(load: Callable[..., Pool]) -> Pool:
     batch_ms = min(model.warm_up(batch))
     if batch_ms < SLOW_MS:
         models = [model, *(load(streams=streams) for streams in STREAMS[1:])]
-        for other in models[1:]:
-            other.warm_up(batch)
         times = max(1, round(1000 * TRIAL_S / batch_ms))
         trials = [[_images_per_s(candidate, batch, times) for candidate in models] for _ in range(TRIALS)]
         model = models.pop(int(np.min(trials, axis=0).argmax()))
@@ -77,7 +75,8 @@ def fastest(load: Callable[..., Pool]) -> Pool:
 
 
 def _images_per_s(model: Pool, batch: Batch, times: int) -> float:
-    """The rate of a warm model with every session at work, over `times` batches of each."""
+    """The rate with every session at work, over `times` batches of each, once the model is warm."""
+    model.warm_up(batch)
     count = model.in_flight * times
     return count * len(batch.tensor) * 1000 / time_ms(lambda: deque(model.predictions([batch] * count), maxlen=0))
 

@@ -48,7 +48,7 @@ class Pool:
         in_flight: how many batches are sent at once; they share the device, or wait for each other, and latencies show it.
         workers: how many of them are computed side by side, each by a thread; 1 where a device queues them.
         tuning_s: what finding the best number of sessions took.
-        warmup_ms: what `warm_up` returned last; empty before.
+        warmup_ms: what `warm_up` returned; empty before.
     """
 
     def __init__(self, backend: Backend):
@@ -111,8 +111,9 @@ class Pool:
                 yield Prediction(batch, logits, interface_ms, latency_ms)
 
     def warm_up(self, batch: Batch) -> list[float]:
-        """ms of calls one at a time, until the runtime is warm: the second may still record what the first compiled."""
-        calls_ms = self.warmup_ms = list[float]()
+        """ms of calls one at a time, once until the runtime is warm: the second may still record what the first compiled."""
+        if calls_ms := self.warmup_ms:
+            return calls_ms
         while len(calls_ms) < WARMUP_BATCHES and (len(calls_ms) < 2 or sum(calls_ms) < 1000 * WARMUP_S):
             calls_ms.append(time_ms(lambda: self.infer(batch.tensor)))
         if self.in_flight > 1:  # what the other sessions use, too

@@ -42,7 +42,7 @@ def run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[jo
         facts = {
             "load_s": load_s,
             "in_flight": model.in_flight,
-            "warmup_ms": model.warmup_ms or model.warm_up(batch),
+            "warmup_ms": model.warm_up(batch),
             "runtime": model.describe(),
             "machine": machine(),
         }

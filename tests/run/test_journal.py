@@ -23,8 +23,8 @@ from deit_helpers.stages import infer
 
 
 def test_shards_of_another_data_set_or_model_are_not_taken(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "WARMUP_BATCHES", 0)
     infer.infer(with_keys(uninferred, runtime={"threads": 1}))
+    monkeypatch.setattr(pool, "WARMUP_BATCHES", 0)
     records.forget(uninferred, "infer")
     first = journal.shards(uninferred, IMAGES)[0]
     files.write_dir(first.path.parent)
