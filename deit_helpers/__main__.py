@@ -14,24 +14,13 @@ import click
 
 from . import __version__
 from .errors import MOST_CHARACTERS, DeitError, SpecError, one_line
+from .files import is_utf8
 from .run.folder import Run
 from .run.spec import RunSpec
-from .run.validation import parse_yaml, path_of
+from .run.validation import given_path, parse_yaml
 
-
-class _Path(click.ParamType):
-    """A path, `~` replaced: not every shell does it in quotes or behind `=`."""
-
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        try:
-            return Path(path_of(str(value)))
-        except ValueError as err:
-            raise SpecError(f"{value}: expected {err}") from None
-
-
-PATH = _Path()
+PATH = click.types.FuncParamType(given_path)
+PATH.name = "path"  # in --help
 
 
 class _Group(click.Group):
@@ -54,7 +43,9 @@ class _Group(click.Group):
         except (DeitError, OSError) as err:
             if ctx.params.get("debug") or isinstance(err, BrokenPipeError):
                 raise
-            text = str(err) if isinstance(err, DeitError) else f"{err.filename}: {err.strerror}; unlock it, or run elsewhere"
+            text = str(err)
+            if isinstance(err, OSError) and err.filename is not None:
+                text = f"{err.filename}: {err.strerror}; unlock it, or run elsewhere"
             click.echo(f"error: {one_line(text, MOST_CHARACTERS)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as err:
@@ -192,7 +183,7 @@ def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise SpecError(f"-s {text}: expected KEY=VALUE, such as -s opset=13")
-    if not value.isprintable():  # a path whose bytes are not UTF-8: YAML has none
+    if not is_utf8(value):  # a path; YAML has no such characters
         return key, value
     return key, parse_yaml(value, f"-s {text}")
 

@@ -50,12 +50,9 @@ def write_dir(path: Path) -> None:
         raise unwritable(path, err) from err
 
 
-def is_file(path: Path) -> bool:
-    """Whether it is a file that can be reached; what no file can be called is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+def is_utf8(text: str) -> bool:
+    """Whether it can be written as UTF-8: not the name of a file whose bytes Python could not decode."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def write_text(path: Path, text: str) -> None:

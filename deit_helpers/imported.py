@@ -42,10 +42,8 @@ def import_results(
         ToolError: the profile cannot be read.
     """
     for text in map(str, (source, dumps, prof, device)):
-        try:
-            text.encode()  # as the files of a run are written
-        except UnicodeEncodeError as err:
-            raise ArtifactError(f"{text}: not UTF-8: rename it, or say it in other words") from err
+        if not files.is_utf8(text):  # as the files of a run are written
+            raise ArtifactError(f"{text}: not UTF-8: rename it, or say it in other words")
     # All of it is read first: what is refused leaves the run as it is.
     result = measured.read_performance(run, source)
     profile: OperatorProfile | str = "no profile was imported"

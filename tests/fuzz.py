@@ -116,7 +116,7 @@ PARSERS = {
         lambda path: benchmark.read_recipe(text_of(path), str(path)),
     ),
     "op_summary": Parser(
-        "op_summary_20240101000000.csv", [*texts(TASKS, TASKS.replace(",", "\t"), TASKS.replace(",", ";").replace(".", ","))],
+        "op_summary_20240101000000.csv", texts(TASKS, TASKS.replace(",", "\t"), TASKS.replace(",", ";").replace(".", ",")),
         lambda path: msprof.batches(msprof.read(path.parent)),
     ),
     "op_statistic": Parser(
@@ -204,7 +204,6 @@ def fuzz(name: str, seed: int, goes_on: Callable[[int], bool]) -> tuple[int, lis
     parser, rng, faults, count = PARSERS[name], random.Random(seed), list[str](), 0
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         path = Path(folder) / parser.file
-        path.parent.mkdir(parents=True, exist_ok=True)
         while goes_on(count) and len(faults) < 5:
             path.write_bytes(mutated(rng, parser.samples))
             count += 1

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import ArtifactError, one_line
+from ..errors import ArtifactError
 from ..run.folder import Run
 from ..run.host import cores
 from .prefetch import ahead, mapped
@@ -74,8 +74,7 @@ def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) 
     if run.spec.stream:
         items = list_images(run)[first:stop]
         if len(items) < stop - first:
-            folder = one_line(run.image_folder)
-            raise ArtifactError(f"{folder}: fewer images than 04 listed: run notebooks/04_preprocess.ipynb again")
+            raise ArtifactError(f"{run.image_folder}: fewer images than 04 listed: run notebooks/04_preprocess.ipynb again")
         decoded = mapped(lambda item: crop(decode(item.path), recipe), items, cores())
     for start in range(first, stop, batch_size):
         size = min(batch_size, stop - start)
@@ -122,7 +121,7 @@ def _first_decodable(run: Run, items: list[Item]) -> tuple[str, np.ndarray]:
         except ArtifactError:
             if run.spec.on_bad_image == "stop":
                 raise
-    raise ArtifactError(f"{one_line(run.image_folder)}: none of its {len(items)} images can be decoded")
+    raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
 
 
 def progress(total: int) -> tqdm:

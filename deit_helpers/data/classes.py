@@ -51,7 +51,7 @@ def class_indices(names: list[str], classes: int | None, order: str | None, wher
         known = {name: index for index, name in enumerate(synset_names())}
         if unknown := next((name for name in names if name not in known), None):
             hint = "remove or rename it, or set class_order: text"
-            raise SpecError(f"{where} {one_line(repr(unknown))} is none of ImageNet's 1000 synsets; {hint}")
+            raise SpecError(f"{where} {unknown!r} is none of ImageNet's 1000 synsets; {hint}")
         return {name: known[name] for name in names}
     if order == "numeric":
         numbers = _numbers(names)
@@ -70,7 +70,7 @@ def _only_order(names: list[str], classes: int | None, where: str) -> str:
     """The order of names that leave no choice."""
     synsets = [name for name in names if SYNSET.fullmatch(name)]
     if synsets and (others := [name for name in names if not SYNSET.fullmatch(name)]):
-        raise SpecError(f"{where} {one_line(repr(others[0]))} is no ImageNet synset, but {synsets[0]!r} is; use one kind")
+        raise SpecError(f"{where} {others[0]!r} is no ImageNet synset, but {synsets[0]!r} is; use one kind")
     if synsets and len(names) != classes and classes in (None, IMAGENET):
         return "synset"
     numbers = _numbers(names)

@@ -25,10 +25,10 @@ _COMPARED = 20_000  # so many lines are looked through for the nearest one
 
 
 class Line(NamedTuple):
-    """A line of a label file. `name` is None in a bare column of labels; `label` is a number or a synset."""
+    """A line of a label file. `name` is empty in a bare column of labels; `label` is a number or a synset."""
 
     number: int
-    name: str | None
+    name: str
     label: str
 
 
@@ -45,22 +45,19 @@ def labels_of(run: Run, names: list[str], classes: int | None) -> list[int]:
     path = run.root / str(run.spec.labels)
     lines = read_lines(read_bytes(path), path)
     indices = _indices(lines, path, run.spec, classes)
-    if lines and lines[0].name is None:
+    if lines and not lines[0].name:
         return _in_order(lines, len(names), indices, path, run.spec)
     exact: dict[str, Line] = {}
     for line in lines:
-        name = str(line.name)
-        if indices[exact.setdefault(name, line).label] != indices[line.label]:
-            before = f"{one_line(name)} already has label {exact[name].label}"
-            raise SpecError(f"{one_line(path)}:{line.number}: {before}: remove one of the lines")
+        if indices[exact.setdefault(line.name, line).label] != indices[line.label]:
+            before = f"{line.name} already has label {exact[line.name].label}"
+            raise SpecError(f"{path}:{line.number}: {before}: remove one of the lines")
     matches = [_exact(name, exact) for name in names]
     if None in matches:
         matches = _loose(names, matches, lines)
     if None in matches:
         name = names[matches.index(None)]
-        raise ArtifactError(
-            f"{one_line(run.image_folder / name)}: no label for it in {one_line(path)}; {_what_to_do(name, lines)}"
-        )
+        raise ArtifactError(f"{run.image_folder / name}: no label for it in {path}; {_what_to_do(name, lines)}")
     return [indices[line.label] for line in matches if line]
 
 
@@ -93,13 +90,13 @@ def read_lines(content: bytes, path: Path) -> list[Line]:
     if len(texts) > 1 and _is_header(texts[0][1]):
         del texts[0]
     if all(_LABEL.fullmatch(text) for _, text in texts):
-        return [Line(number, None, text) for number, text in texts]
+        return [Line(number, "", text) for number, text in texts]
     lines = []
     for number, text in texts:
         fields = _fields(text)
         if fields is None:
             expected = "expected `NAME LABEL` with LABEL a class index from 0"
-            raise SpecError(f"{one_line(path)}:{number}: {expected} or a synset, got {one_line(repr(text))}")
+            raise SpecError(f"{path}:{number}: {expected} or a synset, got {one_line(repr(text))}")
         lines.append(Line(number, *fields))
     return lines
 
@@ -117,7 +114,7 @@ def _text(content: bytes, path: Path) -> str:
 
 
 def _unreadable(path: Path, why: object) -> SpecError:
-    return SpecError(f"labels: {one_line(path)} cannot be read ({one_line(why)}); give a text file of lines `NAME LABEL`")
+    return SpecError(f"labels: {path} cannot be read ({why}); give a text file of lines `NAME LABEL`")
 
 
 def _is_header(text: str) -> bool:
@@ -142,14 +139,14 @@ def _indices(lines: list[Line], path: Path, spec: RunSpec, classes: int | None) 
     """Label as it is written -> class index."""
     written = {line.label: line.number for line in reversed(lines)}
     synsets = sorted(label for label in written if SYNSET.fullmatch(label))
-    indices = class_indices(synsets, classes, spec.class_order, f"{one_line(path)}: label") if synsets else {}
+    indices = class_indices(synsets, classes, spec.class_order, f"{path}: label") if synsets else {}
     devkit = devkit_indices()
     for label in (label for label in written if label not in indices):
         number = int(label)
         index = devkit.get(number, -1) if spec.labels_format == "devkit" else number - (spec.labels_format == "from_1")
         if index < 0:
             said = f"labels_format: {spec.labels_format}"
-            raise SpecError(f"{one_line(path)}:{written[label]}: {label} is no label of {said}: mend one of them")
+            raise SpecError(f"{path}:{written[label]}: {label} is no label of {said}: mend one of them")
         indices[label] = index
     return indices
 
@@ -159,9 +156,9 @@ def _in_order(lines: list[Line], count: int, indices: dict[str, int], path: Path
     if spec.labels_format is None:
         kinds = "devkit (ILSVRC's ids 1 to 1000, as in ILSVRC2012_validation_ground_truth.txt), from_1 or index"
         hint = f"set labels_format: {kinds}; line i is then the i-th image by name"
-        raise SpecError(f"{one_line(path)}: labels without names: {hint}")
+        raise SpecError(f"{path}: labels without names: {hint}")
     if len(lines) != count:
-        raise SpecError(f"{one_line(path)}: {len(lines)} labels without names for {count} images: give a line for each image")
+        raise SpecError(f"{path}: {len(lines)} labels without names for {count} images: give a line for each image")
     return [indices[line.label] for line in lines]
 
 
@@ -174,7 +171,7 @@ def _loose(names: list[str], matches: list[Line | None], lines: list[Line]) -> l
     for parts in (2, 1):
         fits = defaultdict(list)
         for line in lines:
-            fits[_plain(str(line.name), parts)].append(line)
+            fits[_plain(line.name, parts)].append(line)
         plain = [_plain(name, parts) for name in names]
         images = Counter(plain)
         for i, match in enumerate(matches):
@@ -185,14 +182,13 @@ def _loose(names: list[str], matches: list[Line | None], lines: list[Line]) -> l
 
 def _plain(name: str, parts: int) -> str:
     """The last parts of a path without extension, in one case and one form of Unicode."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).replace("\\", "/")
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).replace("\\", "/")
     text = "/".join(text.split("/")[-parts:])
     return next((text.removesuffix(suffix) for suffix in SUFFIXES if text.endswith(suffix)), text)
 
 
 def _what_to_do(name: str, lines: list[Line]) -> str:
-    plain = {_plain(str(line.name), 1)[:100]: line for line in reversed(lines[:_COMPARED])}
+    plain = {_plain(line.name, 1)[:100]: line for line in reversed(lines[:_COMPARED])}
     near = [plain[text] for text in difflib.get_close_matches(_plain(name, 1)[:100], plain, n=1)]
     hint = "".join(f"; the nearest is line {line.number}: `{one_line(f'{line.name} {line.label}', 80)}`" for line in near)
     return f"add the line `{one_line(name, 60)} LABEL`{hint}"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import ArtifactError, SpecError, one_line
+from ..errors import ArtifactError, SpecError
 from ..run.folder import Run
 from .classes import class_indices, synset_names
 from .labels import labels_of
@@ -44,7 +44,7 @@ def list_folder(run: Run) -> Listing:
     """
     folder = run.image_folder
     if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
-        raise ArtifactError(f"images: no such folder {one_line(folder)}; set `images` to a folder of JPEG or PNG files")
+        raise ArtifactError(f"images: no such folder {folder}; set `images` to a folder of JPEG or PNG files")
     images, folders, left_out = _scan(folder)
     left_out = [name for name in left_out if not run.spec.labels or folder / name != run.root / run.spec.labels]
     if run.spec.labels and images:
@@ -57,8 +57,7 @@ def list_folder(run: Run) -> Listing:
         unused = [*(f"{entry}/" for entry in deeper), *others]
         left_out += [f"{name}/{entry}" for entry in unused or ([] if inside else [""])]
     if "train" in folders and (held_out := next((name for name in _HELD_OUT if name in folders), None)):
-        here = one_line(folder)
-        raise ArtifactError(f"{here}: its folders are parts of a data set, not classes: set `images` to {here}/{held_out}")
+        raise ArtifactError(f"{folder}: its folders are parts of a data set, not classes: set `images` to {folder / held_out}")
     if not names:
         raise _no_images(folder, images, folders)
     return Listing([Item(name, folder / name) for name in names], folders, left_out)
@@ -91,7 +90,7 @@ def label_images(run: Run, listing: Listing, classes: int | None) -> dict[str, i
         holding = sorted({name.partition("/")[0] for name in names})
         if classes is not None and len(folders) > classes:  # an archive's odd folder is no class
             folders = holding
-        indices = class_indices(folders, classes, run.spec.class_order, f"{one_line(run.image_folder)}: class folder")
+        indices = class_indices(folders, classes, run.spec.class_order, f"{run.image_folder}: class folder")
         labels = [indices[name.partition("/")[0]] for name in names]
     if classes is not None:
         check_labels(run, names, np.array(labels), classes)
@@ -137,13 +136,12 @@ def check_labels(run: Run, names: list[str], labels: np.ndarray, classes: int) -
         return
     i = outside[0]
     folder = names[i].partition("/")[0]
-    todo = f"mend {one_line(run.spec.labels)}"
+    todo = f"mend {run.spec.labels}"
     if not run.spec.labels:
-        todo = f"its folder {one_line(repr(folder))} says so: remove what is no class, or set class_order or `labels`"
+        todo = f"its folder {folder!r} says so: remove what is no class, or set class_order or `labels`"
     elif labels.min() > 0 and labels.max() == classes and not run.spec.labels_format:
         todo += ", or set labels_format: from_1, or devkit where they are ids of ILSVRC's devkit; none of them is 0"
-    name = one_line(names[i])
-    raise SpecError(f"labels: {name} has label {labels[i]}, the model has classes 0 to {classes - 1}: {todo}")
+    raise SpecError(f"labels: {names[i]} has label {labels[i]}, the model has classes 0 to {classes - 1}: {todo}")
 
 
 def _scan(folder: Path) -> tuple[list[str], list[str], list[str]]:
@@ -157,23 +155,20 @@ def _scan(folder: Path) -> tuple[list[str], list[str], list[str]]:
                 is_image = entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
                 (images if is_image else others).append(entry.name)
     except OSError as err:
-        raise ArtifactError(
-            f"{one_line(err.filename or folder)}: cannot be listed ({err.strerror}); unlock or remove it"
-        ) from err
+        raise ArtifactError(f"{err.filename or folder}: cannot be listed ({err.strerror}); unlock or remove it") from err
     return images, folders, others
 
 
 def _no_images(folder: Path, images: list[str], folders: list[str]) -> ArtifactError:
     """The error for a folder whose class folders hold none: where they lie instead, as far as a look one level deeper tells."""
-    here = one_line(folder)
     if images:
-        return ArtifactError(f"{here}: images lie in it directly, without labels: give `labels`, or one folder per class")
+        return ArtifactError(f"{folder}: images lie in it directly, without labels: give `labels`, or one folder per class")
     deeper = [(name, inside) for name in folders for inside in _scan(folder / name)[1] if _scan(folder / name / inside)[0]]
     if not deeper:
         suffixes = ", ".join(SUFFIXES)
-        return ArtifactError(f"{here}: no images ({suffixes}) found; set `images` to a folder that holds some")
+        return ArtifactError(f"{folder}: no images ({suffixes}) found; set `images` to a folder that holds some")
     name, inside = deeper[0]
-    lie = f"{here}: no images in its folders, but in {one_line(f'{name}/{inside}')}"
+    lie = f"{folder}: no images in its folders, but in {name}/{inside}"
     if len({inside for _, inside in deeper}) == 1 and len(deeper) > 1:
         return ArtifactError(f"{lie} and the like: move them up into their class folders")
-    return ArtifactError(f"{lie}: set `images` to {one_line(folder / name)}")
+    return ArtifactError(f"{lie}: set `images` to {folder / name}")

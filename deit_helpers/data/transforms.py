@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import ArtifactError, one_line
+from ..errors import ArtifactError
 from ..run.recipes import PreprocessSpec
 
 # Those of torchvision's ImageFolder, which most checkpoints were trained through. Pillow goes by the content, whatever the
@@ -37,7 +37,7 @@ def decode(path: Path) -> Image.Image:
             return image.convert("RGB")
     except (*_DAMAGED, Image.DecompressionBombError) as err:
         hint = "replace the file, or set `on_bad_image: skip`"
-        raise ArtifactError(f"{one_line(path)}: cannot be decoded ({one_line(err)}); {hint}") from err
+        raise ArtifactError(f"{path}: cannot be decoded ({err}); {hint}") from err
 
 
 @contextlib.contextmanager

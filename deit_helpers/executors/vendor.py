@@ -56,9 +56,9 @@ def infer(run: Run) -> dict[str, Any]:
         runtime = _describe(run)  # before the work: a failing npu-smi must not cost its results
         code, text = cann.logged(_command(run, options), log, folder)
         if code or not performance.is_file():
-            why = codes.failure(run.spec.backend, text.partition("\n")[2], "see")
+            why = codes.failure(run.spec.backend, text.partition("\n")[2], f"see {log}")
             missing = "" if performance.is_file() else f", no {performance.name}"
-            raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {why} {log}")
+            raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {why}")
         result = measured.read_performance(run, performance)
         measured.write_logits(run, results, stems)
         facts = measured.write_performance(run, result, runtime, images=count, machine=machine())

@@ -10,6 +10,8 @@ from ..run.marks import marks
 from .elements import Facts, Table
 from .words import notes as notes
 
+SAME = "size, mean, std and interpolation as timm says of the model"
+
 
 def exported(run: Run) -> Facts:
     """The graph's input, output, opset and size."""
@@ -19,7 +21,7 @@ def exported(run: Run) -> Facts:
         {
             "checkpoint": export["checkpoint"],
             "weights": weights_text(export),
-            "preprocessing": marks(run).preprocessing or "as timm says of the model",
+            "preprocessing": marks(run).preprocessing or (SAME if export.get("timm_config") else "not recorded"),
             "opset": export["opset"],
             **{side: f"{export[side]['name']} {tuple(export[side]['shape'])}" for side in ("input", "output")},
             "parameters": f"{export['parameters']:,}",

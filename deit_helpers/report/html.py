@@ -55,7 +55,7 @@ def add_error(notebook: Path, error: Exception) -> None:
     node, text = read(notebook), str(error)
     output = nbformat.v4.new_output("error", ename=type(error).__name__, evalue=text, traceback=[text])
     node.cells.append(nbformat.v4.new_code_cell(outputs=[output]))
-    nbformat.write(node, notebook)
+    files.write_text(notebook, nbformat.writes(node) + "\n")
 
 
 @functools.cache

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactError, SpecError
-from ..files import is_file, read_json, write_dir, write_text
+from ..files import is_utf8, read_json, write_dir, write_text
 from .lineage import FILES, NOTEBOOKS
 from .spec import RunSpec, check_batch_size
-from .validation import path_of
+from .validation import given_path
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,15 +46,12 @@ class Run:
         if batch_size is not None:
             check_batch_size(batch_size)
         root = project_root()
-        try:
-            given = path_of(str(spec))
-        except ValueError as err:
-            raise SpecError(f"{spec}: expected {err}") from None
-        path = Path(given) if Path(given).exists() or not (root / given).exists() else root / given
+        given = given_path(spec)
+        path = given if given.exists() or not (root / given).exists() else root / given
         run_spec = RunSpec.load(path, overrides)
         is_run_folder = path.name == "spec.yaml" and (path.parent / "meta").is_dir()
         folder = (path.parent if is_run_folder else root / "reports" / run_spec.run).resolve()
-        if any("\ud800" <= c <= "\udfff" for c in str(folder)):  # bytes that Python could not decode
+        if not is_utf8(str(folder)):
             raise SpecError(f"{folder}: pages are UTF-8, this folder's name is not: rename it, or run elsewhere")
         return cls(run_spec, folder, root, batch_size)
 
@@ -125,7 +123,7 @@ class Run:
     def atc_files(self) -> dict[str, Path]:
         """Files that flags of ATC name, relative to the folder the command runs in."""
         given = {name: self.root / value for name, value in self.spec.atc.items() if isinstance(value, str) and value}
-        return {name: path.resolve() for name, path in given.items() if is_file(path)}
+        return {name: path.resolve() for name, path in given.items() if os.path.isfile(path)}  # noqa: PTH113 - Path.is_file raises where a value is too long
 
     @property
     def image_folder(self) -> Path:

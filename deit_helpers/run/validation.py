@@ -119,6 +119,18 @@ def path_of(text: str) -> str:
     return str(path) if text.startswith("~") else text
 
 
+def given_path(text: str | Path) -> Path:
+    """`path_of` for what stands outside a spec, `~` replaced: not every shell does it in quotes or behind `=`.
+
+    Raises:
+        SpecError: as there.
+    """
+    try:
+        return Path(path_of(str(text)))
+    except ValueError as err:
+        raise SpecError(f"{text}: expected {err}") from None
+
+
 def nearest(name: str, known: list[str]) -> str:
     """`; did you mean 'x'?` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, known, n=1)

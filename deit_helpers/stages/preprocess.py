@@ -14,7 +14,7 @@ from ..data.batches import crops_at, npy_header, progress, read_store
 from ..data.prefetch import mapped
 from ..data.sources import Item, label_images, list_folder, write_index
 from ..data.transforms import SUFFIXES, crop, decode, quiet_pillow, tensors
-from ..errors import ArtifactError, one_line
+from ..errors import ArtifactError
 from ..run import hashing
 from ..run.folder import Run
 from ..run.host import cores
@@ -101,7 +101,7 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
                 else:
                     skipped.append({"name": item.name, "reason": str(pixels)})
         if not kept:
-            raise ArtifactError(f"{one_line(run.image_folder)}: none of its {len(items)} images can be decoded")
+            raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
         file.seek(0)
         file.write(header(len(kept)))
     if not skipped:  # else the header is another one

@@ -224,6 +224,19 @@ RECIPES = {  # a README -> batch sizes with images per second of the call, and a
     "an accuracy of 795": ("| BS8 | 795 | 94.83 |\n", re.compile("README.md: an accuracy of 795 %: expected 0 to 100")),
     "a result.json of 1,000 classes": (result_json(1000), ({}, [("its result.json", 71.0, 75.0)])),
     "a result.json of 3 classes": (f"  {result_json(3)}", ({}, [("its result.json", 71.0, 73.0)])),
+    "a table of 3,000 digits": (
+        f"| BS8 | {'9' * 3000} | 94.83 |\n",
+        re.compile("README.md: an accuracy of 9+…9+ %: expected 0 to"),
+    ),
+    "a result.json above 100 %": (
+        result_json(5).replace("71", "171"),
+        re.compile("README.md: an accuracy of 171 %: expected 0"),
+    ),
+    "a result.json without numbers": (
+        result_json(5).replace("71", "high"),
+        re.compile("README.md: a result.json in it cannot be"),
+    ),
+    "3,000 titles in a line": ('{"title" "Top1 accuracy"' * 3000, re.compile("README.md: a result.json in it cannot be read")),
     "a damaged result.json": (result_json(5).replace("Top5", "Top6"), re.compile("README.md: a result.json in it cannot be")),
     "a deep result.json": (
         '{"value": ' + "[" * 100_000 + '"Top1 accuracy"}',
@@ -237,25 +250,6 @@ RECIPES = {  # a README -> batch sizes with images per second of the call, and a
 def test_a_recipe(what: str) -> None:
     text, expected = RECIPES[what]
     check(outcome(lambda: recipe(text)), expected)
-
-
-PERFORMANCE = {  # a performance file -> images per second of the call
-    "indented": (indented(EIGHT), 122.054),
-    "without spaces": (EIGHT.replace(": ", ":"), 122.054),
-    "100,000 blank lines": ("\n" * 100_000, re.compile(r"perf: no line '\[data read\]")),
-    "a number of 3,000 digits": (
-        EIGHT.replace("122.054", "9" * 3000),
-        re.compile("perf: Interface is '999.*expected a number"),
-    ),
-    "no Interface": (EIGHT.replace("Interface", "interface"), re.compile("perf: Interface is '', expected a number above 0")),
-    "many labels": ("[e2e]" * 30_000, re.compile(r"perf: no line '\[data read\]")),
-}
-
-
-@pytest.mark.parametrize("what", PERFORMANCE)
-def test_a_performance_file(what: str) -> None:
-    text, expected = PERFORMANCE[what]
-    check(outcome(lambda: benchmark.read_perf(text, "perf").interface_per_s), expected)
 
 
 STEMS = {  # an image's name -> the stem of its .bin and of its dumps

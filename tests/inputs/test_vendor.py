@@ -279,6 +279,10 @@ PERFORMANCE = {
     "a line is missing": (PUBLISHED[1][1].replace("[preprocess]", "[prep]"), r"^x\.txt: no line '\[preprocess\] through"),
     "a decimal comma": (PUBLISHED[1][1].replace("122.054", "122,054"), "^x.txt: Interface is '122,054', expected a number"),
     "3,000 digits": (PUBLISHED[1][1].replace("122.054", DIGITS), "x.txt: Interface is '9+…9+', expected a number"),
+    "indented": ("".join(f"    {line}\n" for line in PUBLISHED[1][1].splitlines()), 122.054),
+    "without spaces": (PUBLISHED[1][1].replace(": ", ":"), 122.054),
+    "100,000 blank lines": ("\n" * 100_000, r"^x\.txt: no line '\[data read\]"),
+    "no Interface": (PUBLISHED[1][1].replace("Interface", "interface"), "^x.txt: Interface is '', expected a number above 0"),
     "one line of 3,000 stages": (
         PUBLISHED[1][1].replace("[e2e] throughputRate", "[e2e] " * 3000), r"^x\.txt: no line '\[e2e\] throughputRate",
     ),
@@ -289,26 +293,6 @@ PERFORMANCE = {
 def test_a_performance_file_gives_its_rate(row: str) -> None:
     text, outcome = PERFORMANCE[row]
     check(outcome, lambda: benchmark.read_perf(text, "x.txt").interface_per_s)
-
-
-RESULT = '{"title": "x", "value": [{"key": "Top1 accuracy", "value": "79.69%"}, {"key": "Top5 accuracy", "value": "94.97%"}]}'
-# a recipe's text -> its accuracies
-RECIPES = {
-    "a result.json": (RESULT, [("its result.json", 79.69, 94.97)]),
-    "a table": ("| BS8 | 79.5 | 94.83 |", [("its table, BS8", 79.5, 94.83)]),
-    "above 100 %": (RESULT.replace("79.69", "179.69"), "^README.md: an accuracy of 179.69 %: expected 0 to 100"),
-    "a table of 3,000 digits": (f"| BS8 | {DIGITS} | 94.83 |", "^README.md: an accuracy of 9+…9+ %: expected 0 to 100"),
-    "no percent": (RESULT.replace("79.69", "high"), "^README.md: a result.json in it cannot be read"),
-    "brackets without end": (RESULT.replace('"x"', "[" * 100_000), "^README.md: a result.json in it cannot be read"),
-    "one line with 3,000 titles": ('{"title" "Top1 accuracy"' * 3000, "^README.md: a result.json in it cannot be read"),
-    "performance without a batch size": (PUBLISHED[1][1], "^README.md: performance lines without a batch size"),
-}
-
-
-@pytest.mark.parametrize("row", RECIPES)
-def test_a_recipe_gives_its_accuracies(row: str) -> None:
-    text, outcome = RECIPES[row]
-    check(outcome, lambda: benchmark.read_recipe(text, "README.md").accuracies)
 
 
 def typed(*rows: str) -> str:
