@@ -11,8 +11,9 @@ import re
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ToolError, one_line
 from ..metrics.operators import UNKNOWN, family_of_ascend, operator_table
@@ -64,23 +65,20 @@ def read(folder: Path) -> pd.DataFrame:
     Raises:
         ToolError: no such file, or one without a column that is needed; names the file and the column.
     """
-    import pandas as pd
-
     profiles = sorted({path for path in folder.glob("**/PROF_*") if path.is_dir()})
     if len(profiles) > 1:
         raise ToolError(f"{folder}: holds {len(profiles)} profiles, such as {profiles[0].name}: name one of them")
     summaries, statistics = (_newest(sorted(folder.glob(f"**/{kind}*.csv"))) for kind in ("op_summary", "op_statistic"))
-    table, totals = _tasks(summaries), _totals(statistics)
-    typed_us, known_us = (side.loc[side["op_type"] != UNKNOWN, "total_us"].sum() for side in (table, totals))
-    if table.empty or ((table["op_type"] == UNKNOWN).any() and known_us > 1.01 * typed_us):
-        calls, us = (table[column].sum() - totals[column].sum() for column in ("calls", "total_us"))
-        rest = pd.DataFrame([[UNKNOWN, UNKNOWN, calls, max(us, 0.0)]], columns=totals.columns)
-        table = pd.concat([totals, rest]) if calls > 0 else totals
-    if table.empty or not table["total_us"].sum() > 0:
+    rows, totals = _tasks(summaries), _totals(statistics)
+    typed_us, known_us = (sum(row.us for row in side if row.op_type != UNKNOWN) for side in (rows, totals))
+    if not rows or (any(row.op_type == UNKNOWN for row in rows) and known_us > 1.01 * typed_us):
+        calls = len(rows) - sum(row.calls for row in totals)
+        us = sum(row.us for row in rows) - sum(row.us for row in totals)
+        rows = [*totals, _Row(UNKNOWN, UNKNOWN, calls, max(us, 0.0))] if calls > 0 else totals
+    if not sum(row.us for row in rows) > 0:
         names = one_line(", ".join(path.name for path in summaries + statistics) or "none of them is there", 200)
         raise ToolError(f"{folder}: no operators in op_summary*.csv or op_statistic*.csv ({names}): export the profile again")
-    table = table.assign(family=[family_of_ascend(kind) for kind in table["op_type"]], calls=table["calls"].astype(int))
-    return operator_table(table, "msprof")
+    return operator_table([(family_of_ascend(row.op_type), *row) for row in rows], "msprof")
 
 
 def batches(table: pd.DataFrame) -> int | None:
@@ -106,54 +104,49 @@ def _newest(paths: list[Path]) -> list[Path]:
     return [path for times in exports.values() for path in times[max(times)]]
 
 
-def _tasks(paths: list[Path]) -> pd.DataFrame:
-    """Type, name, calls and µs of the operators in op_summary. A task without a duration is left out."""
-    import pandas as pd
+class _Row(NamedTuple):
+    """A row of a table: of a task, or of all tasks of a type, whose name is the type again."""
 
-    columns = {"op type": str, "op name": str, "task duration": float}
-    tables = [_read(path, columns, optional="task type") for path in paths]
-    tasks = pd.concat(tables or [pd.DataFrame(columns=[*columns, "task type"])]).dropna(subset="task duration")
-    name = tasks["op name"].fillna(tasks["op type"]).fillna(tasks["task type"]).fillna(UNKNOWN)
-    tasks = pd.DataFrame(
-        {"op_type": tasks["op type"].fillna(UNKNOWN), "name": name, "total_us": tasks["task duration"].astype(float)}
-    )
-    grouped = tasks.groupby(["op_type", "name"], as_index=False)
-    return grouped.agg(calls=("total_us", "size"), total_us=("total_us", "sum"))
+    op_type: str
+    name: str
+    calls: int
+    us: float
 
 
-def _totals(paths: list[Path]) -> pd.DataFrame:
-    """Type, name (the type again), calls (0 for N/A) and µs of the types in op_statistic."""
-    import pandas as pd
-
-    columns = {"op type": str, "count": float, "total time": float}
-    tables = [_read(path, columns) for path in paths]
-    totals = pd.concat(tables or [pd.DataFrame(columns=list(columns))]).dropna(subset="total time")
-    kind = totals["op type"].fillna(UNKNOWN)
-    calls, total_us = totals["count"].astype(float).fillna(0), totals["total time"].astype(float)
-    return pd.DataFrame({"op_type": kind, "name": kind, "calls": calls, "total_us": total_us})
+def _tasks(paths: list[Path]) -> list[_Row]:
+    """The tasks in op_summary. One without a duration is left out."""
+    rows = [row for path in paths for row in _read(path, ("op type", "op name"), ("task duration",)) if "task duration" in row]
+    names = (row.get("op name") or row.get("op type") or row.get("task type") or UNKNOWN for row in rows)
+    return [_Row(row.get("op type", UNKNOWN), name, 1, row["task duration"]) for row, name in zip(rows, names, strict=True)]
 
 
-def _read(path: Path, wanted: dict[str, type], optional: str | None = None) -> pd.DataFrame:
-    """The wanted columns of a CSV, `op type` among them, under plain names: `Task Duration(us)` is `task duration`.
+def _totals(paths: list[Path]) -> list[_Row]:
+    """The types in op_statistic; the calls of N/A are 0."""
+    rows = [row for path in paths for row in _read(path, ("op type",), ("count", "total time")) if "total time" in row]
+    kinds = (row.get("op type", UNKNOWN) for row in rows)
+    return [_Row(kind, kind, int(row.get("count", 0)), row["total time"]) for row, kind in zip(rows, kinds, strict=True)]
 
-    A row of totals is left out. Read as text, without pandas: it fails on numbers too large for C, and takes long for a
-    header with thousands of columns.
+
+def _read(path: Path, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV under plain names, `Task Duration(us)` is `task duration`, without what is missing or N/A.
+
+    A row of totals is left out. Read without pandas: it fails on numbers too large for C, and takes long for a header with
+    thousands of columns.
     """
-    import pandas as pd
-
     header, rows, decimal_comma = _texts(path)
     plain = [name.partition("(")[0].strip().lower().replace("_", " ") for name in header]
-    if missing := [name for name in wanted if name not in plain]:
+    if missing := [name for name in (*texts, *numbers) if name not in plain]:
         columns = one_line(", ".join(header), 160)
         raise ToolError(f"{path}: no column {missing[0].title()!r}; it has: {columns}: export it again")
-    table = pd.DataFrame(index=range(len(rows)))
-    for name in [*wanted, *([optional] if optional else [])]:
-        place = plain.index(name) if name in plain else len(plain)
-        values = [row[place] if place < len(row) and row[place] not in _MISSING else None for row in rows]
-        table[name] = pd.Series(values, dtype=object)
-        if wanted.get(name) is float:
-            table[name] = _numbers(table[name], decimal_comma, f"{name.title()!r}", path)
-    return table[table["op type"].str.lower() != "total"]
+    places = {name: plain.index(name) for name in (*texts, *numbers, "task type") if name in plain}
+    for line, row in enumerate(rows, 2):
+        values: dict[str, Any] = {
+            name: row[place] for name, place in places.items() if place < len(row) and row[place] not in _MISSING
+        }
+        for name in (name for name in numbers if name in values):
+            values[name] = _number(values[name], decimal_comma, f"{path}: line {line}, {name.title()!r}")
+        if values.get("op type", "").lower() != "total":
+            yield values
 
 
 def _texts(path: Path) -> tuple[list[str], list[list[str]], bool]:
@@ -171,14 +164,12 @@ def _texts(path: Path) -> tuple[list[str], list[list[str]], bool]:
     return header, rows, delimiter != ","
 
 
-def _numbers(texts: pd.Series, decimal_comma: bool, column: str, path: Path) -> pd.Series:
-    """A column of durations or counts, empty where the file says N/A."""
-    import pandas as pd
-
-    plain = texts.str.replace(",", "." if decimal_comma else "")
-    numbers = pd.to_numeric(plain, errors="coerce")
-    wrong = texts[texts.notna() & ~((numbers >= 0) & (numbers < MOST))]
-    if len(wrong):
-        text = one_line(wrong.iloc[0], 60)
-        raise ToolError(f"{path}: line {wrong.index[0] + 2}, {column}: {text!r} is no duration or count: export it again")
-    return numbers
+def _number(text: str, decimal_comma: bool, place: str) -> float:
+    """A duration or count, as the file's locale writes it."""
+    try:
+        number = float(text.replace(",", "." if decimal_comma else ""))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < MOST:
+        raise ToolError(f"{place}: {one_line(text, 60)!r} is no duration or count: export it again")
+    return number

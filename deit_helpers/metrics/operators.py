@@ -138,9 +138,9 @@ def family_shares(table: pd.DataFrame) -> dict[str, float]:
 
 
 def unattributed(table: pd.DataFrame) -> dict[str, float]:
-    """How many calls, and µs, of a table with COLUMNS have no operator type."""
+    """How many calls, and their µs, of a table with COLUMNS have no operator type."""
     rows = table[table["op_type"] == UNKNOWN]
-    return {"rows": int(rows["calls"].sum()), "us": float(rows["total_us"].sum())}
+    return {"calls": int(rows["calls"].sum()), "total_us": float(rows["total_us"].sum())}
 
 
 def layer_norm_nodes(graph: onnx.ModelProto) -> set[str]:

@@ -10,6 +10,7 @@ from ..run.marks import marks
 from .elements import Facts, Table
 from .words import notes as notes
 
+MOST_TOKENS = 5  # before the patches: the class token, DeiT's second, DINOv2's four registers
 SAME = "size, mean, std and interpolation as timm says of the model"
 
 
@@ -54,8 +55,9 @@ def weights_text(export: dict[str, Any]) -> str:
 
 def _shape_text(name: str, shape: list[int]) -> str:
     """A shape; of position embeddings (1, N, C) the grid of patches, whatever tokens stand before them."""
-    side = math.isqrt(shape[1]) if name.endswith("pos_embed") and len(shape) == 3 else None
-    return f"{side} × {side} patches" if side else " × ".join(map(str, shape))
+    side = math.isqrt(shape[1]) if name.endswith("pos_embed") and len(shape) == 3 else 0
+    is_square = side and shape[1] - side**2 <= MOST_TOKENS
+    return f"{side} × {side} patches" if is_square else " × ".join(map(str, shape))
 
 
 def parity(run: Run) -> Table:

@@ -155,10 +155,10 @@ def throughput_chart(run: Run) -> Chart | Banner:
 def _unattributed(perf: dict[str, Any]) -> str:
     """How much of the profile has no operator type; empty where all of it has one."""
     rest = perf.get("unattributed")
-    if not rest or not rest["rows"]:
+    if not rest or not rest["calls"]:
         return ""
-    share = rest["us"] / (10 * perf["operators_ms"] * perf["profiled_batches"])
-    return f". Not attributed, in Other: {rest['rows']} rows without a type, {rest['us']:.1f} µs, {share:.1f} %"
+    share = rest["total_us"] / (1000 * perf["operators_ms"] * perf["profiled_batches"])
+    return f". Not attributed, in Other: {rest['calls']} calls without a type, {rest['total_us']:.1f} µs, {100 * share:.1f} %"
 
 
 def families_chart(run: Run) -> Chart | Banner:

@@ -70,7 +70,10 @@ class RunSpec(Frozen):
     def _recipe_from_mapping(cls, value: Any) -> Any:
         if not isinstance(value, (str, dict, PreprocessSpec)):
             raise ValueError("the name of a recipe, or a mapping such as {resize_px: 248, interpolation: bicubic}")
-        return PreprocessSpec.from_mapping(value, "preprocess") if isinstance(value, dict) else value
+        recipe = PreprocessSpec.from_mapping(value, "preprocess") if isinstance(value, dict) else value
+        if isinstance(recipe, PreprocessSpec) and RECIPES.get(recipe.name, recipe) != recipe:
+            raise ValueError(f"another name, {recipe.name} is a recipe of its own")
+        return recipe
 
     @field_validator("backend", "preprocess")
     @classmethod

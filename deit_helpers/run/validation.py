@@ -38,6 +38,8 @@ class Frozen(BaseModel):
         """
         try:
             return cls.model_validate(values)
+        except SpecError as err:  # of a mapping inside
+            raise SpecError(f"{source}: {err}") from err
         except ValidationError as err:
             wrong = [_explain(e, source, cls) for e in err.errors()]
             more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -115,7 +117,7 @@ def path_of(text: str) -> str:
         raise ValueError("a path without ~, for there is no such home folder") from None
     names = [len(os.fsencode(name)) for name in path.parts]
     if not text or "\0" in text or max(names, default=0) > 255 or sum(names) > 4000:
-        raise ValueError("a path of at most 4,000 bytes, 255 between two slashes")
+        raise ValueError("a path of at most 4,000 bytes, 255 between two slashes, not empty and without NUL")
     return str(path) if text.startswith("~") else text
 
 

@@ -487,19 +487,19 @@ def test_an_import_says_what_it_attributed(row: str, finished: Run, tmp_path: Pa
     def facts() -> tuple:
         imported.import_results(run, tmp_path / source[0], None, tmp_path / "prof" if prof else None, **options)
         perf = run.read("perf")
-        assert ("Not attributed" in report_perf.top_operators(run).caption) is bool(perf["unattributed"]["rows"])
-        assert ("Not attributed" in report_perf.families_chart(run).caption) is bool(perf["unattributed"]["rows"])
+        assert ("Not attributed" in report_perf.top_operators(run).caption) is bool(perf["unattributed"]["calls"])
+        assert ("Not attributed" in report_perf.families_chart(run).caption) is bool(perf["unattributed"]["calls"])
         return perf["profiled_batches"], pytest.approx(perf["operators_ms"]), *perf["unattributed"].values()
 
     check(outcome, facts)
 
 
-def test_the_page_says_how_many_rows_and_us_are_not_attributed(finished: Run, tmp_path: Path) -> None:
+def test_the_page_says_how_many_calls_and_us_are_not_attributed(finished: Run, tmp_path: Path) -> None:
     write(tmp_path / "prof", {DATED: typed("SoftmaxV2,s,AI_CORE,75", "N/A,N/A,EVENT_WAIT,20", "N/A,x,HCCL,5")})
     write(tmp_path, {SOURCE[0]: SOURCE[1]})
     run = copy_of(finished, tmp_path).at(8)
     imported.import_results(run, tmp_path / "perf.txt", None, tmp_path / "prof")
-    text = "Not attributed, in Other: 2 rows without a type, 25.0 µs, 25.0 %"
+    text = "Not attributed, in Other: 2 calls without a type, 25.0 µs, 25.0 %"
     table = report_perf.top_operators(run)
     assert text in table.caption
     assert table.rows[1][:3] == ("Other", "unknown", 2)

@@ -67,8 +67,8 @@ def test_a_whole_run_on_the_device(
         assert "EMULATED" in runtime["device"]
     facts = json.loads((folder / f"bs{size}/perf.json").read_text())
     waits = facts["profiled_batches"]  # one each
-    assert facts["unattributed"] == {"rows": waits, "us": 2.5 * waits}
-    assert f"Not attributed, in Other: {waits} rows" in (folder / f"bs{size}/07_perf.html").read_text()
+    assert facts["unattributed"] == {"calls": waits, "total_us": 2.5 * waits}
+    assert f"Not attributed, in Other: {waits} calls" in (folder / f"bs{size}/07_perf.html").read_text()
     assert "EMULATED_TransData" in (folder / f"bs{size}/profile.csv").read_text()
 
     uses = [json.loads(line) for line in host.read_text().splitlines()]
