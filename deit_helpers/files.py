@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary path to write to; on success it is flushed to disk and renamed to `path`, otherwise removed.
 
     Raises:
-        ArtifactError: the file cannot be written (permission, disk full, a file where a folder should be).
+        ArtifactError: the file cannot be written (permission, disk full, a file where a folder should be), or is a device.
     """
+    if path.exists() and not path.is_file():
+        raise unwritable(path, OSError(errno.EEXIST, "what is there is no regular file"))
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from .run.expected import expected_row
 from .run.folder import Run, html_path, project_root
 from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
 from .run.marks import marks
+from .run.spec import RunSpec
 
 STEPS = tuple(name for name in NOTEBOOKS if name != "report")
 
@@ -78,6 +79,7 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
         for step in lane:
             number = next(numbers)
             with _page_lock(step, say):
+                _check_spec(step.run)
                 if force or _why(step.notebook, step.run):
                     say(f"[{number}/{len(steps)}] {step.name}")
                     _run_notebook(step)
@@ -94,6 +96,15 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
                 with contextlib.suppress(DeitError):  # the first error is the one to mend
                     kernels.in_threads(report, steps[-1:], 1)
             raise
+
+
+def _check_spec(run: Run) -> None:
+    """Raises ArtifactError where another command gave the run folder another spec, which the notebooks would read."""
+    path = run.folder / "spec.yaml"
+    if path.exists() and RunSpec.load(path) != run.spec:
+        raise ArtifactError(
+            f"{path}: another command changed it meanwhile: run one after the other, or give each its own `run`"
+        )
 
 
 @contextlib.contextmanager

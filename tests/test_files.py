@@ -76,3 +76,11 @@ def test_a_missing_or_damaged_json_file_reads_as_empty(tmp_path: Path, content: 
     if content is not None:
         (tmp_path / "x.json").write_text(content)
     assert files.read_json(tmp_path / "x.json") == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ArtifactError, match="what is there is no regular file"):
+        files.write_text(tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo()

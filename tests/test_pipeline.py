@@ -89,5 +89,15 @@ def test_force_makes_its_own_shards_again_and_keeps_those_of_others(uninferred: 
     with pytest.raises(ArtifactError, match="3 of 4"):
         infer.infer(with_keys(uninferred, shards=[0, 2]))
     monkeypatch.setattr(pipeline, "_run_notebook", lambda step: None)
-    pipeline.execute([pipeline.Step("05_infer", with_keys(uninferred, shards=[1, 2]), "forced")], True, lambda line: None)
+    run = with_keys(uninferred, shards=[1, 2])
+    run.save_spec()
+    pipeline.execute([pipeline.Step("05_infer", run, "forced")], True, lambda line: None)
     assert [path.name for path in (uninferred.file("infer").parent / "shards").iterdir()] == ["0000000-0000003.npz"]
+
+
+def test_a_spec_that_another_command_changed_meanwhile_stops_the_run(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    uninferred.save_spec()
+    with_keys(uninferred, limit=2).save_spec()
+    monkeypatch.setattr(pipeline, "_run_notebook", lambda step: None)
+    with pytest.raises(ArtifactError, match=r"spec\.yaml: another command changed it meanwhile"):
+        pipeline.execute([pipeline.Step("06_accuracy", uninferred, "asked for")], False, lambda line: None)

@@ -73,8 +73,7 @@ def _only_order(names: list[str], classes: int | None, where: str) -> str:
         raise SpecError(f"{where} {others[0]!r} is no ImageNet synset, but {synsets[0]!r} is; use one kind")
     if synsets and len(names) != classes and classes in (None, IMAGENET):
         return "synset"
-    numbers = _numbers(names)
-    by_number = sorted(names, key=numbers.__getitem__) if numbers else names
+    by_number = sorted(names, key=_natural)
     if text := next((name for name, other in zip(names, by_number, strict=True) if name != other), None):
         number, text = one_line(by_number[names.index(text)], 40), one_line(text, 40)
         choice = f"numeric ({number} before {text}) or text ({text} first, as torchvision's ImageFolder has it)"
@@ -87,8 +86,11 @@ def _only_order(names: list[str], classes: int | None, where: str) -> str:
 
 
 def _numbers(names: list[str]) -> dict[str, int]:
-    """Name -> its number, where all are numbers behind the same word or none, such as `7`, `007` or `class_7`."""
-    matches = {name: re.fullmatch("([^0-9]*)([0-9]{1,9})", name) for name in names}
-    if len({match and match[1] for match in matches.values()}) != 1:
-        return {}
-    return {name: int(match[2]) for name, match in matches.items() if match}
+    """Name -> the first number in it, such as 7 in `7`, `007`, `class_7` or `7.cat`, where every name has one."""
+    matches = {name: re.search("[0-9]{1,9}", name) for name in names}
+    return {name: int(match[0]) for name, match in matches.items() if match} if all(matches.values()) else {}
+
+
+def _natural(name: str) -> list[str | int]:
+    """What sorts names with numbers as people do: text and numbers in turn."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]{1,9})", name))]

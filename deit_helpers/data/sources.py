@@ -152,7 +152,8 @@ def _scan(folder: Path) -> tuple[list[str], list[str], list[str]]:
             if entry.is_dir():
                 (others if entry.name.startswith(".") else folders).append(entry.name)
             else:
-                is_image = entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
+                plain = entry.is_file() or entry.is_symlink()  # a pipe would be waited for; a broken link is a damaged image
+                is_image = plain and entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
                 (images if is_image else others).append(entry.name)
     except OSError as err:
         raise ArtifactError(f"{err.filename or folder}: cannot be listed ({err.strerror}); unlock or remove it") from err

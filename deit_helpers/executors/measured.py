@@ -54,7 +54,7 @@ def read_performance(run: Run, source: Path) -> ToolResult:
     Raises:
         ArtifactError: the file cannot be read, lacks a line or key, or was measured at another batch size.
     """
-    named = re.search(r"(?:batchsize_|bs)(\d+)", source.name)
+    named = re.search(r"(?<![a-z])(?:batch_?size|batch|bs)_?(\d+)", source.name)
     if named and int(named[1]) != run.size:
         raise ArtifactError(f"{source}: its name says batch size {named[1]}, imported as {run.size}: correct -b")
     if source.suffix.lower() == ".json":

@@ -23,6 +23,8 @@ def is_guessing(hits: int, count: int, classes: int) -> bool:
     """
     from scipy.stats import binomtest
 
+    if hits / count >= 0.5 * (1 + 1 / classes):  # nearer to all right: of so few images nothing follows
+        return False
     share = 1 / classes + 0.05 * (1 - 1 / classes)
     return float(binomtest(hits, count, share, alternative="greater").pvalue) > 0.05
 

@@ -33,7 +33,7 @@ def guessing(hits: int, count: int, classes: int, agreement_percent: float, agre
     """Why nothing follows from accuracies where the reference's own cannot be told from guessing."""
     guilty = "the labels, not the port" if agrees else "the labels, and perhaps the port"
     right = f"the fp32 reference itself has {hits} of {count} right, which cannot be told from guessing among {classes} classes"
-    todo = "check labels, labels_format, class_order, and that the checkpoint was trained for these classes"
+    todo = "check labels, labels_format, class_order, preprocess, and that the checkpoint was trained for these classes"
     return f"{guilty}: {right}; the port gives the same top-1 on {agreement_percent:.2f} %; {todo}"
 
 

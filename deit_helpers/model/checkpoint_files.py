@@ -75,6 +75,9 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         near = nearest(path.name, _weights_in(path.parent))
         raise ArtifactError(f"checkpoint: no such file {path}{near}; give a .pth or .safetensors file, `hub` or `demo`")
+    if re.search(r"-\d{5}-of-\d{5}\.", path.name):
+        how = "load all of them with the library that wrote them, and save one state dict"
+        raise ArtifactError(f"{path}: is one of several files of a checkpoint: {how}")
     try:
         with path.open("rb") as file:
             head = file.read(512)

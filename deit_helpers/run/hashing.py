@@ -42,15 +42,19 @@ def fingerprint(value: Any) -> str:
 
 
 def listing_sha256(folder: Path, labels: Path | None) -> str | None:
-    """Hash of the names, sizes and times of all files below a folder, and of a label file's content; None if absent."""
+    """Hash of the names, sizes and times of the files of a folder and two levels below, and of a label file's content.
+
+    Nothing deeper is ever read, and links may lead round in circles. None if either is absent.
+    """
     if not os.path.isdir(folder) or (labels and not os.path.isfile(labels)):  # also where a name is too long to be one
         return None
     rows = []
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
+        inside = os.path.relpath(parent, folder)
+        folders[:] = [] if inside.count(os.sep) else sorted(folders)
         paths = ((name, os.path.join(parent, name)) for name in sorted(names))
         stats = ((name, os.stat(path, follow_symlinks=os.path.exists(path))) for name, path in paths)
-        rows.append((os.path.relpath(parent, folder), [(name, s.st_size, s.st_mtime_ns) for name, s in stats]))
+        rows.append((inside, [(name, s.st_size, s.st_mtime_ns) for name, s in stats]))
     return fingerprint([rows, sha256(labels) if labels else None])
 
 

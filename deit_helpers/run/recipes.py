@@ -35,8 +35,10 @@ class PreprocessSpec(Frozen):
 
     @model_validator(mode="after")
     def _possible(self) -> PreprocessSpec:
-        if self.crop_px > self.resize_px or not all(0 < value < float("inf") for value in self.std):
-            raise ValueError("crop_px of at most resize_px, and std above 0")
+        if self.crop_px > self.resize_px or not all(0 < value <= 1 for value in self.std):
+            raise ValueError("crop_px of at most resize_px, and std above 0, at most 1: pixels are from 0 to 1")
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError("a mean of pixels, which are from 0 to 1")
         return self
 
     def differences(self, config: dict[str, Any]) -> list[str]:

@@ -54,6 +54,12 @@ class _Loader(yaml.SafeLoader):
         if len(node.value) > 1000:
             raise yaml.constructor.ConstructorError(None, None, "more than 1000 keys in a mapping", node.start_mark)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if repeated := next((key for key in keys if isinstance(key, str) and keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(None, None, f"key {repeated!r} twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value = super().construct_yaml_int(node)
         if value.bit_length() > 63:

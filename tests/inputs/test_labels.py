@@ -74,6 +74,9 @@ CLASS_FOLDERS = [
     Case("1…1000, numeric", numbered(1, 1001), [n - 1 for n in sorted(range(1, 1001), key=str)], keys=NUMERIC),
     Case("0…9", numbered(0, 10), list(range(10)), classes=10),
     Case("class_1…class_12", folders("class_1", "class_10", "class_12", "class_2"), "class_order", classes=4),
+    Case("0.cat…10.cat", [f"{i}.cat/1.jpg" for i in (0, 1, 10, 2)], r"numeric \(2.cat before 10.cat\)", classes=4),
+    Case("0.cat…10.cat, numeric", [f"{i}.cat/1.jpg" for i in (0, 1, 10, 2)], [0, 1, 3, 2], classes=4, keys=NUMERIC),
+    Case("v1.10 and v1.9", folders("v1.10", "v1.9"), "set class_order: numeric", classes=2),
     Case("007/207/340, for 1000 classes", folders("007", "207", "340"), "3 for the checkpoint's 1000 classes"),
     Case("007/207/340, numeric", folders("007", "207", "340"), [7, 207, 340], keys=NUMERIC),
     Case("007/207/340, for 3 classes", folders("007", "207", "340"), [0, 1, 2], classes=3),
@@ -329,3 +332,17 @@ def test_odd_names_survive_04_its_page_and_its_messages(locale: str, project: Pa
     assert len(reason) < 500
     run = opened(project, on_bad_image="skip")
     assert sorted(os.fsencode(name) for name in sources.read_index(run)[0]) == sorted(b"a/" + name for name in ODD_NAMES)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_listed_and_links_in_a_circle_end(project: Path) -> None:
+    run = opened(project)
+    folder = run.image_folder / "cat"
+    folder.mkdir(parents=True)
+    draw(folder / "1.jpg")
+    os.mkfifo(folder / "zz.jpg")
+    for name in ("up", "again"):
+        (folder / name).symlink_to("..")
+    assert hashing.listing_sha256(run.image_folder, None) is not None
+    listing = sources.list_folder(run)
+    assert sorted(listing.left_out) == sorted(f"{folder.name}/{name}" for name in ("again/", "up/", "zz.jpg"))

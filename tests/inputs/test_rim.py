@@ -55,6 +55,7 @@ MERGES = "".join(f"m{i}: &m{i}\n  <<: [{', '.join([f'*m{i - 1}'] * 9)}]\n" if i 
 
 SPECS = {  # the bytes of a spec file -> the value of `images`
     "UTF-8": ("run: a\nmodel: m\ncheckpoint: c\nimages: größe\n".encode(), "größe"),
+    "a key twice": (f"{LEAST}limit: 5\nlimit: 50\n".encode(), re.compile("x.yaml: not valid YAML .*key 'limit' twice")),
     "with a byte order mark": (b"\xef\xbb\xbf" + LEAST.encode(), "i"),
     "UTF-16, as PowerShell writes": (LEAST.encode("utf-16"), "i"),
     "Windows line ends": (LEAST.replace("\n", "\r\n").encode(), "i"),

@@ -49,3 +49,11 @@ def test_the_paired_interval_holds_the_difference_and_keeps_a_width() -> None:
     assert high < 2
     worse = proportions.paired(np.roll(ranks, 20), ranks)  # 20 lost, 20 gained
     assert worse["difference_ci95_points"][1] > high
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "classes", "guessing"),
+    [(1, 1, 10, False), (2, 2, 2, False), (4, 4, 1, False), (0, 40, 10, True), (5, 10, 2, True), (15, 1000, 1000, True)],
+)
+def test_of_few_images_all_right_nobody_says_they_are_guessed(hits: int, count: int, classes: int, guessing: bool) -> None:
+    assert proportions.is_guessing(hits, count, classes) is guessing
