@@ -88,8 +88,8 @@ class Backend(ABC):
             if type(value) is not self.runtime_keys.get(key):
                 keys = ", ".join(f"{key}: {kind.__name__}" for key, kind in self.runtime_keys.items()) or "nothing"
                 raise BackendError(f"runtime: {type(self).__name__} does not take {key}: {value!r}; it takes {keys}")
-            if type(value) is int and value < 1:
-                raise BackendError(f"runtime: {key}: {value}, expected 1 or more")
+            if type(value) is int and not 1 <= value <= 1024:  # 100,000 threads only wait for each other
+                raise BackendError(f"runtime: {key}: {value}, expected 1 to 1024")
         self.streams: int = self.runtime.get("streams", 1)
 
     @abstractmethod

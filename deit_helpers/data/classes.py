@@ -79,7 +79,8 @@ def _only_order(names: list[str], classes: int | None, where: str) -> str:
         choice = f"numeric ({number} before {text}) or text ({text} first, as torchvision's ImageFolder has it)"
         raise SpecError(f"{where}s are numbered, and their order is not clear: set class_order: {choice}")
     if classes is not None and len(names) < classes:
-        choice = "numeric (207 is class 207), synset, or text (0, 1, 2 … as they are sorted)"
+        synset = "synset, " if classes == IMAGENET else ""
+        choice = f"numeric (207 is class 207), {synset}or text (0, 1, 2 … as they are sorted)"
         what = f"{where}s: {len(names)} for the checkpoint's {classes} classes, and which is which is not clear"
         raise SpecError(f"{what}: set class_order: {choice}, or give `labels`, a file of lines `FOLDER CLASS`")
     return "text"

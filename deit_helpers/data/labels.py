@@ -132,7 +132,7 @@ def _fields(text: str) -> tuple[str, str] | None:
         if SYNSET.fullmatch(label[0]) or (len(fields) == 2 and len(label) == 1 and _LABEL.fullmatch(label[0])):
             return fields[0], label[0]
     name, _, last = text.replace("\t", " ").rpartition(" ")
-    return (name.rstrip(), last) if name and _LABEL.fullmatch(last) else None
+    return (name.rstrip(" :").strip('"'), last) if name and _LABEL.fullmatch(last) else None
 
 
 def _indices(lines: list[Line], path: Path, spec: RunSpec, classes: int | None) -> dict[str, int]:

@@ -88,8 +88,9 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("onnxruntime", {"speed": 2}, r"OnnxRuntime does not take speed: 2; it takes threads: int, streams: int"),
         ("openvino", {"threads": "2"}, r"OpenVino does not take threads: '2'; it takes threads: int, streams: int"),
         ("torch", {"device": "npu"}, r"device: 'npu', expected cpu or cuda"),
-        ("torch", {"threads": 0}, r"threads: 0, expected 1 or more"),
-        ("openvino", {"streams": -1}, r"streams: -1, expected 1 or more"),
+        ("torch", {"threads": 0}, r"threads: 0, expected 1 to 1024"),
+        ("openvino", {"streams": -1}, r"streams: -1, expected 1 to 1024"),
+        ("onnxruntime", {"threads": 100_000}, r"threads: 100000, expected 1 to 1024"),
     ],
 )
 def test_what_runtime_may_say_is_checked(

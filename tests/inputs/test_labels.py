@@ -111,6 +111,7 @@ LABEL_FILES = [
     Case("spaces, tabs, empty lines", TWO, [3, 0], "  a.jpg   3  \n\n\t\nb c.png \t 0\n"),
     Case("tabs", TWO, [3, 0], "a.jpg\t3\nb c.png\t0\n"),
     Case("commas", TWO, [3, 0], "a.jpg,3\nb c.png, 0\n"),
+    Case("quotes and spaces, or a colon", TWO, [3, 0], 'a.jpg: 3\n"b c.png" 0\n'),
     Case("semicolons", TWO, [3, 0], "a.jpg;3\nb c.png;0\n"),
     Case("commas and a header", TWO, [3, 0], "filename,label\na.jpg,3\nb c.png,0\n"),
     Case("quotes, a comma in a name", ["a, b.jpg"], [3], '"file","class"\n"a, b.jpg","3"\n'),
