@@ -163,9 +163,10 @@ class Recipe(NamedTuple):
     accuracies: list[tuple[str, float, float]]
 
 
-_BATCH = re.compile(r"(?<![a-z])(?:batch|bs)[ _-]?(?:size)?[ \t]*[_=:：]?[ \t]*(\d{1,5})(?!\d)", re.IGNORECASE)
-_CELL = r"[ \t]*(\d+(?:\.\d+)?)[ \t]*%?[ \t]*\|"
-_ACCURACY = re.compile(rf"\|[ \t]*(?:BS|batch_?size)[ \t]*=?[ \t]*(\d+)[ \t]*\|{_CELL}{_CELL}", re.IGNORECASE)
+_GAP = r"[ \t]{0,40}"  # of any length it would take minutes on a line of spaces
+_BATCH = re.compile(rf"(?<![a-z])(?:batch|bs)[ _-]?(?:size)?{_GAP}[_=:：]?{_GAP}(\d{{1,5}})(?!\d)", re.IGNORECASE)
+_CELL = rf"{_GAP}(\d+(?:\.\d+)?){_GAP}%?{_GAP}\|"
+_ACCURACY = re.compile(rf"\|{_GAP}(?:BS|batch_?size){_GAP}=?{_GAP}(\d+){_GAP}\|{_CELL}{_CELL}", re.IGNORECASE)
 
 
 def read_recipe(text: str, source: str) -> Recipe:

@@ -237,6 +237,7 @@ RECIPES = {  # a README -> batch sizes with images per second of the call, and a
         result_json(5).replace("71", "high"),
         re.compile("README.md: a result.json in it cannot be"),
     ),
+    "a line of spaces behind a batch size": (f"bs batch{' ' * 100_000}\n| BS8 | 1{' ' * 100_000}\n", ({}, [])),
     "3,000 titles in a line": ('{"title" "Top1 accuracy"' * 3000, re.compile("README.md: a result.json in it cannot be read")),
     "a damaged result.json": (result_json(5).replace("Top5", "Top6"), re.compile("README.md: a result.json in it cannot be")),
     "a deep result.json": (
