@@ -94,12 +94,14 @@ def _features(model: Any, crops: np.ndarray, recipe: PreprocessSpec) -> np.ndarr
 
     threads, features = torch.get_num_threads(), list[np.ndarray]()
     torch.set_num_threads(1)
-    with batches.progress(len(crops)) as bar:
-        starts = range(0, len(crops), BATCH_SIZE)
-        for rows in mapped(of_batch, (crops[i : i + BATCH_SIZE] for i in starts), threads):
-            features.append(rows)
-            bar.update(len(rows))
-    torch.set_num_threads(threads)
+    try:
+        with batches.progress(len(crops)) as bar:
+            starts = range(0, len(crops), BATCH_SIZE)
+            for rows in mapped(of_batch, (crops[i : i + BATCH_SIZE] for i in starts), threads):
+                features.append(rows)
+                bar.update(len(rows))
+    finally:
+        torch.set_num_threads(threads)
     return np.concatenate(features)
 
 

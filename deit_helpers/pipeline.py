@@ -84,18 +84,22 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
                     say(f"[{number}/{len(steps)}] {step.name}")
                     _run_notebook(step)
 
-    def report(step: Step) -> None:
-        with _page_lock(step, say):
-            _run_notebook(step)
-
     for notebook, lanes in _lanes(steps):
         try:
             kernels.in_threads(run_in_turn, lanes, 1 if NOTEBOOKS[notebook].alone else os.cpu_count())
         except DeitError:
             if notebook != "report":  # it must not go on showing what held before
                 with contextlib.suppress(DeitError):  # the first error is the one to mend
-                    kernels.in_threads(report, steps[-1:], 1)
+                    _make_report(steps[-1], say)
             raise
+
+
+def _make_report(step: Step, say: Callable[[str], None], show_code: bool = False) -> None:
+    def locked(step: Step) -> None:
+        with _page_lock(step, say):
+            _run_notebook(step, show_code)
+
+    kernels.in_threads(locked, [step], 1)
 
 
 def _check_spec(run: Run) -> None:
@@ -153,12 +157,7 @@ def render(run: Run, show_code: bool = False) -> Path:
             if at.page(notebook).exists():
                 with _page_lock(Step(notebook, at, "asked for"), lambda line: None):
                     html.html(at.page(notebook), at.folder, show_code)
-
-    def report(step: Step) -> None:
-        with _page_lock(step, lambda line: None):
-            _run_notebook(step, show_code)
-
-    kernels.in_threads(report, [Step("report", run, "asked for")], 1)
+    _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
     return run.folder / "index.html"
 
 

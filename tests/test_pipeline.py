@@ -66,7 +66,7 @@ def test_after_a_notebook_that_failed_only_the_report_is_made(project: Path, mon
     run = opened(project, batch_sizes=[4])
     notebooks: list[str] = []
 
-    def run_notebook(step: pipeline.Step) -> None:
+    def run_notebook(step: pipeline.Step, show_code: bool = False) -> None:
         notebooks.append(step.notebook)
         if step.notebook == "05_infer":
             raise DeitError("05_infer bs4: no memory")
@@ -80,7 +80,7 @@ def test_after_a_notebook_that_failed_only_the_report_is_made(project: Path, mon
 def test_force_makes_the_shards_of_an_interrupted_run_again(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArtifactError, match="1 of 4"):
         infer.infer(with_keys(uninferred, shards=[0, 0]))
-    monkeypatch.setattr(pipeline, "_run_notebook", lambda step: None)
+    monkeypatch.setattr(pipeline, "_run_notebook", lambda step, *_: None)
     pipeline.execute([pipeline.Step("05_infer", uninferred, "forced")], True, lambda line: None)
     assert not (uninferred.file("infer").parent / "shards").exists()
 
@@ -88,7 +88,7 @@ def test_force_makes_the_shards_of_an_interrupted_run_again(uninferred: Run, mon
 def test_force_makes_its_own_shards_again_and_keeps_those_of_others(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArtifactError, match="3 of 4"):
         infer.infer(with_keys(uninferred, shards=[0, 2]))
-    monkeypatch.setattr(pipeline, "_run_notebook", lambda step: None)
+    monkeypatch.setattr(pipeline, "_run_notebook", lambda step, *_: None)
     run = with_keys(uninferred, shards=[1, 2])
     run.save_spec()
     pipeline.execute([pipeline.Step("05_infer", run, "forced")], True, lambda line: None)
@@ -98,6 +98,6 @@ def test_force_makes_its_own_shards_again_and_keeps_those_of_others(uninferred: 
 def test_a_spec_that_another_command_changed_meanwhile_stops_the_run(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     uninferred.save_spec()
     with_keys(uninferred, limit=2).save_spec()
-    monkeypatch.setattr(pipeline, "_run_notebook", lambda step: None)
+    monkeypatch.setattr(pipeline, "_run_notebook", lambda step, *_: None)
     with pytest.raises(ArtifactError, match=r"spec\.yaml: another command changed it meanwhile"):
         pipeline.execute([pipeline.Step("06_accuracy", uninferred, "asked for")], False, lambda line: None)
