@@ -50,7 +50,7 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
     Raises:
         SpecError: `first` or `last` is no notebook's number.
     """
-    chosen = _between(first, last)
+    chosen = [name for name in _between(first, last) if _is_asked_for(name, run)]
     expected_row(run)  # a wrong row would otherwise be found after hours of inference
     steps: list[Step] = []
     for notebook in (name for name in NOTEBOOKS if name in chosen):
@@ -171,13 +171,19 @@ def notebook_source(notebook: str) -> Path:
 
 
 def _between(first: str | None, last: str | None) -> list[str]:
-    numbers = sorted(STEPS)
+    numbers = sorted(name for name in STEPS if name[0].isdigit())
     for value in (first, last):
         if value is not None and not any(name.startswith(f"{value}_") for name in numbers):
             raise SpecError(f"no notebook {value!r}: give a number from {numbers[0][:2]} to {numbers[-1][:2]}")
     if first and last and first > last:
         raise SpecError(f"--from {first} --to {last}: nothing lies between; swap them")
-    return [name for name in numbers if (first or "") <= name[:2] and name[:2] <= (last or "99")] + ["report"]
+    between = [name for name in numbers if (first or "") <= name[:2] and name[:2] <= (last or "99")]
+    return [*between, *(name for name in STEPS if name not in numbers and not last), "report"]
+
+
+def _is_asked_for(notebook: str, run: Run) -> bool:
+    row = NOTEBOOKS[notebook]
+    return not row.by_hand and (row.asked_by is None or bool(getattr(run.spec, row.asked_by)))
 
 
 def _why(notebook: str, run: Run) -> str:

@@ -47,6 +47,8 @@ class Notebook:
         alone: it measures time, nothing runs beside it.
         beside: the notebook at whose side it runs: that one needs nothing of it but at the same batch size.
         shows: stages of other batch sizes that are on its page.
+        asked_by: the key of the spec that asks for it; runs without the key do without it.
+        by_hand: no run plans it, a user executes it.
     """
 
     folder: str
@@ -54,6 +56,8 @@ class Notebook:
     alone: bool = False
     beside: str | None = None
     shows: tuple[str, ...] = ()
+    asked_by: str | None = None
+    by_hand: bool = False
 
     @property
     def per_batch(self) -> bool:

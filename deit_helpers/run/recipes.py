@@ -65,3 +65,13 @@ RECIPES = {
         PreprocessSpec(name="modelzoo", resize_px=256, interpolation="bilinear"),
     )
 }
+
+# What one change makes of a recipe: a rung of the waterfall, or a mistake that 05's answers are searched for.
+CHANGES: dict[str, dict[str, Any]] = {
+    "bicubic": {"interpolation": "bicubic"},
+    "bilinear": {"interpolation": "bilinear"},
+    "no_mean": {"mean": (0.0, 0.0, 0.0)},
+    "no_std": {"std": (1.0, 1.0, 1.0)},
+    "half_mean_std": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},  # of Inception and Google's ViT
+}
+BGR = "bgr"  # no recipe: the channels in another order

@@ -54,8 +54,10 @@ class RunSpec(Frozen):
     shards: tuple[int, int] | None = None
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     expected: str | None = None
+    waterfall: tuple[str, ...] = ()
+    rehearse: bool = False
 
-    @field_validator("edits", "batch_sizes", "shards", mode="before")
+    @field_validator("edits", "batch_sizes", "shards", "waterfall", mode="before")
     @classmethod
     def _tuple_from_list(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,65 @@
+"""The images of a run as tensors, prepared as its recipe says or with one thing changed."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data import batches, sources
+from ..data.batches import Batch
+from ..data.prefetch import mapped
+from ..data.transforms import crop, decode, quiet_pillow, tensors
+from ..errors import ArtifactError
+from ..run.folder import Run
+from ..run.host import cores
+from ..run.recipes import BGR, CHANGES, RECIPES, PreprocessSpec
+
+
+class Input(NamedTuple):
+    """How image files become tensors: a recipe, and whether the channels are swapped after it."""
+
+    recipe: PreprocessSpec
+    bgr: bool = False
+
+    def changed(self, name: str) -> Input:
+        """This with one change: another recipe of RECIPES, one of CHANGES, or BGR."""
+        if name == BGR:
+            return self._replace(bgr=not self.bgr)
+        return self._replace(recipe=RECIPES[name] if name in RECIPES else self.recipe.model_copy(update=CHANGES[name]))
+
+    def tensors(self, crops: np.ndarray) -> np.ndarray:
+        """Crops (N, H, W, 3) uint8 -> (N, 3, H, W) float32."""
+        return tensors(crops[..., ::-1] if self.bgr else crops, self.recipe)
+
+
+def tensor_batches(
+    run: Run, given: Input, batch_size: int, indices: Sequence[int] | None = None
+) -> Generator[Batch, None, None]:
+    """The images of the run's index, or those at `indices` of it, in order; the last batch is padded and masked.
+
+    Crops come from the store where its geometry is that of `given`, else from the image files.
+
+    Raises:
+        ArtifactError: an image file is not here, or damaged.
+    """
+    names, _ = sources.read_index(run)
+    chosen = list(range(len(names)) if indices is None else indices)
+    geometry = {"resize_px", "crop_px", "interpolation"}
+    stored = not run.spec.stream and given.recipe.model_dump(include=geometry) == run.spec.recipe.model_dump(include=geometry)
+    paths = {} if stored else {item.name: item.path for item in sources.list_folder(run).items}
+
+    def crop_of(i: int) -> np.ndarray:
+        if stored:
+            return batches.crops_at(run, [i])[0]
+        if names[i] not in paths:
+            raise ArtifactError(f"{run.image_folder}: {names[i]} is gone; run notebooks/04_preprocess.ipynb again")
+        return crop(decode(paths[names[i]]), given.recipe)
+
+    with quiet_pillow(), contextlib.closing(mapped(crop_of, chosen, cores())) as crops:
+        for start in range(0, len(chosen), batch_size):
+            pixels = np.stack(list(itertools.islice(crops, batch_size)))
+            yield batches.pad(start, given.tensors(pixels), batch_size)
