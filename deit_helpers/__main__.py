@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from . import __version__
+from . import __version__, open_run
 from .errors import MOST_CHARACTERS, DeitError, SpecError, one_line
 from .files import is_utf8
 from .run.folder import Run
@@ -116,7 +116,7 @@ def render(run_dir: Path, code: bool) -> None:
     """Rebuild the pages and index.html of RUN_DIR from what is there."""
     from . import pipeline
 
-    click.echo(str(pipeline.render(Run.open(_spec_of(run_dir)), code)))
+    click.echo(str(pipeline.render(open_run(_spec_of(run_dir)), code)))
 
 
 @main.command("import")
@@ -131,15 +131,13 @@ def render(run_dir: Path, code: bool) -> None:
 def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof: Path | None, **measured: Any) -> None:
     """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
     from . import imported, pipeline
-    from .model import timm_config
     from .stages.accuracy import require_pass
 
     path = run_dir if run_dir.is_file() else _spec_of(run_dir)
     sizes = RunSpec.load(path).batch_sizes
     if batch_size not in sizes:
         raise SpecError(f"-b {batch_size}: the run has batch sizes {list(sizes)}: name one of them")
-    opened = timm_config.resolved(Run.resolve(path, batch_size))
-    opened.save_spec()
+    opened = open_run(path, batch_size)
     imported.import_results(opened, perf, dumps, prof, **measured)
     steps = pipeline.plan(opened, "05" if dumps else "07", "07")
     mine = [step for step in steps if step.run.batch_size in (None, batch_size)]
@@ -173,7 +171,7 @@ def doctor(run_dir: Path | None) -> None:
 
     rows = examine()
     if run_dir:
-        opened = Run.open(_spec_of(run_dir))
+        opened = Run.resolve(_spec_of(run_dir))
         rows += time_backends(opened.at(8 if 8 in opened.spec.batch_sizes else opened.spec.batch_sizes[-1]))
     for row in rows:
         click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:52} {row.detail}")

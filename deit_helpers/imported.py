@@ -64,7 +64,7 @@ def import_results(
     card = {"devices": devices, "card_images_per_s": devices * result.images_per_s}
     facts = measured.write_performance(run, result, runtime, imported_from=source.name, **card)
     files.write_json(run.file("infer"), facts)
-    files.write_json(run.file("perf"), perf.perf_facts(run, facts, profile, perf.stated_peak(run)))
+    files.write_json(run.file("perf"), perf.perf_facts(run, facts, profile))
     for stage in ("infer", "perf"):
         records.adopt(run, stage, [str(path) for path in (source, dumps, prof) if path], device, images=dumps is not None)
     return facts

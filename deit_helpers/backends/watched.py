@@ -11,7 +11,7 @@ from .bench import open_model
 
 def main(spec: str, batch_size: int, times: int) -> None:
     """Run the first images of the store through the device model, as many batches as asked for."""
-    run = Run.open(spec, batch_size)
+    run = Run.resolve(spec, batch_size)
     with open_model(run) as model:
         batch = next(batches(run, batch_size, model.dtype)).tensor
         for _ in range(times):

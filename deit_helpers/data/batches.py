@@ -6,7 +6,7 @@ import io
 import itertools
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,16 +35,11 @@ class Batch(NamedTuple):
     prepare_ms: float = 0.0
 
 
-def read_store(run: Run, start: int, stop: int) -> np.ndarray:
-    """Crops `start` to `stop` (N, H, W, 3) uint8 of the store, or fewer at its end.
+def crops_at(run: Run, indices: Sequence[int]) -> np.ndarray:
+    """Crops (len(indices), H, W, 3) uint8 of images, from the store or from their files.
 
-    The file is mapped anew at every call: pages of a lasting map would add up to the whole store in memory.
+    The store is mapped anew at every call: pages of a lasting map would add up to the whole of it in memory.
     """
-    return np.array(np.load(run.file("images"), mmap_mode="r")[start:stop])
-
-
-def crops_at(run: Run, indices: list[int]) -> np.ndarray:
-    """Crops (len(indices), H, W, 3) uint8 of single images, from the store or from their files."""
     if not run.spec.stream:
         return np.load(run.file("images"), mmap_mode="r")[indices]
     items = list_images(run)
@@ -79,7 +74,7 @@ def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) 
     for start in range(first, stop, batch_size):
         size = min(batch_size, stop - start)
         ticks = [time.perf_counter()]
-        crops = np.stack(list(itertools.islice(decoded, size))) if decoded else read_store(run, start, start + size)
+        crops = np.stack(list(itertools.islice(decoded, size))) if decoded else crops_at(run, range(start, start + size))
         ticks.append(time.perf_counter())
         batch = pad(start, prepare(crops, recipe, dtype), batch_size)
         ticks.append(time.perf_counter())

@@ -135,7 +135,7 @@ def _write_inputs(run: Run, folder: Path, stems: list[str]) -> None:
             f"{folder.parent}: {run.spec.backend} needs {gib:.1f} GiB of inputs, {free:.1f} are free: set aipp: static"
         )
     for start, stem in enumerate(stems):
-        crops = batches.read_store(run, start, start + 1)
+        crops = batches.crops_at(run, [start])
         transforms.prepare(crops, run.spec.recipe, kind).astype(kind).tofile(folder / f"{stem}.bin")
 
 

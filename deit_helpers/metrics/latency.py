@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 
 from .. import files
 
@@ -69,8 +69,11 @@ class Measurement(NamedTuple):
     """Samples in ms, all of them kept; the first `warmup` are not counted. `steal_percent` is what other guests took."""
 
     all_ms: np.ndarray
-    warmup: int
-    steal_percent: float | None
+    steal_percent: float | None = None
+
+    @property
+    def warmup(self) -> int:
+        return warmup_count(self.all_ms)
 
     @property
     def samples_ms(self) -> np.ndarray:
@@ -104,22 +107,21 @@ def sample(samples_ms: Iterator[float], box_s: float) -> Measurement:
     LEAST after the warm-up in any case, and enough for all percentiles when the box does not end it.
     """
     all_ms: list[float] = []
-    stolen_before, start = _stolen_s(), time.perf_counter()
+    psutil.cpu_times_percent()  # what it says next is of the time from here on
+    start = time.perf_counter()
     for ms in samples_ms:
         all_ms.append(ms)
         wall_s = time.perf_counter() - start
         if wall_s > box_s and len(all_ms) - warmup_count(all_ms) >= LEAST:
             break
         if wall_s > MIN_S and len(all_ms) % 10 == 0:
-            so_far = Measurement(np.array(all_ms), warmup_count(all_ms), None)
+            so_far = Measurement(np.array(all_ms))
             if len(so_far.samples_ms) >= P99_SAMPLES and so_far.settled:
                 break
-    cpu_s = (time.perf_counter() - start) * (os.cpu_count() or 1)
-    stolen = None if stolen_before is None else 100 * ((_stolen_s() or 0.0) - stolen_before) / cpu_s
-    return Measurement(np.array(all_ms), warmup_count(all_ms), stolen)
+    return Measurement(np.array(all_ms), getattr(psutil.cpu_times_percent(), "steal", None))  # no system but Linux says it
 
 
-def warmup_count(samples: Sequence[float]) -> int:
+def warmup_count(samples: Sequence[float] | np.ndarray) -> int:
     """How many samples at the start are warm-up, at most half of them.
 
     Marginal standard error rule: the cut that leaves the mean of the rest with the smallest standard error (White 1997).
@@ -183,10 +185,3 @@ def write_latency(path: Path, sizes: Sequence[int] | np.ndarray, columns: dict[s
     table = pd.DataFrame({"images": sizes, **{f"{span}_ms": columns.get(span) for span in TIMINGS}})
     with files.atomic(path) as temporary:
         table.to_csv(temporary, index_label="batch", float_format="%.6f")
-
-
-def _stolen_s() -> float | None:
-    """CPU seconds that the hypervisor gave to others; None where the system does not say."""
-    import psutil
-
-    return getattr(psutil.cpu_times(), "steal", None)

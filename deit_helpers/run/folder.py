@@ -55,17 +55,6 @@ class Run:
             raise SpecError(f"{folder}: pages are UTF-8, this folder's name is not: rename it, or run elsewhere")
         return cls(run_spec, folder, root, batch_size)
 
-    @classmethod
-    def open(cls, spec: str | Path, batch_size: int | None = None) -> Self:
-        """`resolve` a run and note its spec in its folder.
-
-        Raises:
-            ArtifactError: the run folder cannot be written; and a SpecError as there.
-        """
-        run = cls.resolve(spec, batch_size)
-        run.save_spec()
-        return run
-
     def save_spec(self) -> None:
         """Write the resolved spec to the run folder's `spec.yaml`, unless it says the same already."""
         path, text = self.folder / "spec.yaml", self.spec.to_yaml()

@@ -50,16 +50,12 @@ def physical_cores() -> int:
 @functools.cache
 def machine() -> dict[str, Any]:
     """Processor, cores usable by this process, memory and system."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        cpu = platform.processor()
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)", info.read_text(encoding="utf-8"), re.MULTILINE) if info.exists() else None
     return {
-        "cpu": cpu or platform.machine(),
+        "cpu": named[1].strip() if named else platform.processor() or platform.machine(),
         "cores": cores(),
-        "memory_gib": round(memory_bytes / 2**30),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }
 

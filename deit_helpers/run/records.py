@@ -24,7 +24,6 @@ from .folder import Run
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256
 from .host import git_commit, machine, version_of
 from .lineage import FILES, MAKER, NOTEBOOK_OF, NOTEBOOKS, STAGES
-from .spec import check_batch_size
 
 MakeFacts = Callable[[Run], dict[str, Any]]
 
@@ -49,7 +48,7 @@ def makes(stage: str, facts: str | None = None) -> Callable[[MakeFacts], MakeFac
 
 def record_path(run: Run, stage: str) -> Path:
     """Where the record of a stage lies in the run folder."""
-    suffix = f"_bs{check_batch_size(run.batch_size)}" if STAGES[stage].per_batch else ""
+    suffix = f"_bs{run.size}" if STAGES[stage].per_batch else ""
     return run.folder / "meta" / f"{stage}{suffix}.json"
 
 

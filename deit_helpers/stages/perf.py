@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def measure(run: Run) -> dict[str, Any]:
     """Stage 07: statistics of the latencies of 05, a profile, the utilisation; returns the content of `perf.json`."""
     inference = run.read("infer")
     count = max(PROFILED_BATCHES, -(-PROFILED_IMAGES // run.size))
-    peak, pure = stated_peak(run), dict[str, Any]()
+    pure, peak_flops_per_s = dict[str, Any](), None
     profile: OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
     if not run.spec.backend_row.is_program:
         with open_model(_as_in_05(run, inference)) as model:
@@ -43,23 +43,11 @@ def measure(run: Run) -> dict[str, Any]:
             if isinstance(profiler, Profiler):
                 with model.failing("profiling"):
                     profile = profiler.profile(batch.tensor, count)
-                    peak = peak or Peak(profiler.peak_flops_per_s(), "matrix product, measured in the same run")
+                    peak_flops_per_s = None if run.spec.peak_tflops else profiler.peak_flops_per_s()
     if run.spec.backend_row.needs_om:  # a process of its own, once the device is free again
         table = msprof.profile(_watched(run, count), run.root)
         profile = table if isinstance(table, str) else OperatorProfile(table, count)
-    return perf_facts(run, inference, profile, peak, pure)
-
-
-class Peak(NamedTuple):
-    """What the device can compute at most, in FLOP/s, and who says so."""
-
-    flops_per_s: float
-    source: str
-
-
-def stated_peak(run: Run) -> Peak | None:
-    """The peak that the spec states, if it does."""
-    return Peak(run.spec.peak_tflops * 1e12, "peak_tflops of the spec") if run.spec.peak_tflops else None
+    return perf_facts(run, inference, profile, pure, peak_flops_per_s)
 
 
 def _watched(run: Run, times: int) -> list[str]:
@@ -77,7 +65,11 @@ def _as_in_05(run: Run, inference: dict[str, Any]) -> Run:
 
 
 def perf_facts(
-    run: Run, inference: dict[str, Any], profile: OperatorProfile | str, peak: Peak | None, pure: dict[str, Any] | None = None
+    run: Run,
+    inference: dict[str, Any],
+    profile: OperatorProfile | str,
+    pure: dict[str, Any] | None = None,
+    peak_flops_per_s: float | None = None,
 ) -> dict[str, Any]:
     """Write `profile.csv` and return the content of `perf.json`.
 
@@ -85,10 +77,14 @@ def perf_facts(
         inference: the content of `infer.json`; `runtime` and `machine` are of the profiled process.
         profile: the operators, or why there are none.
         pure: what `pure_inference` says; without it, rates are those of the call in 05.
+        peak_flops_per_s: what the device was measured to compute at most; the spec's `peak_tflops` goes before it.
     """
     rate, runtime = inference["interface_images_per_s"], inference["runtime"]
     alone = pure["images_per_s"] if pure else rate
     flops = run.read("optimize").get("flops_per_image") if run.file("optimize").exists() else None
+    stated = run.spec.peak_tflops
+    peak = stated * 1e12 if stated else peak_flops_per_s
+    measured = "matrix product, measured in the same run" if peak else None
     return {
         "batch_size": run.size,
         **{key: runtime[key] for key in ("backend", "device", "precision")},
@@ -98,9 +94,9 @@ def perf_facts(
         "e2e_of_pure": inference["e2e_images_per_s"] / alone if pure else None,
         **_write_profile(run, profile),
         "flops_per_image": flops,
-        "peak_flops_per_s": peak.flops_per_s if peak else None,
-        "peak_source": peak.source if peak else None,
-        "utilisation_percent": 100 * alone * flops / peak.flops_per_s if peak and flops else None,
+        "peak_flops_per_s": peak,
+        "peak_source": "peak_tflops of the spec" if stated else measured,
+        "utilisation_percent": 100 * alone * flops / peak if peak and flops else None,
     }
 
 

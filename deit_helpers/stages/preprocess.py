@@ -10,12 +10,11 @@ import numpy as np
 
 from .. import files
 from ..ascend import benchmark
-from ..data.batches import crops_at, npy_header, progress, read_store
+from ..data.batches import crops_at, npy_header, progress
 from ..data.prefetch import mapped
 from ..data.sources import Item, label_images, list_folder, write_index
 from ..data.transforms import SUFFIXES, crop, decode, quiet_pillow, tensors
 from ..errors import ArtifactError
-from ..run import hashing
 from ..run.folder import Run
 from ..run.host import cores
 from ..run.records import makes
@@ -36,14 +35,13 @@ def preprocess(run: Run) -> dict[str, Any]:
     labels, items = label_images(run, listing, run.classes), listing.items[: run.spec.limit]
     if run.spec.stream:  # 05 decodes; here only what the images are, and the fingerprint of the first
         kept, skipped = items, list[dict[str, str]]()
-        head = crops_at(run, list(range(min(FINGERPRINT_IMAGES, len(items)))))
     else:
         kept, skipped = _write_store(run, items)
-        head = read_store(run, 0, FINGERPRINT_IMAGES)
+    head = crops_at(run, range(min(FINGERPRINT_IMAGES, len(kept))))
     with files.atomic(run.file("index")) as temporary:
         write_index(temporary, {item.name: labels[item.name] for item in kept})
     if run.spec.bins:
-        rows = (tensors(read_store(run, i, i + 1), recipe)[0] for i in range(len(kept)))
+        rows = (tensors(crops_at(run, [i]), recipe)[0] for i in range(len(kept)))
         benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)
     return {
         "images": len(kept),
@@ -86,7 +84,6 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
     def header(count: int) -> bytes:
         return npy_header("|u1", (count, recipe.crop_px, recipe.crop_px, 3))
 
-    digest = hashlib.sha256(header(len(items)))  # meanwhile: reading it all again would leave all cores but one idle
     with files.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
         file.write(header(len(items)))
         with quiet_pillow(), progress(len(items)) as bar:
@@ -95,7 +92,6 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
                 if isinstance(pixels, np.ndarray):
                     kept.append(item)
                     file.write(pixels.data)
-                    digest.update(pixels.data)
                 elif run.spec.on_bad_image == "stop":
                     raise pixels
                 else:
@@ -104,6 +100,4 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
             raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
         file.seek(0)
         file.write(header(len(kept)))
-    if not skipped:  # else the header is another one
-        hashing.remember(run.file("images"), digest.hexdigest())
     return kept, skipped

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from recorded import PUBLISHED
 from runs import write_spec
 
+from deit_helpers import open_run
 from deit_helpers.__main__ import main
 from deit_helpers.ascend import benchmark, dumps
 from deit_helpers.errors import DeitError
 from deit_helpers.report import html
-from deit_helpers.run.folder import Run
 from deit_helpers.run.spec import RunSpec
 from deit_helpers.stages import accuracy
 
@@ -119,8 +119,8 @@ def test_a_value_of_a_spec(project: Path, what: str) -> None:
 
 
 def test_a_name_that_is_not_utf8_is_the_same_in_the_spec_of_the_run_folder(project: Path) -> None:
-    run = Run.open(write_spec(project, images=NOT_UTF8))
-    assert Run.open(run.folder / "spec.yaml").spec.images == NOT_UTF8
+    run = open_run(write_spec(project, images=NOT_UTF8))
+    assert open_run(run.folder / "spec.yaml").spec.images == NOT_UTF8
 
 
 LINES = {  # arguments of `deit-report`, in a project with `params/test.yaml` -> a pattern of its one line
@@ -167,7 +167,7 @@ def test_a_run_lies_in_no_folder_whose_name_is_not_utf8(project: Path, monkeypat
     (project / NOT_UTF8).mkdir()
     monkeypatch.chdir(project / NOT_UTF8)
     path = write_spec(project)
-    check(outcome(lambda: Run.open(path)), re.compile(r"/caf\\udce9/reports/test: pages are UTF-8, .*rename it"))
+    check(outcome(lambda: open_run(path)), re.compile(r"/caf\\udce9/reports/test: pages are UTF-8, .*rename it"))
 
 
 NOTEBOOKS = ["", "[]", "3", "{}", "<<<<<<< HEAD", '{"nbformat": 4, "cells": 3}', '{"nbformat": 99}', "[" * 100_000, "\xff"]

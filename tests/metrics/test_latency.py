@@ -85,8 +85,8 @@ def test_a_measurement_whose_warm_up_may_not_be_over_goes_on(monkeypatch: pytest
     measurement = latency.sample(itertools.chain(np.linspace(20, 10.1, 100), itertools.repeat(10.0)), box_s=60)
     assert (measurement.warmup, len(measurement.all_ms)) == (100, 210)  # at 200 half of it was cut
     assert measurement.summary()["settled"]
-    assert not latency.Measurement(np.array([20.0] * 100 + [10.0] * 100), 100, None).settled
-    assert latency.Measurement(np.array([20.0] * 90 + [10.0] * 110), 90, None).settled
+    assert not latency.Measurement(np.array([20.0] * 100 + [10.0] * 100)).settled
+    assert latency.Measurement(np.array([20.0] * 90 + [10.0] * 110)).settled
 
 
 def test_two_timings_are_compared_by_an_interval() -> None:

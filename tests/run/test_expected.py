@@ -47,7 +47,7 @@ def test_an_incomplete_row_of_expected_figures_is_named(project: Path, row: str)
 
 
 def test_figures_measured_by_the_demo_are_filled_in(project: Path) -> None:
-    run = Run.open(write_spec(project, expected="demo", checkpoint="demo", images="demo"))
+    run = Run.resolve(write_spec(project, expected="demo", checkpoint="demo", images="demo"))
     measured = {"images": 300, "top1_percent": 94.0, "top5_percent": 99.0}
     files.write_json(run.file("demo"), {**measured, "other": 1})
     row = expected_row(run)

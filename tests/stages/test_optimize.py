@@ -51,7 +51,6 @@ def test_the_static_graph_has_the_batch_size_of_its_name(finished: Run, size: in
     shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.graph.input, *graph.graph.output]]
     assert shapes == [[size, 3, 224, 224], [size, 3]]
     assert [graph.graph.input[0].name, graph.graph.output[0].name] == ["image", "class"]
-    assert optimize.static_batch(graph) == size
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -144,7 +143,7 @@ def test_without_a_usable_simplified_graph_the_shape_fixed_one_is_used(
     assert (row["applied"], row["reason"]) == (False, reason)
     graph = onnx.load(unoptimized.file("static_onnx"))
     assert "Where" in {node.op_type for node in graph.graph.node}
-    assert optimize.static_batch(graph) == 4
+    assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
 
 
 @pytest.mark.parametrize("content", [b"\x0a\xff\xff\xff", b""])
@@ -186,13 +185,10 @@ def test_an_inexact_edit_allowed_by_name_is_applied_and_reported(tmp_path: Path)
     assert (facts["inexact_edits"], facts["chain"]["verdict"]) == (["pad_tokens_unmasked"], "not equal")
 
 
-def test_static_batch_refuses_symbolic_and_contradicting_shapes(finished: Run) -> None:
-    graph = onnx.load(finished.file("onnx"))
-    with pytest.raises(GraphError, match=r"batch sizes \[0\]"):
-        optimize.static_batch(graph)
-    optimize.fix_batch(graph, 4).graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
-    with pytest.raises(GraphError, match=r"batch sizes \[2, 4\]"):
-        optimize.static_batch(graph)
+def test_a_graph_that_stayed_symbolic_is_refused(unoptimized: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimize, "fix_batch", lambda graph, batch_size: graph)
+    with pytest.raises(GraphError, match=r"batch sizes \[0\], expected 4"):
+        optimize.optimize(unoptimized)
 
 
 def test_optimizing_before_exporting_names_the_notebook(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_the_profilers_overhead_has_an_interval_from_six_batches_on(finished: Ru
     for slower, interval in (([1.1, 1.2, 1.3, 1.2, 1.2, 1.2], (10, 30)), ([1.2], None)):
         plain = 100.0 + np.arange(len(slower))
         profile = operators.OperatorProfile(table, len(slower), list(plain * slower), list(plain))
-        facts = perf.perf_facts(copy, copy.read("infer"), profile, None)
+        facts = perf.perf_facts(copy, copy.read("infer"), profile)
         assert facts["profiler_overhead_percent"] == pytest.approx(20)
         assert facts["profiler_overhead_ci95_percent"] == (interval and pytest.approx(interval))
         files.write_json(copy.file("perf"), facts)
@@ -168,6 +168,6 @@ def test_the_profilers_overhead_has_an_interval_from_six_batches_on(finished: Ru
 def test_where_a_batch_takes_too_long_for_plain_calls_the_overhead_is_not_measured(finished: Run, tmp_path: Path) -> None:
     copy = copy_of(finished, tmp_path)
     profile = operators.OperatorProfile(pd.read_csv(copy.file("profile")), 2, [100.0, 102.0])
-    facts = perf.perf_facts(copy, copy.read("infer"), profile, None)
+    facts = perf.perf_facts(copy, copy.read("infer"), profile)
     assert (facts["profiled_batches"], facts["profiled_ms"]) == (2, 101.0)
     assert (facts["profiler_overhead_percent"], facts["profiler_overhead_ci95_percent"]) == (None, None)
