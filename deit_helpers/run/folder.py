@@ -7,17 +7,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from typing_extensions import Self
 
 from ..errors import ArtifactError, SpecError
 from ..files import is_utf8, read_json, write_dir, write_text
 from .lineage import FILES, NOTEBOOKS
 from .spec import RunSpec, check_batch_size
 from .validation import given_path
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 DEMO_IMAGES = "demo/images"  # below the run folder
 

@@ -97,16 +97,8 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
         if problem(run, stage) is None:  # another process made it while we waited
             return False
         require(run, *(name for name in _inputs(run, stage) if name in MAKER))
-        before = path.read_bytes() if path.exists() else None
-        path.unlink(missing_ok=True)
-        start = time.perf_counter()
-        made_from = key(run, stage)
-        try:
-            make()
-        except BaseException:
-            if before:  # files that the failure did not touch are as good as they were
-                path.write_bytes(before)
-            raise
+        start, made_from = time.perf_counter(), key(run, stage)
+        make()  # where it fails, the old record still tells the files that it changed from those it did not
         _record(run, stage, made_from, round(time.perf_counter() - start, 3))
     return True
 

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from refusals import refused
 from runs import TINY, make_checkpoint, opened
 from safetensors.torch import save
 from timm.scheduler import CosineLRScheduler
@@ -356,10 +357,8 @@ def test_positions_are_resampled_over_the_grid_of_patches(project: Path, state: 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_checkpoint_that_is_refused(project: Path, state: State, kind: str) -> None:
     make, keys, message = REFUSED[kind]
-    with pytest.raises(ArtifactError, match=message) as caught:
+    with refused(message, ArtifactError):
         checkpoint.load(opened(project, checkpoint=str(make(project, state)), **keys))
-    assert len(str(caught.value)) < 500
-    assert "\n" not in str(caught.value)
 
 
 class RunsCode:

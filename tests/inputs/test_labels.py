@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from pictures import draw
+from refusals import refused
 from runs import make_checkpoint, opened
 from timm.data import ImageNetInfo
 
 from deit_helpers.data import sources
-from deit_helpers.errors import ArtifactError, DeitError, SpecError
+from deit_helpers.errors import ArtifactError, SpecError
 from deit_helpers.report import preprocess as page
 from deit_helpers.run import hashing
 from deit_helpers.run.folder import Run
@@ -201,10 +202,8 @@ def test_labels(case: Case, project: Path) -> None:
         assert list(given) == sorted(name for name in case.pictures if not name.endswith("/"))
         assert list(given.values()) == case.outcome
     else:
-        with pytest.raises(DeitError, match=case.outcome) as caught:
+        with refused(case.outcome):
             sources.label_images(run, sources.list_folder(run), case.classes)
-        assert len(str(caught.value)) < 500
-        assert str(caught.value).isprintable()
 
 
 NO_FILES = [
@@ -218,17 +217,15 @@ NO_FILES = [
 def test_a_label_file_that_is_none(path: str, why: str, project: Path) -> None:
     run = lay_out(project, Case("", ["a.jpg"], "", keys={"labels": path}))
     assert hashing.listing_sha256(run.image_folder, run.root / path) is None
-    with pytest.raises(SpecError, match=f"^labels: .* cannot be read .{why}.*; give a text file of lines") as caught:
+    with refused(f"^labels: .* cannot be read .{why}.*; give a text file of lines", SpecError):
         sources.label_images(run, sources.list_folder(run), None)
-    assert len(str(caught.value)) < 500
 
 
 def test_an_image_folder_that_is_none(project: Path) -> None:
     run = opened(project, images="nowhere")
     assert hashing.listing_sha256(run.image_folder, None) is None
-    with pytest.raises(ArtifactError, match=r"images: no such folder .*; set `images`") as caught:
+    with refused(r"images: no such folder .*; set `images`", ArtifactError):
         sources.list_folder(run)
-    assert len(str(caught.value)) < 500
 
 
 def test_labels_format_needs_labels(project: Path) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from recorded import GHOSTNET, OP_STATISTIC, OP_SUMMARY, PUBLISHED, table_of_chips
+from refusals import refused
 from runs import copy_of
 
 from deit_helpers import imported
 from deit_helpers.ascend import ais_bench, atc, benchmark, codes, dumps, msprof, npu_smi
-from deit_helpers.errors import DeitError
 from deit_helpers.report import perf as report_perf
 from deit_helpers.run.folder import Run
 
@@ -33,11 +33,9 @@ def check(outcome: Any, call: Callable[[], Any]) -> None:
         assert call() == outcome
         assert time.monotonic() - start < 10
         return
-    with pytest.raises(DeitError, match=outcome) as caught:
+    with refused(outcome):
         call()
     assert time.monotonic() - start < 10
-    assert len(str(caught.value)) <= 500
-    assert str(caught.value).isprintable()
 
 
 # `npu-smi info`: what it prints -> chips as (index of the card, name, health, bus, MB used, MB in all)
