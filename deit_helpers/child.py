@@ -30,9 +30,8 @@ def run(arguments: Sequence[str], limit_s: float) -> str | None:
         return f"did not end within {limit_s:g} s"
     if process.returncode == 0:
         return None
-    if process.returncode < 0:
-        return f"was killed by signal {-process.returncode}{_last_error(process.stderr)}"
-    return f"failed with exit code {process.returncode}{_last_error(process.stderr)}"
+    how = "failed with exit code" if process.returncode > 0 else "was killed by signal"
+    return f"{how} {abs(process.returncode)}{_last_error(process.stderr)}"
 
 
 def end_with_parent() -> None:

@@ -156,24 +156,20 @@ def _positive(text: str, place: str, source: str) -> float:
     return value
 
 
-class Recipe(NamedTuple):
-    """What a recipe's text prints: performance by batch size, and accuracies as (where, Acc@1, Acc@5) in percent."""
-
-    performance: dict[int, Performance]
-    accuracies: list[tuple[str, float, float]]
-
-
 _GAP = r"[ \t]{0,40}"  # of any length it would take minutes on a line of spaces
 _BATCH = re.compile(rf"(?<![a-z])(?:batch|bs)[ _-]?(?:size)?{_GAP}[_=:：]?{_GAP}(\d{{1,5}})(?!\d)", re.IGNORECASE)
 _CELL = rf"{_GAP}(\d+(?:\.\d+)?){_GAP}%?{_GAP}\|"
 _ACCURACY = re.compile(rf"\|{_GAP}(?:BS|batch_?size){_GAP}=?{_GAP}(\d+){_GAP}\|{_CELL}{_CELL}", re.IGNORECASE)
 
 
-def read_recipe(text: str, source: str) -> Recipe:
+def read_recipe(text: str, source: str) -> tuple[dict[int, Performance], list[tuple[str, float, float]]]:
     """Find the performance blocks, `result.json` lines and accuracy tables in a text such as a ModelZoo README.
 
     They may be indented or quoted. A block belongs to the batch size named last before it: `batch8`, `batch_size=8`,
     `perf_vision_batchsize_8_device_0.txt`, `bs8`.
+
+    Returns:
+        Performance by batch size, and accuracies as (where, Acc@1, Acc@5) in percent.
 
     Raises:
         ArtifactError: a block is damaged, no batch size stands before it, or two blocks are of one.
@@ -195,7 +191,7 @@ def read_recipe(text: str, source: str) -> Recipe:
         elif row := _ACCURACY.match(line):
             top1, top5 = (_percent(text, source) for text in row.groups()[1:])
             accuracies.append((f"its table, BS{row[1]}", top1, top5))
-    return Recipe(performance, accuracies)
+    return performance, accuracies
 
 
 def _result_json(line: str, source: str) -> tuple[str, float, float]:

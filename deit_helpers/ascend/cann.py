@@ -99,13 +99,6 @@ def without_driver() -> dict[str, str]:
     return {"LD_LIBRARY_PATH": os.pathsep.join([str(stubs), environment().get("LD_LIBRARY_PATH", "")])}
 
 
-def _started(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
-    try:
-        return subprocess.Popen(arguments, **options)
-    except (OSError, ValueError) as err:
-        raise ToolError(f"{arguments[0]}: cannot be started ({err}): install it again, and look at the flags it gets") from err
-
-
 def logged(arguments: list[str], log: Path, cwd: Path, variables: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a program of the vendor, its output going to a log and to stdout as it comes.
 
@@ -115,7 +108,12 @@ def logged(arguments: list[str], log: Path, cwd: Path, variables: dict[str, str]
     with files.atomic(log) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(shlex.join(arguments) + "\n")
         options: dict[str, Any] = {"cwd": cwd, "env": {**environment(), **(variables or {})}, "text": True, "errors": "replace"}
-        with _started(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as process:
+        try:
+            process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+        except (OSError, ValueError) as err:
+            hint = "install it again, and look at the flags it gets"
+            raise ToolError(f"{arguments[0]}: cannot be started ({err}): {hint}") from err
+        with process:
             try:
                 for line in process.stdout or ():
                     file.write(line)

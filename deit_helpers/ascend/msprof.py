@@ -69,7 +69,8 @@ def read(folder: Path) -> pd.DataFrame:
     if len(profiles) > 1:
         raise ToolError(f"{folder}: holds {len(profiles)} profiles, such as {profiles[0].name}: name one of them")
     summaries, statistics = (_newest(sorted(folder.glob(f"**/{kind}*.csv"))) for kind in ("op_summary", "op_statistic"))
-    rows, totals = _tasks(summaries), _totals(statistics)
+    rows = [row for path in summaries for row in _rows(path, ("op type", "op name"), ("task duration",))]
+    totals = [row for path in statistics for row in _rows(path, ("op type",), ("count", "total time"))]
     typed_us, known_us = (sum(row.us for row in side if row.op_type != UNKNOWN) for side in (rows, totals))
     if not rows or (any(row.op_type == UNKNOWN for row in rows) and known_us > 1.01 * typed_us):
         calls = len(rows) - sum(row.calls for row in totals)
@@ -113,18 +114,14 @@ class _Row(NamedTuple):
     us: float
 
 
-def _tasks(paths: list[Path]) -> list[_Row]:
-    """The tasks in op_summary. One without a duration is left out."""
-    rows = [row for path in paths for row in _read(path, ("op type", "op name"), ("task duration",)) if "task duration" in row]
-    names = (row.get("op name") or row.get("op type") or row.get("task type") or UNKNOWN for row in rows)
-    return [_Row(row.get("op type", UNKNOWN), name, 1, row["task duration"]) for row, name in zip(rows, names, strict=True)]
-
-
-def _totals(paths: list[Path]) -> list[_Row]:
-    """The types in op_statistic; the calls of N/A are 0."""
-    rows = [row for path in paths for row in _read(path, ("op type",), ("count", "total time")) if "total time" in row]
-    kinds = (row.get("op type", UNKNOWN) for row in rows)
-    return [_Row(kind, kind, int(row.get("count", 0)), row["total time"]) for row, kind in zip(rows, kinds, strict=True)]
+def _rows(path: Path, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Iterator[_Row]:
+    """The tasks in op_summary, or the types in op_statistic. One without its time, the last of `numbers`, is left out."""
+    for row in _read(path, texts, numbers):
+        if numbers[-1] in row:
+            kind = row.get("op type", UNKNOWN)
+            name = row.get("op name") or row.get("op type") or row.get("task type") or UNKNOWN
+            calls = int(row.get("count", 0)) if "count" in numbers else 1  # those of N/A are 0
+            yield _Row(kind, name, calls, row[numbers[-1]])
 
 
 def _read(path: Path, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import time
 from collections import deque
@@ -36,7 +35,7 @@ def open_model(run: Run) -> Pool:
         execution=spec.execution,
         providers=spec.providers,
         cache=run.folder / "cache",
-        network=functools.partial(checkpoint.build, run, fused_attention=True),
+        network=lambda: checkpoint.load(run, fused_attention=True)[0],
         recipe=spec.recipe,
         runtime=spec.runtime,
     )

@@ -66,11 +66,11 @@ def read_performance(run: Run, source: Path) -> ToolResult:
         return ToolResult("ais_bench", summary.images_per_s, summary.batch_ms, facts)
     text = _text(source)
     if source.suffix.lower() == ".md":
-        recipe = benchmark.read_recipe(text, str(source))
-        if run.size not in recipe.performance:
-            sizes = ", ".join(map(str, recipe.performance)) or "none"
+        blocks, accuracies = benchmark.read_recipe(text, str(source))
+        if run.size not in blocks:
+            sizes = ", ".join(map(str, blocks)) or "none"
             raise ArtifactError(f"{source}: prints performance of batch sizes {sizes}, not {run.size}: correct -b")
-        return _result(run.size, recipe.performance[run.size], {"quoted_accuracy": recipe.accuracies})
+        return _result(run.size, blocks[run.size], {"quoted_accuracy": accuracies})
     if "ave_throughputRate" in text:
         rate, image_ms = benchmark.read_pure(text, str(source))
         return ToolResult("benchmark", rate, [], {**_UNKNOWN, "latency_ms": _mean_alone(image_ms * run.size)})

@@ -15,11 +15,6 @@ _TIMM_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError
 _WIDTHS = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}  # as timm's names say them
 
 
-def build(run: Run, fused_attention: bool = False) -> Any:
-    """The spec's model in evaluation mode with its weights: `load` without the facts."""
-    return load(run, fused_attention)[0]
-
-
 def load(run: Run, fused_attention: bool = False) -> tuple[Any, dict[str, Any]]:
     """The spec's model in evaluation mode with its weights, and what was done to them on the way.
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..run import records
-from ..run.folder import Run
+from ..run.folder import Run, html_path
+from ..run.lineage import NOTEBOOKS
 from .elements import Banner, Cell, Facts, Links, Table
 from .words import notes as notes
 
@@ -62,7 +63,9 @@ def files(manifest: dict[str, Any]) -> Table:
 def pages(run: Run) -> Links:
     """Links to every published page, by step."""
     groups: dict[str, dict[str, str]] = {}
-    for notebook, at, path in run.pages():
-        text = f"batch size {at.batch_size}" if at.batch_size else "page"
-        groups.setdefault(notebook.replace("_", " "), {})[text] = run.relative(path)
+    for notebook in sorted(NOTEBOOKS.keys() - {"report"}):
+        for at in run.at_each(NOTEBOOKS[notebook].per_batch):
+            if (path := html_path(at.page(notebook))).exists():
+                text = f"batch size {at.batch_size}" if at.batch_size else "page"
+                groups.setdefault(notebook.replace("_", " "), {})[text] = run.relative(path)
     return Links(groups)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,13 +130,6 @@ class Run:
         """Where a notebook lies when it was executed with papermill; its HTML page lies beside it (`html_path`)."""
         row = NOTEBOOKS[notebook]
         return self.folder / row.folder.format(n=self.size if row.per_batch else None) / f"{notebook}.ipynb"
-
-    def pages(self) -> Iterator[tuple[str, Self, Path]]:
-        """Every published page but the report: notebook, run at its batch size, HTML file."""
-        for notebook in sorted(NOTEBOOKS.keys() - {"report"}):
-            for at in self.at_each(NOTEBOOKS[notebook].per_batch):
-                if (path := html_path(at.page(notebook))).exists():
-                    yield notebook, at, path
 
 
 def html_path(executed: Path) -> Path:

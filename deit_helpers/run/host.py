@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,9 @@ def version_of(package: str) -> str | None:
 
 def peak_memory_mib() -> float | None:
     """Most memory this process ever held, in MiB; None where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would tell what the program that started this one held, where that is more
-        match = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
-        return int(match[1]) / 1024 if match else None
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    status = Path("/proc/self/status")  # getrusage would tell what the program that started this one held, where that is more
+    match = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
+    return int(match[1]) / 1024 if match else None
 
 
 def cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timezone
 from typing import Any
 
@@ -25,26 +26,20 @@ def write_manifest(run: Run) -> dict[str, Any]:
         for path, facts in record.get("outputs", {}).items():
             made = {key: record[key] for key in ("seconds", "inputs", "packages", "git_commit")}
             files[path] = {"sha256": facts["sha256"], "bytes": facts["bytes"], **made, "machine": record["machine"]["cpu"]}
+    report = None
+    with contextlib.suppress(ToolError):  # a tool that fails says nothing of driver and chips
+        report = npu_smi.info()
     manifest = {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
         "spec": run.spec.model_dump(mode="json"),
         "machine": machine(),
-        "npu": _npu(),
+        "npu": {"driver": report.driver, "chips": [chip._asdict() for chip in report.chips]} if report else None,
         "packages": {name: version for name in PACKAGES if (version := version_of(name))},
         "artifacts": files,
     }
     write_json(run.folder / "manifest.json", manifest)
     return manifest
-
-
-def _npu() -> dict[str, Any] | None:
-    """Driver and chips of this host as npu-smi says, None without the tool or where it fails."""
-    try:
-        report = npu_smi.info()
-    except ToolError:
-        return None
-    return {"driver": report.driver, "chips": [chip._asdict() for chip in report.chips]} if report else None
 
 
 def all_stages(run: Run) -> list[tuple[str, Run]]:

@@ -32,17 +32,13 @@ def marks(run: Run) -> Marks:
     sizes = {*run.spec.batch_sizes, *([run.batch_size] if run.batch_size else [])}
     contents = [read_json(run.at(size).file(name)) for size in sorted(sizes) for name in ("convert", "infer")]
     quoted = {top1: where for content in contents for where, top1, _ in content.get("quoted_accuracy", [])}
+    differences = run.spec.recipe.differences(read_json(run.file("export")).get("timm_config", {}))
+    advice = f"`preprocess: model` takes what timm says of {run.spec.model}"
     return Marks(
         demo=run.spec.checkpoint == "demo",
         emulated=is_emulated(run.spec.backend)
         or any(content.get("emulated") or content.get("runtime", {}).get("emulated") for content in contents),
         imported=any(content.get("imported_from") for content in contents),
-        preprocessing=_preprocessing(run),
+        preprocessing=f"recipe {run.spec.recipe.name} has {'; '.join(differences)}; {advice}" if differences else "",
         quoted_accuracies=[(where, top1) for top1, where in sorted(quoted.items())],
     )
-
-
-def _preprocessing(run: Run) -> str:
-    differences = run.spec.recipe.differences(read_json(run.file("export")).get("timm_config", {}))
-    advice = f"`preprocess: model` takes what timm says of {run.spec.model}"
-    return f"recipe {run.spec.recipe.name} has {'; '.join(differences)}; {advice}" if differences else ""

@@ -49,7 +49,7 @@ def optimize(run: Run) -> dict[str, Any]:
     if sizes != {run.batch_size}:
         raise GraphError(f"the graph came out with batch sizes {sorted(sizes)}, expected {run.batch_size}")
     onnx.checker.check_model(after, full_check=True)
-    flops = flops_per_batch(after)
+    flops, graphs = flops_per_batch(after), {"before": Graph(before), "after": Graph(after)}
     with files.atomic(run.file("static_onnx")) as temporary:
         onnx.save(after, temporary)
     return {
@@ -65,7 +65,12 @@ def optimize(run: Run) -> dict[str, Any]:
         "operators_before": exported.operators,
         "operators_after": edited.operators,
         "operators_simplified": simplified.operators,
-        **_layout(Graph(before), Graph(after)),
+        "opset": graphs["after"].opset,
+        "alignment": {
+            side: {"matrices": alignment.table(graph), "broken_runs": alignment.broken_runs(graph)}
+            for side, graph in graphs.items()
+        },
+        "block": {side: alignment.block(graph) for side, graph in graphs.items()},
     }
 
 
@@ -101,19 +106,6 @@ def _edited(
         rows.append(certificate.declared(name, certificate.certify(name, last, observation)))
         last = observation
     return proto, rows, last
-
-
-def _layout(before: Graph, after: Graph) -> dict[str, Any]:
-    """What `optimize.json` says of the matrices of a graph, and of its first attention."""
-    graphs = {"before": before, "after": after}
-    return {
-        "opset": after.opset,
-        "alignment": {
-            side: {"matrices": alignment.table(graph), "broken_runs": alignment.broken_runs(graph)}
-            for side, graph in graphs.items()
-        },
-        "block": {side: alignment.block(graph) for side, graph in graphs.items()},
-    }
 
 
 def _simplified(

@@ -34,8 +34,12 @@ def measure(run: Run) -> dict[str, Any]:
     count = max(PROFILED_BATCHES, -(-PROFILED_IMAGES // run.size))
     pure, peak_flops_per_s = dict[str, Any](), None
     profile: OperatorProfile | str = f"backend {run.spec.backend} has no profiler"
-    if not run.spec.backend_row.is_program:
-        with open_model(_as_in_05(run, inference)) as model:
+    program = [sys.executable, "-m", watched.__name__, str(run.folder / "spec.yaml"), str(run.size), str(count)]
+    if run.spec.backend_row.is_program:
+        program = vendor.watched_command(run, count)
+    else:  # with the number of streams that 05 found best: 07 must not find another
+        streams = {key: value for key, value in inference["runtime"].items() if key == "streams"}
+        with open_model(run.replace(runtime={**run.spec.runtime, **streams})) as model:
             (batch,) = batches.batches(run, run.size, model.dtype, 0, run.size)
             pure = pure_inference(model, batch, run.spec.time_box_s)
             inference |= {"runtime": model.describe(), "machine": machine()}
@@ -45,23 +49,9 @@ def measure(run: Run) -> dict[str, Any]:
                     profile = profiler.profile(batch.tensor, count)
                     peak_flops_per_s = None if run.spec.peak_tflops else profiler.peak_flops_per_s()
     if run.spec.backend_row.needs_om:  # a process of its own, once the device is free again
-        table = msprof.profile(_watched(run, count), run.root)
+        table = msprof.profile(program, run.root)
         profile = table if isinstance(table, str) else OperatorProfile(table, count)
     return perf_facts(run, inference, profile, pure, peak_flops_per_s)
-
-
-def _watched(run: Run, times: int) -> list[str]:
-    """The program that msprof watches: the device model, run so many times."""
-    if run.spec.backend_row.is_program:
-        return vendor.watched_command(run, times)
-    return [sys.executable, "-m", watched.__name__, str(run.folder / "spec.yaml"), str(run.size), str(times)]
-
-
-def _as_in_05(run: Run, inference: dict[str, Any]) -> Run:
-    """The run with the number of streams that 05 found best: 07 must not find another."""
-    if "streams" not in inference["runtime"]:
-        return run
-    return run.replace(runtime={**run.spec.runtime, "streams": inference["runtime"]["streams"]})
 
 
 def perf_facts(

@@ -134,7 +134,7 @@ def ours(runs: dict[str, Run], opened: ExitStack, peaks: dict[str, list[float]])
 
 def timm_loop(run: Run, bf16: bool) -> Callable[[], object]:
     """timm's evaluation loop as `validate.py` runs it: its loader with a worker per core, its model, autocast."""
-    net = checkpoint.build(run, fused_attention=True)
+    net = checkpoint.load(run, fused_attention=True)[0]
     loader = create_loader(
         ImageDataset(str(run.image_folder), reader="", class_map=""),
         input_size=(3, 224, 224),

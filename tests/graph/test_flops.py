@@ -26,7 +26,7 @@ def test_flops_are_those_counted_by_hand(finished: Run) -> None:
 
 
 def test_flops_are_those_torch_counts(finished: Run) -> None:
-    module = checkpoint.build(finished)
+    module = checkpoint.load(finished)[0]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.zeros(4, 3, 224, 224))
     assert flops_per_batch(onnx.load(finished.file("static_onnx"))) == counter.get_total_flops()

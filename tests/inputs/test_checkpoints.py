@@ -348,7 +348,7 @@ def test_the_official_names_of_other_families_are_read(project: Path, kind: str)
 
 def test_positions_are_resampled_over_the_grid_of_patches(project: Path, state: State) -> None:
     path = saved("x.pth", dict)(project, state)
-    model = checkpoint.build(opened(project, checkpoint=str(path), model_args={**TINY["model_args"], "img_size": 96}))
+    model = checkpoint.load(opened(project, checkpoint=str(path), model_args={**TINY["model_args"], "img_size": 96}))[0]
     grid = state["pos_embed"][:, 1:].reshape(1, 14, 14, -1).permute(0, 3, 1, 2)
     smaller = torch.nn.functional.interpolate(grid, size=(6, 6), mode="bicubic", antialias=True)
     torch.testing.assert_close(model.pos_embed[:, 1:], smaller.flatten(2).transpose(1, 2))

@@ -39,7 +39,7 @@ def test_the_exported_graph_has_the_opset_of_the_spec_and_a_symbolic_batch(expor
 def test_graph_and_module_agree_at_any_batch_size(exported: Run, count: int) -> None:
     x = np.random.default_rng(count).standard_normal((count, 3, 224, 224)).astype(np.float32)
     with torch.inference_mode():
-        expected = checkpoint.build(exported)(torch.from_numpy(x)).numpy()
+        expected = checkpoint.load(exported)[0](torch.from_numpy(x)).numpy()
     session = onnxruntime.InferenceSession(exported.file("onnx"), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(["class"], {"image": x})[0], expected, atol=1e-5)
     assert np.ptp(expected) > 0.1  # logits that differ: agreement means something
@@ -48,7 +48,7 @@ def test_graph_and_module_agree_at_any_batch_size(exported: Run, count: int) -> 
 def test_the_record_says_what_was_compared(exported: Run) -> None:
     facts = exported.read("export")
     assert (facts["opset"], facts["classes"]) == (exported.spec.opset, 3)
-    assert facts["parameters"] == sum(p.numel() for p in checkpoint.build(exported).parameters())
+    assert facts["parameters"] == sum(p.numel() for p in checkpoint.load(exported)[0].parameters())
     assert facts["parity"]["top1_agreement_percent"] == 100.0
     assert facts["parity"]["max_abs_diff"] == max(row["max_abs_diff"] for row in facts["parity_images"])
     assert facts["weights"]["entry"] == "model"
