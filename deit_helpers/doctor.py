@@ -63,7 +63,9 @@ def time_backends(run: Run) -> list[Finding]:
         best, *others = sorted(samples, key=lambda what: float(np.median(samples[what])))
         text = f"{best}: {_rate_text(samples[best], run.size)}"
         if best != faithful:
-            text += f", {_times(samples[faithful], samples[best])} the rate of {faithful.partition(',')[0]}"
+            faster = latency.ratio(samples[faithful], samples[best])
+            times = f"{faster[0]:.2f} ({faster[1]:.2f} to {faster[2]:.2f}) times" if faster else "perhaps more than"
+            text += f", {times} the rate of {faithful.partition(',')[0]}"
         alike = [what for what in others if (ratio := latency.ratio(samples[what], samples[best])) is None or ratio[1] <= 1]
         if alike:
             text += f"; not told apart from {', '.join(what.partition(',')[0] for what in alike)}"
@@ -81,11 +83,6 @@ def _rate_text(samples_ms: np.ndarray, images: int) -> str:
     rate, interval = latency.rate(samples_ms, images)
     range_text = f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else "too few for an interval"
     return f"{rate:.1f} images/s ({range_text}, {len(samples_ms)} timings)"
-
-
-def _times(slow_ms: np.ndarray, fast_ms: np.ndarray) -> str:
-    ratio = latency.ratio(slow_ms, fast_ms)
-    return f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f}) times" if ratio else "perhaps more than"
 
 
 def examine() -> list[Finding]:

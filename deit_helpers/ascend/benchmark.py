@@ -78,16 +78,6 @@ class Performance(NamedTuple):
     e2e_ms: float
     interface_per_s: float
 
-    @property
-    def images(self) -> int:
-        """How many images the run had: its rate times its wall time."""
-        return round(self.rates["e2e"] * self.e2e_ms / 1000)
-
-    @property
-    def e2e_efficiency(self) -> float:
-        """End-to-end rate over the rate of the model call alone."""
-        return self.rates["e2e"] / self.interface_per_s
-
 
 MOST = 1e12  # of anything a file may say
 _LABELS = {"inference": "infer(?:ence)?", "postprocess": "post(?:process)?"}  # the two variants that were observed

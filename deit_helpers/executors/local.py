@@ -50,7 +50,7 @@ def run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[jo
         for group in journal.consecutive(missing):
             for shard, logits, timings_ms, wall_s in _predicted(run, model, group, targets, bar):
                 of_shard = {"key": key, "wall_s": wall_s, "peak_memory_mib": host.peak_memory_mib()}
-                journal.write(shard, journal.Content(logits, timings_ms, facts | of_shard))
+                journal.write(shard, logits, timings_ms, facts | of_shard)
 
 
 def _predicted(

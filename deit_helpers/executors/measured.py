@@ -80,11 +80,12 @@ def read_performance(run: Run, source: Path) -> ToolResult:
 def _result(size: int, performance: benchmark.Performance, facts: dict[str, Any], text: str | None = None) -> ToolResult:
     """The result that the benchmark tool's performance lines give, with further facts."""
     per_s = {name: rate * (size if name == "postprocess" else 1) for name, rate in performance.rates.items()}
+    images = round(performance.rates["e2e"] * performance.e2e_ms / 1000)
     facts |= {
-        "stages": [{"name": name, "images_per_s": rate, "seconds": performance.images / rate} for name, rate in per_s.items()],
-        "images": performance.images,
+        "stages": [{"name": name, "images_per_s": rate, "seconds": images / rate} for name, rate in per_s.items()],
+        "images": images,
         "e2e_images_per_s": performance.rates["e2e"],
-        "e2e_efficiency": performance.e2e_efficiency,
+        "e2e_efficiency": performance.rates["e2e"] / performance.interface_per_s,
         "latency_ms": _mean_alone(1000 * size / performance.interface_per_s),
     }
     return ToolResult("benchmark", performance.interface_per_s, [], facts, text)

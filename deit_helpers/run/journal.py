@@ -26,14 +26,6 @@ class Shard(NamedTuple):
     path: Path
 
 
-class Content(NamedTuple):
-    """What a shard holds: logits (n, C), timings of its batches in ms (`latency.TIMINGS`), and how it was made."""
-
-    logits: np.ndarray
-    timings: np.ndarray
-    facts: dict[str, Any]
-
-
 def shards(run: Run, count: int) -> list[Shard]:
     """How `count` images are divided: whole batches, SHARD_IMAGES or a little more."""
     step = _step(run)
@@ -93,19 +85,22 @@ def _folder(run: Run) -> Path:
     return run.file("infer").parent / "shards"
 
 
-def write(shard: Shard, content: Content) -> None:
-    """Write a shard; `key` among its facts tells what it depends on."""
+def write(shard: Shard, logits: np.ndarray, timings: np.ndarray, facts: dict[str, Any]) -> None:
+    """Write a shard: logits (n, C), timings of its batches in ms (`latency.TIMINGS`), and how it was made.
+
+    `key` among the facts tells what it depends on.
+    """
     with files.atomic(shard.path) as temporary, temporary.open("wb") as file:
-        np.savez(file, logits=content.logits, timings=content.timings, facts=json.dumps(content.facts))
+        np.savez(file, logits=logits, timings=timings, facts=json.dumps(facts))
 
 
-def read(shard: Shard, key: str) -> Content | None:
-    """What a shard's file holds; None when it is absent, damaged, or of another model, data set or code."""
+def read(shard: Shard, key: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]] | None:
+    """What `write` put into a shard's file; None when it is absent, damaged, or of another model, data set or code."""
     try:
         with shard.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             facts, logits = json.loads(str(file["facts"])), file["logits"]
             if facts.get("key") != key or len(logits) != shard.stop - shard.first:
                 return None
-            return Content(logits, file["timings"], facts)
+            return logits, file["timings"], facts
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -89,12 +89,13 @@ def _assemble(run: Run, shards: list[Shard], key: str) -> tuple[np.ndarray, list
         for shard in shards:
             content = journal.read(shard, key)
             assert content is not None, "checked before"
+            logits, timings_ms, made = content
             if not timings:
-                file.write(batches.npy_header("<f4", (shards[-1].stop, content.logits.shape[1])))
-            file.write(content.logits.tobytes())
-            timings.append(content.timings)
-            facts.append(content.facts)
-            ours, theirs = (journal.made_by(row) for row in (facts[0], content.facts))
+                file.write(batches.npy_header("<f4", (shards[-1].stop, logits.shape[1])))
+            file.write(logits.tobytes())
+            timings.append(timings_ms)
+            facts.append(made)
+            ours, theirs = (journal.made_by(row) for row in (facts[0], facts[-1]))
             if ours != theirs:
                 hint = "delete the file, or make all on alike devices"
                 raise ArtifactError(f"{shard.path}: made by {theirs}, the first by {ours}: {hint}")
