@@ -85,7 +85,7 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
     """Run the notebooks of SPEC that are not current and publish the report."""
     from . import pipeline
     from .model import timm_config
-    from .run.marks import marks
+    from .report.words import preprocessing
     from .stages.accuracy import require_pass
 
     overrides = dict(_setting(text) for text in settings)
@@ -104,7 +104,7 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
         click.echo(str(page))
     else:
         click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")
-    if warning := marks(opened).preprocessing:
+    if warning := preprocessing(opened):
         click.echo(f"warning: preprocessing: {warning}", err=True)
     require_pass(opened)
 

@@ -52,7 +52,7 @@ def time_backends(run: Run) -> list[Finding]:
             with bench.open_model(run.replace(**keys)) as model:
                 batch = model.noise(run.size)
                 model.warm_up(batch)
-                samples[what] = bench.time_alone(model, batch, _BOX_S).samples_ms
+                samples[what], _ = bench.time_alone(model, batch, _BOX_S)
                 at_once = f", {model.workers} batches at once" if model.workers > 1 else ""
         except DeitError as err:
             rows.append(Finding(what, False, str(err)))

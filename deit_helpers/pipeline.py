@@ -16,11 +16,11 @@ from filelock import FileLock, Timeout
 from . import files, kernels
 from .errors import ArtifactError, DeitError, SpecError, ToolError
 from .report import html
+from .report.words import notes
 from .run import hashing, journal, records
 from .run.expected import expected_row
 from .run.folder import Run, html_path, project_root
 from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
-from .run.marks import marks
 from .run.spec import RunSpec
 
 STEPS = tuple(name for name in NOTEBOOKS if name != "report")
@@ -207,7 +207,7 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
     return {
         "notebook": hashing.sha256(notebook_source(notebook)),
         "helpers": hashing.code_sha256(PAGE_CODE),
-        "notes": hashing.fingerprint(marks(run)),
+        "notes": hashing.fingerprint(notes(run)),
         "spec": hashing.fingerprint(spec),
         "files": hashing.fingerprint([records.hashes(at, stage) for stage, at in shown]),
         "state": hashing.fingerprint([records.problem(at, stage, strict=False) for stage, at in shown]),

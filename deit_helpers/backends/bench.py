@@ -80,8 +80,8 @@ def _images_per_s(model: Pool, batch: Batch, times: int) -> float:
     return count * len(batch.tensor) * 1000 / time_ms(lambda: deque(model.predictions([batch] * count), maxlen=0))
 
 
-def time_alone(model: Pool, batch: Batch, box_s: float) -> latency.Measurement:
-    """Time the model on one batch again and again, with nothing beside it: no images are read, no profiler runs.
+def time_alone(model: Pool, batch: Batch, box_s: float) -> tuple[np.ndarray, dict[str, Any]]:
+    """Time the model on one batch again and again, as `latency.sample`: no images are read, no profiler runs beside it.
 
     Where threads work on several batches their predictions come together: a sample is the mean over as many. A device that
     tells execution from copies is given one batch after the other, and a sample is the execution.
@@ -103,7 +103,7 @@ def pure_inference(model: Pool, batch: Batch, box_s: float) -> dict[str, Any]:
     A sample is the mean of `batches_per_sample` batches.
     """
     cold_ms, *_ = model.warm_up(batch)
-    measurement = time_alone(model, batch, box_s)
-    rate, interval = latency.rate(measurement.samples_ms, len(batch.tensor))
+    samples_ms, measured = time_alone(model, batch, box_s)
+    rate, interval = latency.rate(samples_ms, len(batch.tensor))
     facts = {"cold_ms": cold_ms, "images_per_s": rate, "images_per_s_ci95": interval, "batches_per_sample": model.workers}
-    return facts | measurement.summary()
+    return facts | measured

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psutil
@@ -65,60 +65,45 @@ def peak_rate(multiply: Callable[[], object], side: int) -> float:
     return 2 * side**3 / (best_ms / 1000)
 
 
-class Measurement(NamedTuple):
-    """Samples in ms, all of them kept; the first `warmup` are not counted. `steal_percent` is what other guests took."""
-
-    all_ms: np.ndarray
-    steal_percent: float | None = None
-
-    @property
-    def warmup(self) -> int:
-        return warmup_count(self.all_ms)
-
-    @property
-    def samples_ms(self) -> np.ndarray:
-        return self.all_ms[self.warmup :]
-
-    @property
-    def settled(self) -> bool:
-        """Whether the 95 % interval of the median is narrower than SETTLED_PERCENT of it, and the warm-up certainly over."""
-        bounds = interval(self.samples_ms, 0.5)
-        narrow = bounds is not None and bounds[1] - bounds[0] < SETTLED_PERCENT / 100 * float(np.median(self.samples_ms))
-        return narrow and self.warmup < len(self.all_ms) // 2  # no more than half is ever taken for warm-up
-
-    def summary(self) -> dict[str, Any]:
-        """Percentiles with their 95 % intervals in ms, n, the warm-up, and the spread: interquartile range over median."""
-        values = self.samples_ms
-        low, middle, high = np.percentile(values, (25, 50, 75))
-        return {
-            "latency_ms": latency_ms(values),
-            "ci95_ms": {name: interval(values, q / 100) for name, (q, _) in _QUANTILES.items()},
-            "warmup_batches": self.warmup,
-            "warmup_ms": [round(float(ms), 3) for ms in self.all_ms[: self.warmup]],
-            "spread_percent": float(100 * (high - low) / middle),
-            "steal_percent": self.steal_percent,
-            "settled": self.settled,
-        }
+def is_settled(all_ms: np.ndarray) -> bool:
+    """Whether the 95 % interval of the median is narrower than SETTLED_PERCENT of it, and the warm-up certainly over."""
+    warmup = warmup_count(all_ms)
+    bounds = interval(all_ms[warmup:], 0.5)
+    narrow = bounds is not None and bounds[1] - bounds[0] < SETTLED_PERCENT / 100 * float(np.median(all_ms[warmup:]))
+    return narrow and warmup < len(all_ms) // 2  # no more than half is ever taken for warm-up
 
 
-def sample(samples_ms: Iterator[float], box_s: float) -> Measurement:
+def sample(samples_ms: Iterator[float], box_s: float) -> tuple[np.ndarray, dict[str, Any]]:
     """Take samples, each the ms of the work that yields it, until their median is settled or the time box ends.
 
     LEAST after the warm-up in any case, and enough for all percentiles when the box does not end it.
+
+    Returns:
+        The samples after the warm-up, and facts: percentiles with their 95 % intervals in ms, n, the warm-up, the spread
+        (interquartile range over median), and the percentage of CPU time that other guests of the machine took.
     """
     all_ms: list[float] = []
     psutil.cpu_times_percent()  # what it says next is of the time from here on
     start = time.perf_counter()
     for ms in samples_ms:
         all_ms.append(ms)
-        wall_s = time.perf_counter() - start
-        if wall_s > box_s and len(all_ms) - warmup_count(all_ms) >= LEAST:
+        wall_s, count = time.perf_counter() - start, len(all_ms)
+        if wall_s > box_s and count - warmup_count(all_ms) >= LEAST:
             break
-        if wall_s > MIN_S and len(all_ms) % 10 == 0:
-            so_far = Measurement(np.array(all_ms))
-            if len(so_far.samples_ms) >= P99_SAMPLES and so_far.settled:
-                break
-    return Measurement(np.array(all_ms), getattr(psutil.cpu_times_percent(), "steal", None))  # no system but Linux says it
+        if wall_s > MIN_S and count % 10 == 0 and count - warmup_count(all_ms) >= P99_SAMPLES and is_settled(np.array(all_ms)):
+            break
+    warmup = warmup_count(all_ms)
+    values = np.array(all_ms[warmup:])
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return values, {
+        "latency_ms": latency_ms(values),
+        "ci95_ms": {name: interval(values, q / 100) for name, (q, _) in _QUANTILES.items()},
+        "warmup_batches": warmup,
+        "warmup_ms": [round(float(ms), 3) for ms in all_ms[:warmup]],
+        "spread_percent": float(100 * (high - low) / middle),
+        "steal_percent": getattr(psutil.cpu_times_percent(), "steal", None),  # no system but Linux says it
+        "settled": is_settled(np.array(all_ms)),
+    }
 
 
 def warmup_count(samples: Sequence[float] | np.ndarray) -> int:

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from ..run.folder import Run
-from ..run.marks import marks
 from .elements import Facts, Table
 from .words import notes as notes
+from .words import preprocessing
 
 MOST_TOKENS = 5  # before the patches: the class token, DeiT's second, DINOv2's four registers
 SAME = "size, mean, std and interpolation as timm says of the model"
@@ -22,7 +22,7 @@ def exported(run: Run) -> Facts:
         {
             "checkpoint": export["checkpoint"],
             "weights": weights_text(export),
-            "preprocessing": marks(run).preprocessing or (SAME if export.get("timm_config") else "not recorded"),
+            "preprocessing": preprocessing(run) or (SAME if export.get("timm_config") else "not recorded"),
             "opset": export["opset"],
             **{side: f"{export[side]['name']} {tuple(export[side]['shape'])}" for side in ("input", "output")},
             "parameters": f"{export['parameters']:,}",

@@ -4,37 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..ascend.cann import is_emulated
+from ..files import read_json
 from ..run.folder import Run
-from ..run.marks import marks
 from .elements import Banner, Stack
 
 
 def notes(run: Run) -> Stack:
-    """A banner for each of the run's marks, or nothing."""
-    demo, emulated, imported, preprocessing, quoted = marks(run)
+    """What sets a run apart, a banner each, whichever batch size it is opened at; missing files say nothing."""
+    sizes = {*run.spec.batch_sizes, *([run.batch_size] if run.batch_size else [])}
+    contents = [read_json(run.at(size).file(name)) for size in sorted(sizes) for name in ("convert", "infer")]
+    pretended = [content.get("emulated") or content.get("runtime", {}).get("emulated") for content in contents]
+    quoted = {top1: where for content in contents for where, top1, _ in content.get("quoted_accuracy", [])}
     banners = []
-    if demo:
+    if run.spec.checkpoint == "demo":
         text = (
             "Digits, a seeded random backbone and a head fitted on other digits. These figures exercise the pipeline; "
             "they say nothing about DeiT on ImageNet."
         )
         banners.append(Banner("note", "This is the embedded demo.", text))
-    if emulated:
+    if is_emulated(run.spec.backend) or any(pretended):  # here, or where a file was made
         text = "A program stood in for the device and its tools: rates are those of this computer, operator times made up."
         banners.append(Banner("fail", "Emulated device, no hardware measured.", text))
-    if imported:
+    if any(content.get("imported_from") for content in contents):
         text = "Another tool measured these figures elsewhere; nothing of this page was run again here."
         banners.append(Banner("inconclusive", "Imported figures.", text))
-    if preprocessing:
-        banners.append(
-            Banner("inconclusive", "The preprocessing is not the model's.", f"{preprocessing[:1].upper()}{preprocessing[1:]}.")
-        )
+    if warning := preprocessing(run):
+        text = f"{warning[0].upper()}{warning[1:]}."
+        banners.append(Banner("inconclusive", "The preprocessing is not the model's.", text))
     if len(quoted) > 1:
-        both = " and ".join(f"{top1:.2f} % ({where})" for where, top1 in quoted)
-        apart = quoted[-1][1] - quoted[0][1]
+        both = " and ".join(f"{top1:.2f} % ({where})" for top1, where in sorted(quoted.items()))
+        apart = max(quoted) - min(quoted)
         text = f"Acc@1 is {both}: {apart:.2f} points apart, and neither can be traced to a cause."
         banners.append(Banner("inconclusive", "The imported accuracies disagree.", text))
     return Stack(banners)
+
+
+def preprocessing(run: Run) -> str:
+    """Where the recipe is not what the model's timm configuration asks for, with both values; else empty."""
+    differences = run.spec.recipe.differences(read_json(run.file("export")).get("timm_config", {}))
+    advice = f"`preprocess: model` takes what timm says of {run.spec.model}"
+    return f"recipe {run.spec.recipe.name} has {'; '.join(differences)}; {advice}" if differences else ""
 
 
 def runtime_text(runtime: dict[str, Any], streams: bool = True) -> str:

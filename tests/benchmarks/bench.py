@@ -251,7 +251,7 @@ def on_a_gpu(rows: Rows, folder: Path, pictures: Path) -> None:
             peak = peak or model.backend.peak_flops_per_s()  # type: ignore[attr-defined]
             noise = model.noise(size)
             model.warm_up(noise)
-            rates = 1000 * size / bench.time_alone(model, noise, GPU_S).samples_ms
+            rates = 1000 * size / bench.time_alone(model, noise, GPU_S)[0]
             name = f"torch bf16 on the GPU, batches of {size}"
             rows.median(f"{name}, model alone", rates, "images/s")
             rows.add(f"{name}, utilisation", 100 * float(np.median(rates)) * flops / peak, "%")

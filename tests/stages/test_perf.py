@@ -126,8 +126,8 @@ def test_predictions_that_come_together_are_timed_together() -> None:
             yield Prediction(batch, np.zeros((4, 3)), 19.9 if i % 2 else 0.1, 20.0)
 
     model = SimpleNamespace(backend=SimpleNamespace(times_executions=False), workers=2, predictions=predictions)
-    measurement = bench.time_alone(model, None, 1.0)
-    np.testing.assert_allclose(measurement.all_ms, 10.0)
+    samples_ms, _ = bench.time_alone(model, None, 1.0)
+    np.testing.assert_allclose(samples_ms, 10.0)
 
 
 def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution() -> None:
@@ -147,8 +147,9 @@ def test_a_device_that_tells_execution_from_copies_is_timed_by_every_execution()
         finish = start
 
     model = Pool(Device(Path("m"), Options()))
-    measurement = bench.time_alone(model, model.noise(1), 0.05)
-    np.testing.assert_array_equal(measurement.all_ms, 41.0 + np.arange(len(measurement.all_ms)))
+    samples_ms, facts = bench.time_alone(model, model.noise(1), 0.05)
+    all_ms = [*facts["warmup_ms"], *samples_ms]
+    np.testing.assert_array_equal(all_ms, 41.0 + np.arange(len(all_ms)))
 
 
 def test_the_profilers_overhead_has_an_interval_from_six_batches_on(finished: Run, tmp_path: Path) -> None:

@@ -8,12 +8,9 @@ import pytest
 from runs import new_run
 
 from deit_helpers import files
-from deit_helpers.report.words import notes
+from deit_helpers.report.words import notes, preprocessing
 from deit_helpers.run.folder import Run
 from deit_helpers.run.hashing import fingerprint
-from deit_helpers.run.marks import Marks, marks
-
-NONE = Marks(demo=False, emulated=False, imported=False, preprocessing="", quoted_accuracies=[])
 
 
 @pytest.fixture
@@ -22,32 +19,30 @@ def tiny_run(tmp_path: Path) -> Run:
     return new_run(tmp_path)
 
 
-def test_a_run_without_files_has_no_marks(tiny_run: Run) -> None:
-    assert marks(tiny_run) == NONE
+def test_nothing_is_said_of_a_run_without_files(tiny_run: Run) -> None:
     assert notes(tiny_run)._repr_html_() == ""
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "mark", "title"),
+    ("name", "content", "title"),
     [
-        ("convert", {"emulated": True}, {"emulated": True}, "Emulated device, no hardware measured."),
-        ("infer", {"runtime": {"emulated": True}}, {"emulated": True}, "Emulated device, no hardware measured."),
-        ("infer", {"imported_from": ["summary.json"]}, {"imported": True}, "Imported figures."),
+        ("convert", {"emulated": True}, "Emulated device, no hardware measured."),
+        ("infer", {"runtime": {"emulated": True}}, "Emulated device, no hardware measured."),
+        ("infer", {"imported_from": ["summary.json"]}, "Imported figures."),
     ],
 )
-def test_a_file_of_any_batch_size_marks_the_run(tiny_run: Run, name: str, content: dict, mark: dict, title: str) -> None:
-    before = fingerprint(marks(tiny_run))
+def test_a_file_of_any_batch_size_is_said_on_every_page(tiny_run: Run, name: str, content: dict, title: str) -> None:
+    before = fingerprint(notes(tiny_run))
     files.write_json(tiny_run.at(1).file(name), content)
-    assert marks(tiny_run.at(4)) == NONE._replace(**mark)
-    assert fingerprint(marks(tiny_run)) != before
-    assert [banner.title for banner in notes(tiny_run).items] == [title]
+    assert fingerprint(notes(tiny_run)) != before
+    assert [banner.title for banner in notes(tiny_run.at(4)).items] == [title]
 
 
 def test_a_recipe_that_is_not_the_models_is_said_with_both_values(tiny_run: Run) -> None:
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     config = {"size_px": [224, 224], "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center"}
     files.write_json(tiny_run.file("export"), {"timm_config": {**config, **imagenet}})
-    assert marks(tiny_run) == NONE  # 256 px against 248 is another evaluation of the same model
+    assert notes(tiny_run).items == []  # 256 px against 248 is another evaluation of the same model
     files.write_json(tiny_run.file("export"), {"timm_config": {**config, "mean": [0.5] * 3, "std": [0.5] * 3}})
     half = "(the model: 0.5, 0.5, 0.5)"
     text = f"Recipe deit has mean 0.485, 0.456, 0.406 {half}; std 0.229, 0.224, 0.225 {half}"
@@ -55,11 +50,11 @@ def test_a_recipe_that_is_not_the_models_is_said_with_both_values(tiny_run: Run)
     assert banner.text == f"{text}; `preprocess: model` takes what timm says of vit_tiny_patch16_224."
     other = {**config, **imagenet, "size_px": [384, 384], "interpolation": "bilinear"}
     files.write_json(tiny_run.file("export"), {"timm_config": other})
-    assert "size 224, 224 (the model: 384, 384); interpolation bicubic (the model: bilinear)" in marks(tiny_run).preprocessing
+    assert "size 224, 224 (the model: 384, 384); interpolation bicubic (the model: bilinear)" in preprocessing(tiny_run)
 
 
-def test_the_demo_is_marked_by_its_checkpoint(tiny_run: Run) -> None:
-    assert marks(tiny_run.replace(checkpoint="demo")) == NONE._replace(demo=True)
+def test_the_demo_is_told_by_its_checkpoint(tiny_run: Run) -> None:
+    assert [banner.title for banner in notes(tiny_run.replace(checkpoint="demo")).items] == ["This is the embedded demo."]
 
 
 def test_accuracies_that_disagree_are_quoted_from_the_lowest(tiny_run: Run) -> None:
@@ -67,6 +62,5 @@ def test_accuracies_that_disagree_are_quoted_from_the_lowest(tiny_run: Run) -> N
     files.write_json(tiny_run.file("infer"), {"quoted_accuracy": rows[:1]})
     assert notes(tiny_run).items == []
     files.write_json(tiny_run.file("infer"), {"quoted_accuracy": rows})
-    assert marks(tiny_run).quoted_accuracies == [("the log", 79.7), ("the table", 79.82)]
     (banner,) = notes(tiny_run).items
     assert banner.text.startswith("Acc@1 is 79.70 % (the log) and 79.82 % (the table): 0.12 points apart")
