@@ -98,11 +98,8 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
 
 
 def _make_report(step: Step, say: Callable[[str], None], show_code: bool = False) -> None:
-    def locked(step: Step) -> None:
-        with _page_lock(step, say):
-            _run_notebook(step, show_code)
-
-    kernels.in_threads(locked, [step], 1)
+    with _page_lock(step, say):
+        kernels.in_threads(lambda step: _run_notebook(step, show_code), [step], 1)
 
 
 def _check_spec(run: Run) -> None:
