@@ -43,7 +43,7 @@ def physical_cores() -> int:
 def machine() -> dict[str, Any]:
     """Processor, cores usable by this process, memory and system."""
     info = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*:\s*(.+)", info.read_text(encoding="utf-8"), re.MULTILINE) if info.exists() else None
+    named = re.search(r"^model name\s*:[ \t]*(.+)", info.read_text(encoding="utf-8"), re.MULTILINE) if info.exists() else None
     return {
         "cpu": named[1].strip() if named else platform.processor() or platform.machine(),
         "cores": cores(),
