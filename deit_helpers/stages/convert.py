@@ -12,12 +12,6 @@ from ..errors import ToolError
 from ..run.folder import Run
 from ..run.records import makes
 
-NOT_NEEDED = "Backend {backend} loads the static ONNX graph directly: there is nothing to convert."
-NO_ATC = (
-    "ATC is not on this host. Copy the run folder to an Ascend host with CANN, source set_env.sh there and run "
-    "`deit-report run {name}/spec.yaml --from 03`."
-)
-
 
 @makes("convert")
 def convert(run: Run) -> dict[str, Any]:
@@ -29,7 +23,7 @@ def convert(run: Run) -> dict[str, Any]:
     optimize = run.read("optimize")
     facts = {"backend": run.spec.backend, "batch_size": run.batch_size, "status": "not needed"}
     if not run.spec.backend_row.needs_om:
-        facts["reason"] = NOT_NEEDED.format(backend=run.spec.backend)
+        facts["reason"] = f"Backend {run.spec.backend} loads the static ONNX graph directly: there is nothing to convert."
         return {**facts, **_described(run, _command(run, optimize, run.spec.soc_version), run.file("static_onnx"))}
     if run.spec.aipp:
         recipe = run.spec.recipe
@@ -39,7 +33,10 @@ def convert(run: Run) -> dict[str, Any]:
         soc = npu_smi.soc_version(run.spec.device)
     arguments = _command(run, optimize, soc)
     if path is None:
-        reason = NO_ATC.format(name=run.folder.name)
+        reason = (
+            "ATC is not on this host. Copy the run folder to an Ascend host with CANN, source set_env.sh there and run "
+            f"`deit-report run {run.folder.name}/spec.yaml --from 03`."
+        )
         files.write_json(run.file("convert"), {**facts, "status": "missing", "reason": reason, **_described(run, arguments)})
         raise ToolError(f"{reason} The command: `command_line` in {run.file('convert')}")
     cann.check_opset(optimize["opset"], version)
