@@ -98,8 +98,9 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
         for step in steps:
             click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {step.why}".rstrip())
         needed = accuracy.plan(opened)
-        for line in (needed.caption, *map(" | ".join, [needed.formats, *map(needed.texts, needed.rows)])):
-            click.echo(line)
+        click.echo(f"\n{needed.caption}")
+        for cells in (needed.formats, *map(needed.texts, needed.rows)):
+            click.echo(" | ".join(cells))
         return
     opened.save_spec()
     page = opened.folder / "index.html"

@@ -50,7 +50,8 @@ def published_images(margin: float, expected: float, most: int, drop: float = 0.
 
 def loss_told(images: int, expected: float) -> float:
     """The loss in points that so many images tell from none, against a published figure in percent."""
-    return 100 * (_z(LEVEL) + _z(1 - POWER)) * (expected / 100 * (1 - expected / 100) / images) ** 0.5
+    tenths = (tenth / 10 for tenth in range(1, 1000))
+    return next((loss for loss in tenths if published_images(loss, expected, images + 1) <= images), 100.0)
 
 
 def _images(distance: float, variance_at_margin: float, variance: float, level: float) -> int:
