@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: report test bench lint lock lab clean help
+.PHONY: report test slow bench lint lock lab clean help
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -13,6 +13,9 @@ report: $(READY) ## Run the embedded demo and publish reports/demo/index.html
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
+
+slow: $(READY) ## Simulate what intervals and verdicts are worth and compare docs/calibration.md
+	$(BIN)/python -m pytest -m slow
 
 bench: $(READY) ## Time the pipeline beside timm over your JPEGs: make bench IMAGES=folder
 	$(BIN)/python tests/benchmarks/bench.py --images "$(IMAGES)"

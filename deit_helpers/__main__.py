@@ -85,6 +85,7 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
     """Run the notebooks of SPEC that are not current and publish the report."""
     from . import pipeline
     from .model import timm_config
+    from .report import accuracy
     from .report.words import preprocessing
     from .stages.accuracy import require_pass
 
@@ -96,6 +97,10 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
     if plan_only:
         for step in steps:
             click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {step.why}".rstrip())
+        needed = accuracy.plan(opened)
+        click.echo(f"\n{needed.caption}")
+        for cells in (needed.formats, *map(needed.texts, needed.rows)):
+            click.echo(" | ".join(cells))
         return
     opened.save_spec()
     page = opened.folder / "index.html"

@@ -59,17 +59,21 @@ def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_fol
     before = sorted(project.rglob("*"))
     code, output = run("run", "params/test.yaml", "--plan")
     assert code == 0
-    lines = output.splitlines()
+    steps, needed = output.split("\n\n")
+    lines = steps.splitlines()
     assert [line.split()[1] for line in lines if " bs" not in line] == ["01_export", "04_preprocess", "report"]
     assert len(lines) == 3 + 2 * 5
     assert all(line.startswith("run ") for line in lines)
+    caption, _, *rows = needed.splitlines()
+    assert "where 2.00 % of the images are right in one of the two models only (assumed: nothing was observed yet)" in caption
+    assert rows == ["0.1 | – | – | – | –", "0.3 | 14,265 | – | – | –", "0.5 | 5,331 | – | – | –", "1 | 1,497 | – | – | –"]
     assert sorted(project.rglob("*")) == before
 
 
 def test_a_plan_from_05_to_06_leaves_the_others_out(project: Path, class_folders: Path) -> None:
     write_spec(project, batch_sizes=[8])
     _, output = run("run", "params/test.yaml", "--plan", "--from", "05", "--to", "06")
-    assert [line.split()[1] for line in output.splitlines()] == ["05_infer", "06_accuracy", "report"]
+    assert [line.split()[1] for line in output.split("\n\n")[0].splitlines()] == ["05_infer", "06_accuracy", "report"]
 
 
 def test_a_run_folder_that_cannot_be_written_is_named(project: Path, class_folders: Path) -> None:

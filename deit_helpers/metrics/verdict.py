@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import planner, proportions
+from .proportions import LEVEL
+
+PUBLISHED, REFERENCE, SAME_IMAGES = "published", "reference", "same images"  # kinds of checks
+AGREEMENT = "top-1 agreement"  # a metric, and a kind of its own
 _ROUNDING_POINTS = 1e-9  # 81.98 - 80.98 is 1.0000000000000142
 
 
-def decide(drop: float, interval: list[float] | None, limit: float) -> str:
-    """`pass`, `fail` or `inconclusive` for a drop in points.
+def decide(drop: float, bounds: list[float] | None, limit: float) -> str:
+    """`pass`, `fail` or `inconclusive` for a drop (expected minus measured) in points.
 
-    Args:
-        drop: expected minus measured accuracy.
-        interval: 95 % interval of the drop; None when both figures are of the same images and there is no sampling.
-        limit: the largest drop allowed.
+    `bounds` is what the drop is at least and at most; None when both figures are of the same images and there is no sampling.
     """
-    low, high = interval or (drop, drop)
+    low, high = bounds or (drop, drop)
     limit += _ROUNDING_POINTS
     if high <= limit:
         return "pass"
@@ -29,6 +31,33 @@ def sentence(row: dict[str, Any]) -> str:
     return f"{row['metric']} is {row['percent']:.2f} %, {distance}, at most {row['max_drop_points']:g} below allowed"
 
 
+def evidence(row: dict[str, Any], count: int, tests: int, images_per_s: float | None) -> str:
+    """What `count` images show of a row of `checks`, and what would decide it, in words; empty without sampling."""
+    low, high, images = (row.get(key) for key in ("drop_at_least_points", "drop_at_most_points", "images_to_decide"))
+    if low is None or high is None:
+        return "; on these very images, so nothing is left to chance" if row.get("kind") == SAME_IMAGES else ""
+    if row["verdict"] != "inconclusive":
+        level, bound = (LEVEL, f"most {max(high, 0):.2f}") if row["verdict"] == "pass" else (LEVEL / tests, f"least {low:.2f}")
+        return f"; with {100 * (1 - level):.3g} % confidence at {bound} points are lost"
+    if row["kind"] == PUBLISHED:
+        told = planner.loss_told(count, row["expected_percent"])
+        shown = f"so few can tell a loss of {told:.1f} points from none, not one of {row['max_drop_points']:g}"
+    else:
+        shown = f"up to {high:.2f} points may be lost, and answers going on to change as here"
+    if images is None:
+        return f"; {shown}, no {planner.VALIDATION_IMAGES:,} images are likely to settle it: the drop is too near the limit"
+    time = f", {images / images_per_s / 60:.1f} minutes at this run's rate" if images_per_s else ""
+    return f"; {shown}, {images:,} would settle it (power {100 * planner.POWER:.0f} %{time})"
+
+
+def readings(percent: float, expected: float, limit: float) -> str:
+    """Both readings of "within 1 %" of a published figure, and whether they are met."""
+    floors = {"points": expected - limit, "% of it": expected * (1 - limit / 100)}
+    met = {unit: "" if percent >= floor - _ROUNDING_POINTS else " not" for unit, floor in floors.items()}
+    words = [f"{limit:g} {unit} below, {floor:.2f} %, is{met[unit]} met" for unit, floor in floors.items()]
+    return f"Of the {expected:.2f} % {'; '.join(words)}; the verdict goes by points"
+
+
 def guessing(hits: int, count: int, classes: int, agreement_percent: float, agrees: bool) -> str:
     """Why nothing follows from accuracies where the reference's own cannot be told from guessing."""
     guilty = "the labels, not the port" if agrees else "the labels, and perhaps the port"
@@ -37,16 +66,47 @@ def guessing(hits: int, count: int, classes: int, agreement_percent: float, agre
     return f"{guilty}: {right}; the port gives the same top-1 on {agreement_percent:.2f} %; {todo}"
 
 
-def check(metric: str, percent: float, expected: float, of: str, limit: float, interval: list[float] | None) -> dict[str, Any]:
-    """A row of `checks` of `accuracy.json`: a measured accuracy against the expected one `of` some source, in percent."""
-    drop = expected - percent
-    return {
-        "metric": metric,
-        "percent": percent,
-        "expected_percent": expected,
-        "of": of,
+def check(
+    row: dict[str, Any],
+    kind: str,
+    interval: list[float] | None = None,
+    bounds: list[float] | None = None,
+    needed: int | None = None,
+) -> dict[str, Any]:
+    """A row of `checks` of `accuracy.json`, judged by the bounds of its drop in points (None without sampling).
+
+    Args:
+        row: metric, percent, expected_percent, of (some source), max_drop_points.
+        needed: how many images would decide where these do not.
+    """
+    drop = row["expected_percent"] - row["percent"]
+    verdict = decide(drop, bounds, row["max_drop_points"])
+    low, high = bounds or (None, None)
+    return row | {
+        "kind": kind,
         "drop_points": drop,
         "drop_ci95_points": interval,
-        "max_drop_points": limit,
-        "verdict": decide(drop, interval, limit),
+        "drop_at_least_points": low,
+        "drop_at_most_points": high,
+        "verdict": verdict,
+        "images_to_decide": needed if verdict == "inconclusive" else None,
     }
+
+
+def against_reference(row: dict[str, Any], pairs: dict[str, Any], count: int, fail_level: float) -> dict[str, Any]:
+    """A paired test of non-inferiority, the limit its margin; `pairs` is that of `proportions.paired`."""
+    gained, lost = pairs["only_this_right"], pairs["only_reference_right"]
+    interval = [-points for points in reversed(pairs["difference_ci95_points"])]
+    bounds = proportions.drop_bounds(gained, lost, count, fail_level)
+    drop = 100 * (lost - gained) / count
+    needed = planner.paired_images(row["max_drop_points"], (gained + lost) / count, drop, fail_level)
+    return check(row, REFERENCE, interval, bounds, needed)
+
+
+def against_published(row: dict[str, Any], most: int, count: int, fail_level: float) -> dict[str, Any]:
+    """A sample of the `most` images that a published figure was taken on: it can tell large losses only."""
+    expected, hits = row["expected_percent"], round(row["percent"] * count / 100)
+    interval = [expected - percent for percent in reversed(proportions.wilson_percent(hits, count))]
+    bounds = proportions.published_bounds(hits, count, expected, fail_level)
+    needed = planner.published_images(row["max_drop_points"], expected, most, expected - row["percent"], fail_level)
+    return check(row, PUBLISHED, interval, bounds, needed)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ..data import sources
 from ..files import read_json
+from ..metrics import planner
 from ..metrics.classification import FEW_CLASSES, TOP
-from ..metrics.verdict import sentence
+from ..metrics.proportions import LEVEL
+from ..metrics.verdict import evidence, readings, sentence
+from ..run.expected import MAX_DROP_POINTS, expected_row
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
@@ -18,6 +22,7 @@ from .words import notes as notes
 
 WEAKEST = 20  # so many classes are listed
 WORST_LAST = ("pass", "inconclusive", "fail")
+Scored = tuple[int, dict[str, Any], float | None]  # batch size, its `accuracy.json`, images per second end to end
 
 
 def accuracy(run: Run) -> Table:
@@ -63,6 +68,7 @@ def paired(run: Run) -> Facts:
     scored = run.read("accuracy")
     pairs, reference = scored["paired"], scored["reference"]
     low, high = pairs["difference_ci95_points"]
+    told = "a significant difference" if pairs["p_value"] < LEVEL else "no significant difference"
     return Facts(
         f"bs{scored['batch_size']} against {reference['name']}, image by image",
         {
@@ -70,7 +76,7 @@ def paired(run: Run) -> Facts:
             "only this run right": pairs["only_this_right"],
             "only the reference right": pairs["only_reference_right"],
             "Acc@1 above the reference, points": f"{pairs['difference_points']:+.2f} ({low:+.2f} to {high:+.2f}, 95 %)",
-            "McNemar's exact p": f"{pairs['p_value']:.3g}",
+            "McNemar's exact p": f"{pairs['p_value']:.3g}, {told}",
             "largest difference of a logit": f"{reference['max_abs_diff']:.2g}",
         },
     )
@@ -131,28 +137,68 @@ def weakest_classes(run: Run) -> Table:
     return Table(caption, "class | images | Acc@1:.1f | most often mistaken for", rows)
 
 
+def plan(run: Run) -> Table:
+    """How many images it takes to tell a loss from none, against the reference and against the published figure."""
+    scored, expected = list(_scored(run)), expected_row(run) or {}
+    one_only = ("only_this_right", "only_reference_right")
+    observed = [sum(row["paired"][key] for key in one_only) / row["images"] for _, row, _ in scored]
+    share = max(observed, default=planner.ASSUMED_DISCORDANCE)
+    rate = max((rate for _, _, rate in scored if rate), default=None)
+    most = expected.get("images") or planner.VALIDATION_IMAGES
+    rows: list[list[Cell]] = []
+    for margin in sorted({*planner.MARGINS, expected.get("max_drop_points", MAX_DROP_POINTS)}):
+        needed = [planner.paired_images(margin, share)]
+        needed += [planner.published_images(margin, expected["top1_percent"], most) if expected.get("top1_percent") else None]
+        rows.append([margin, *(cell for n in needed for cell in (n, n / rate / 60 if n and rate else None))])
+    source = "as observed here" if scored else "assumed: nothing was observed yet"
+    where = f"where {100 * share:.2f} % of the images are right in one of the two models only ({source})"
+    return Table(
+        f"Images that tell a loss from none, power {100 * planner.POWER:.0f} %, {where}; –: over {planner.VALIDATION_IMAGES:,}",
+        "loss in points:g | against the reference:, | minutes:.1f | against the published figure:, | its minutes:.1f",
+        rows,
+    )
+
+
+def _scored(run: Run) -> Iterator[Scored]:
+    for size, row in per_batch(run, "score", "accuracy").items():
+        if isinstance(row, dict):
+            yield size, row, read_json(run.at(size).file("infer")).get("e2e_images_per_s")
+
+
 def verdict(run: Run) -> Banner:
-    """One sentence over all batch sizes of the run, about the check that came out worst."""
-    scored = per_batch(run, "score", "accuracy")
-    rows = [row for row in scored.values() if isinstance(row, dict)]
-    missing = [f"bs{size}" for size, row in scored.items() if isinstance(row, str)]
+    """The verdict over all batch sizes of the run, with the check of each kind that came out worst."""
+    scored = list(_scored(run))
+    rows = [row for _, row, _ in scored]
+    missing = [f"bs{size}" for size, row in per_batch(run, "score", "accuracy").items() if isinstance(row, str)]
     if not rows:
         return Banner("inconclusive", "Not scored yet.", "Run notebooks 01 to 06 first.")
     failed = any(row["verdict"] == "fail" for row in rows)
     if not failed and (cause := next((row["cause"] for row in rows if row.get("cause")), None)):
         return Banner("inconclusive", "Inconclusive.", f"{cause[0].upper()}{cause[1:]}.")
-    checks = [check for row in rows for check in row["checks"]]
-    worst = max(checks, key=lambda row: (WORST_LAST.index(row["verdict"]), row["drop_points"] - row["max_drop_points"]))
-    sentences = [f"On {rows[0]['images']} images {sentence(worst)}."]
-    if worst["metric"] != "top-1 agreement":
-        agreement = min(row["reference"]["agreement_percent"] for row in rows)
-        sentences.append(f"Top-1 agrees with the fp32 reference on {agreement:.2f} % of the images.")
+    judged = [(check, row, rate) for _, row, rate in scored for check in row["checks"]]
+    worst: dict[str, Any] = {}  # of each kind of check: what is least certain to lie within the limit
+    for one in sorted(judged, key=lambda one: _how_bad(one[0]), reverse=True):
+        worst.setdefault(one[0].get("kind"), one)
+    sentences = [f"On {rows[0]['images']:,} images:"]
+    for check, row, rate in worst.values():
+        sentences.append(f"{sentence(check)}{evidence(check, row['images'], row.get('tests', 1), rate)}.")
     if run.spec.expected is None:
         faithful = "this says that the port is faithful, nothing about the checkpoint"
         sentences.append(f"The spec names no published figure: {faithful}.")
+    else:
+        agreement = min(row["reference"]["agreement_percent"] for row in rows)
+        lowest = min(row["top1_percent"] for row in rows)
+        sentences.append(f"{readings(lowest, rows[0]['expected']['top1_percent'], rows[0]['max_drop_points'])}.")
+        sentences.append(f"Top-1 agrees with the fp32 reference on {agreement:.2f} % of the images.")
+    if tests := rows[0].get("tests"):  # the rule of `stages.accuracy`
+        sentences.append(f"Of {tests} tests all must pass, which needs no correction; each may fail at 5 % / {tests}.")
     if missing:
         sentences.append(f"Not scored: {', '.join(missing)}.")
-    if worst["verdict"] == "inconclusive":
-        sentences.append("The sample is too small to tell: the interval of the drop holds the limit.")
-    kind = "inconclusive" if missing and worst["verdict"] == "pass" else worst["verdict"]
+    kind = next(iter(worst.values()))[0]["verdict"]
+    kind = "inconclusive" if missing and kind == "pass" else kind
     return Banner(kind, f"{kind.capitalize()}.", " ".join(sentences))
+
+
+def _how_bad(check: dict[str, Any]) -> tuple[int, float]:
+    bound = check.get("drop_at_most_points")
+    return WORST_LAST.index(check["verdict"]), (check["drop_points"] if bound is None else bound) - check["max_drop_points"]

@@ -132,12 +132,12 @@ NOTEBOOKS = {
     "06_accuracy": Notebook("bs{n}", {
         "score": Stage(
             {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json"},
-            ("logits", "reference", "index", "expected"), ("expected",),
-            ("stages/accuracy.py", "metrics/classification.py", "metrics/proportions.py", "metrics/verdict.py",
+            ("logits", "reference", "index", "expected"), ("expected", "batch_sizes"),
+            ("stages/accuracy.py", *(f"metrics/{name}.py" for name in ("classification", "planner", "proportions", "verdict")),
              *(f"data/{name}" for name in ("sources.py", "classes.py", "labels.py", "transforms.py", "imagenet.tsv")),
              "run/expected.py", "run/recipes.py"),
         ),
-    }, shows=("score",)),
+    }, shows=("score", "infer")),
     "07_perf": Notebook("bs{n}", {
         "perf": Stage(
             {"profile": "bs{n}/profile.csv", "perf": "bs{n}/perf.json"},

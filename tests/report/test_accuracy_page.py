@@ -10,8 +10,10 @@ from runs import copy_of
 
 from deit_helpers import files
 from deit_helpers.data import sources
+from deit_helpers.metrics import planner
 from deit_helpers.report import accuracy
 from deit_helpers.report.elements import Chart, Table
+from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 
 
@@ -52,3 +54,50 @@ def test_quoted_rows_follow_the_measured_ones(run: Run) -> None:
     assert names[3:] == ["ONNX Runtime fp32, exported graph", "fp32 reference of this run", "imported: a.md"]
     assert table.quoted == {4, 5}
     assert dict(zip(table.formats, table.rows[5], strict=True))["Acc@5"] == 95.2
+
+
+@pytest.fixture
+def timed(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The run as if 05 had taken 0.1 s an image; what these tests write into its files counts as current."""
+    monkeypatch.setattr(records, "problem", lambda *_, **__: None)
+    for at in run.at_each():
+        files.write_json(at.file("infer"), {**at.read("infer"), "e2e_images_per_s": 10.0})
+        files.write_json(at.file("accuracy"), {**at.read("accuracy"), "cause": None})  # so few are next to guessing
+    return run
+
+
+def test_the_planner_goes_by_what_was_observed_and_by_this_runs_rate(timed: Run) -> None:
+    for at in timed.at_each():
+        scored = at.read("accuracy")
+        pairs = {**scored["paired"], "only_this_right": 1, "only_reference_right": 1}
+        files.write_json(at.file("accuracy"), {**scored, "paired": pairs})
+    table = accuracy.plan(timed)
+    assert "where 15.38 % of the images are right in one of the two models only (as observed here)" in table.caption
+    margins = table.df.set_index("loss in points")
+    assert list(margins.index) == [0.1, 0.3, 0.5, 1.0]
+    images = planner.paired_images(1.0, 2 / 13)
+    assert margins.loc[1.0, "against the reference"] == images
+    assert margins.loc[1.0, "minutes"] == pytest.approx((images or 0) / 600)
+    assert margins["against the published figure"].isna().all()  # the spec names none
+
+
+def test_few_images_are_inconclusive_and_the_banner_says_what_would_settle_it(timed: Run) -> None:
+    banner = accuracy.verdict(timed)
+    assert banner.kind == "inconclusive"
+    assert "On 13 images: Acc@1 is " in banner.text
+    assert "up to 20.58 points may be lost" in banner.text  # 1 - 0.05^(1/13)
+    assert "299 would settle it (power 80 %, 0.5 minutes at this run's rate)" in banner.text
+    assert "Of 6 tests all must pass, which needs no correction; each may fail at 5 % / 6." in banner.text
+
+
+def test_an_accuracy_of_an_older_version_is_still_shown(timed: Run) -> None:
+    new = {"kind", "drop_at_least_points", "drop_at_most_points", "images_to_decide"}
+    for at in timed.at_each():
+        scored = at.read("accuracy")
+        checks = [{key: value for key, value in check.items() if key not in new} for check in scored["checks"]]
+        old = {key: value for key, value in scored.items() if key not in ("tests", "paired_top5")}
+        files.write_json(at.file("accuracy"), {**old, "checks": [{**check, "verdict": "pass"} for check in checks]})
+    banner = accuracy.verdict(timed)
+    assert banner.kind == "pass"
+    assert "at most 1 below allowed." in banner.text
+    assert accuracy.paired(timed).values["McNemar's exact p"] == "1, no significant difference"
