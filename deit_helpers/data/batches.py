@@ -16,7 +16,7 @@ from ..errors import ArtifactError
 from ..run.folder import Run
 from ..run.host import cores
 from .prefetch import ahead, mapped
-from .sources import Item, list_images
+from .sources import Item, list_images, read_index
 from .transforms import crop, decode, prepare, quiet_pillow
 
 _FLOAT = np.dtype(np.float32)
@@ -44,12 +44,12 @@ def read_store(run: Run, start: int, stop: int) -> np.ndarray:
 
 
 def crops_at(run: Run, indices: list[int]) -> np.ndarray:
-    """Crops (len(indices), H, W, 3) uint8 of single images, from the store or from their files."""
+    """Crops (len(indices), H, W, 3) uint8 of single images of the index, from the store or from their files."""
     if not run.spec.stream:
         return np.load(run.file("images"), mmap_mode="r")[indices]
-    items = list_images(run)
+    names, _ = read_index(run)
     with quiet_pillow():
-        return np.stack([crop(decode(items[i].path), run.spec.recipe) for i in indices])
+        return np.stack([crop(decode(run.image_folder / names[i]), run.spec.recipe) for i in indices])
 
 
 def batches(

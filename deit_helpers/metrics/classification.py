@@ -35,6 +35,12 @@ def compare(expected: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
     }
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, C) float64 of logits (N, C)."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
 def per_class(logits: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
     """Images, Acc@1 (percent) and the commonest wrong answer of every class that has images, by class index."""
     counts = confusion(logits, labels)

@@ -34,14 +34,11 @@ def preprocess(run: Run) -> dict[str, Any]:
     """
     listing, recipe = list_folder(run), run.spec.recipe
     labels, items = label_images(run, listing, run.classes), listing.items[: run.spec.limit]
-    if run.spec.stream:  # 05 decodes; here only what the images are, and the fingerprint of the first
-        kept, skipped = items, list[dict[str, str]]()
-        head = crops_at(run, list(range(min(FINGERPRINT_IMAGES, len(items)))))
-    else:
-        kept, skipped = _write_store(run, items)
-        head = read_store(run, 0, FINGERPRINT_IMAGES)
+    # With `stream` 05 decodes; here only what the images are, and the fingerprint of the first.
+    kept, skipped = (items, list[dict[str, str]]()) if run.spec.stream else _write_store(run, items)
     with files.atomic(run.file("index")) as temporary:
         write_index(temporary, {item.name: labels[item.name] for item in kept})
+    head = crops_at(run, list(range(min(FINGERPRINT_IMAGES, len(kept)))))
     if run.spec.bins:
         rows = (tensors(read_store(run, i, i + 1), recipe)[0] for i in range(len(kept)))
         benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)
