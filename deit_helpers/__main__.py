@@ -104,8 +104,9 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
         click.echo(str(page))
     else:
         click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")
-    if warning := marks(opened).preprocessing:
-        click.echo(f"warning: preprocessing: {warning}", err=True)
+    noted = marks(opened)
+    for warning in filter(None, [noted.dataset, noted.preprocessing and f"preprocessing: {noted.preprocessing}"]):
+        click.echo(f"warning: {warning}", err=True)
     require_pass(opened)
 
 

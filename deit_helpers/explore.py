@@ -8,10 +8,11 @@ import numpy as np
 
 from .data import batches, sources
 from .errors import ArtifactError
-from .metrics.classification import softmax
+from .metrics.classification import among, softmax
 from .report import elements, index
 from .report.flips import MOST, flips
 from .run import manifest, records
+from .run.expected import valid_classes
 from .run.folder import Run
 from .run.lineage import NOTEBOOK_OF
 from .run.validation import nearest
@@ -67,7 +68,8 @@ class OpenedRun(Run):
         import pandas as pd
 
         records.require(self, "logits", "index", "reference")
-        logits, (names, labels) = np.load(self.file("logits")), sources.read_index(self)
+        valid, (names, labels) = valid_classes(self), sources.read_index(self)
+        logits, reference = (among(np.load(self.file(name)), valid) for name in ("logits", "reference"))
         ranking = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
         best = np.take_along_axis(logits, ranking, axis=1)
         words = sources.class_words(self)
@@ -77,7 +79,7 @@ class OpenedRun(Run):
         table["top5"] = ranking.tolist()
         table["margin"] = best[:, 0] - best[:, 1] if best.shape[1] > 1 else np.nan
         table["probability"] = softmax(logits).max(axis=1)
-        table["reference"] = np.load(self.file("reference")).argmax(axis=1)
+        table["reference"] = reference.argmax(axis=1)
         table["agrees"] = table["reference"] == table["answer"]
         return table
 

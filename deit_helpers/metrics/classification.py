@@ -25,6 +25,18 @@ def percent_within(ranks: np.ndarray, k: int) -> float:
     return float(100 * np.mean(ranks < k))
 
 
+def among(logits: np.ndarray, classes: list[int] | None) -> np.ndarray:
+    """Logits (N, C) of which only these classes can be answers: all others are set far below. None: as they are.
+
+    So timm scores ImageNet-A and -R, of 200 of the 1000 classes: `output[:, valid_labels]` in its `validate.py`.
+    """
+    if classes is None:
+        return logits
+    low = np.full_like(logits, -1e9)
+    low[:, classes] = logits[:, classes]
+    return low
+
+
 def compare(expected: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
     """How far two logit arrays (N, C) lie apart: largest absolute difference, spread of the first, percent of equal top-1."""
     return {

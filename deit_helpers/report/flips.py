@@ -7,8 +7,9 @@ from PIL import Image
 
 from ..data import batches, sources
 from ..errors import ArtifactError, one_line
-from ..metrics.classification import TOP, softmax
+from ..metrics.classification import TOP, among, softmax
 from ..run import records
+from ..run.expected import valid_classes
 from ..run.folder import Run
 from .elements import Banner, Gallery, Table
 
@@ -37,7 +38,8 @@ def flips(run: Run, count: int = MOST) -> Gallery | Table | Banner:
         run = run.at(min(compared, key=lambda size: compared[size]["top1_agreement_percent"]))
     records.require(run, "logits", "index", "reference")
     names, labels = sources.read_index(run)
-    reference, here = (np.load(run.file(name), mmap_mode="r") for name in ("reference", "logits"))
+    valid = valid_classes(run)
+    reference, here = (among(np.load(run.file(name), mmap_mode="r"), valid) for name in ("reference", "logits"))
     sides = {"fp32 reference": reference, f"{run.spec.backend} {run.spec.precision_text}": here}
     changed, right = _changed(reference, here, labels)
     if not len(changed):

@@ -11,7 +11,7 @@ from .elements import Banner, Stack
 
 def notes(run: Run) -> Stack:
     """A banner for each of the run's marks, or nothing."""
-    demo, emulated, imported, preprocessing, quoted = marks(run)
+    demo, emulated, imported, dataset, preprocessing, quoted = marks(run)
     banners = []
     if demo:
         text = (
@@ -25,6 +25,8 @@ def notes(run: Run) -> Stack:
     if imported:
         text = "Another tool measured these figures elsewhere; nothing of this page was run again here."
         banners.append(Banner("inconclusive", "Imported figures.", text))
+    if dataset:
+        banners.append(Banner("inconclusive", "The expected figures are of other images.", f"{dataset}."))
     if preprocessing:
         banners.append(
             Banner("inconclusive", "The preprocessing is not the model's.", f"{preprocessing[:1].upper()}{preprocessing[1:]}.")

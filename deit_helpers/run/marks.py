@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ..ascend.cann import is_emulated
 from ..files import read_json
+from .expected import other_dataset
 from .folder import Run
 
 
@@ -16,6 +17,7 @@ class Marks(NamedTuple):
         demo: its checkpoint is the embedded demo's.
         emulated: a program stands in for the device or its tools here, or did when a file was made.
         imported: another tool measured some of its figures.
+        dataset: where the expected row is of another data set than the images look like, with both; else empty.
         preprocessing: where the recipe is not what the model's timm configuration asks for, with both values; else empty.
         quoted_accuracies: where an imported text says an Acc@1, and its percent: each figure once, the lowest first.
     """
@@ -23,6 +25,7 @@ class Marks(NamedTuple):
     demo: bool
     emulated: bool
     imported: bool
+    dataset: str
     preprocessing: str
     quoted_accuracies: list[tuple[str, float]]
 
@@ -37,6 +40,7 @@ def marks(run: Run) -> Marks:
         emulated=is_emulated(run.spec.backend)
         or any(content.get("emulated") or content.get("runtime", {}).get("emulated") for content in contents),
         imported=any(content.get("imported_from") for content in contents),
+        dataset=other_dataset(run),
         preprocessing=_preprocessing(run),
         quoted_accuracies=[(where, top1) for top1, where in sorted(quoted.items())],
     )

@@ -13,7 +13,7 @@ from deit_helpers.run.folder import Run
 from deit_helpers.run.hashing import fingerprint
 from deit_helpers.run.marks import Marks, marks
 
-NONE = Marks(demo=False, emulated=False, imported=False, preprocessing="", quoted_accuracies=[])
+NONE = Marks(demo=False, emulated=False, imported=False, dataset="", preprocessing="", quoted_accuracies=[])
 
 
 @pytest.fixture
@@ -56,6 +56,15 @@ def test_a_recipe_that_is_not_the_models_is_said_with_both_values(tiny_run: Run)
     other = {**config, **imagenet, "size_px": [384, 384], "interpolation": "bilinear"}
     files.write_json(tiny_run.file("export"), {"timm_config": other})
     assert "size 224, 224 (the model: 384, 384); interpolation bicubic (the model: bilinear)" in marks(tiny_run).preprocessing
+
+
+def test_expected_figures_of_other_images_are_said_with_both_data_sets(tiny_run: Run) -> None:
+    files.write_json(tiny_run.file("preprocess"), {"dataset": "imagenet-r"})
+    run = tiny_run.replace(expected="deit_small")
+    (banner,) = notes(run).items
+    assert banner.title == "The expected figures are of other images."
+    assert banner.text == "`expected: deit_small` is of imagenet-1k, the images look like imagenet-r: `expected: deit_small_r`."
+    assert marks(tiny_run.replace(expected="deit_small_r")) == NONE
 
 
 def test_the_demo_is_marked_by_its_checkpoint(tiny_run: Run) -> None:
