@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+CARD_PX = 160  # two dozen photographs of 224 px would double a page
 Cell = str | int | float | None
 
 
@@ -118,8 +119,10 @@ class Gallery(Element):
         from PIL import Image
 
         for pixels, label, lists in zip(self.crops, self.labels, self.lists or [{}] * len(self.labels), strict=True):
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+            buffer, image = io.BytesIO(), Image.fromarray(pixels)
+            if lists:
+                image.thumbnail((CARD_PX, CARD_PX))
+            image.save(buffer, "JPEG", quality=85)
             yield base64.b64encode(buffer.getvalue()).decode(), label, lists
 
 

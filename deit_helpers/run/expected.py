@@ -65,19 +65,17 @@ def _rows(run: Run) -> tuple[Path, dict[str, Any]]:
     return path, read_yaml(path)
 
 
-def rows_of(run: Run, dataset: str | None) -> list[str]:
-    """The names of the rows of `params/expected.yaml` whose figures are of a data set."""
-    return [name for name, row in _rows(run)[1].items() if dataset and isinstance(row, dict) and row.get("dataset") == dataset]
-
-
-def other_dataset(run: Run) -> str:
-    """Where the spec's row is of another data set than the images of 04 look like: both, and what to do; else empty."""
-    seen = read_json(run.file("preprocess")).get("dataset")
-    row = _rows(run)[1].get(str(run.spec.expected)) if seen else None
-    if not isinstance(row, dict) or row.get("dataset") in (None, seen):
-        return ""
-    todo = " or ".join(f"`expected: {name}`" for name in rows_of(run, seen)) or "no published figure is known, leave it out"
-    return f"`expected: {run.spec.expected}` is of {row['dataset']}, the images look like {seen}: {todo}"
+def for_dataset(run: Run) -> tuple[list[str], str]:
+    """The rows of `params/expected.yaml` for the data set that 04 took the images for, and a warning where the spec's row is
+    of another one: both, and what to do."""
+    seen, rows = read_json(run.file("preprocess")).get("dataset"), _rows(run)[1]
+    datasets = {name: row.get("dataset") for name, row in rows.items() if isinstance(row, dict)}
+    fitting = [name for name, dataset in datasets.items() if seen and dataset == seen]
+    named = datasets.get(str(run.spec.expected))
+    if None in (seen, named) or named == seen:
+        return fitting, ""
+    todo = " or ".join(f"`expected: {name}`" for name in fitting) or "no published figure is known, leave it out"
+    return fitting, f"`expected: {run.spec.expected}` is of {named}, the images look like {seen}: {todo}"
 
 
 def valid_classes(run: Run) -> list[int] | None:

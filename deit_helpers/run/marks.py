@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..ascend.cann import is_emulated
 from ..files import read_json
-from .expected import other_dataset
+from .expected import for_dataset
 from .folder import Run
 
 
@@ -40,7 +40,7 @@ def marks(run: Run) -> Marks:
         emulated=is_emulated(run.spec.backend)
         or any(content.get("emulated") or content.get("runtime", {}).get("emulated") for content in contents),
         imported=any(content.get("imported_from") for content in contents),
-        dataset=other_dataset(run),
+        dataset=for_dataset(run)[1],
         preprocessing=_preprocessing(run),
         quoted_accuracies=[(where, top1) for top1, where in sorted(quoted.items())],
     )

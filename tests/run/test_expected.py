@@ -10,7 +10,7 @@ from runs import REPOSITORY, write_spec
 
 from deit_helpers import files, open_run
 from deit_helpers.errors import ArtifactError, SpecError
-from deit_helpers.run.expected import expected_row, other_dataset, valid_classes
+from deit_helpers.run.expected import expected_row, for_dataset, valid_classes
 from deit_helpers.run.folder import Run
 
 
@@ -114,9 +114,11 @@ def seen_as(run: Run, **facts: object) -> Run:
 def test_a_row_of_another_data_set_is_said_with_the_row_that_fits(
     project: Path, expected: str | None, dataset: str | None, todo: str
 ) -> None:
-    text = other_dataset(seen_as(open_run(write_spec(project, expected=expected)), dataset=dataset))
+    rows, text = for_dataset(seen_as(open_run(write_spec(project, expected=expected)), dataset=dataset))
     assert todo in text
     assert bool(text) == bool(todo)
+    assert ("deit_small_v2" in rows) == (dataset == "imagenet-v2")
+    assert (rows == []) == (dataset in (None, "imagenette"))
 
 
 def test_valid_classes_are_those_of_the_whole_folder_where_the_row_says_so(project: Path) -> None:
