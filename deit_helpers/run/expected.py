@@ -51,6 +51,7 @@ def expected_row(run: Run) -> dict[str, Any] | None:
     if name not in rows:
         raise SpecError(f"expected: no row {name!r} in {path}{nearest(name, list(rows))}; rows: {', '.join(rows)}")
     row = ExpectedRow.from_mapping(rows[name], f"{path}: {name}").model_dump(exclude_none=True, exclude={"dataset"})
+    row.setdefault("top5_percent", None)  # where it is not published; the key is a promise
     if row.pop("measured_by_demo"):
         if run.spec.checkpoint != "demo":
             raise SpecError(f"expected: row {name!r} is measured on the demo's checkpoint, not {run.spec.checkpoint!r}")
@@ -68,11 +69,11 @@ def _rows(run: Run) -> tuple[Path, dict[str, Any]]:
 def for_dataset(run: Run) -> tuple[list[str], str]:
     """The rows of `params/expected.yaml` for the data set that 04 took the images for, and a warning where the spec's row is
     of another one: both, and what to do."""
-    seen, rows = read_json(run.file("preprocess")).get("dataset"), _rows(run)[1]
-    datasets = {name: row.get("dataset") for name, row in rows.items() if isinstance(row, dict)}
-    fitting = [name for name, dataset in datasets.items() if seen and dataset == seen]
+    seen = read_json(run.file("preprocess")).get("dataset")
+    datasets = {name: row.get("dataset") for name, row in _rows(run)[1].items() if isinstance(row, dict)} if seen else {}
+    fitting = [name for name, dataset in datasets.items() if dataset == seen]
     named = datasets.get(str(run.spec.expected))
-    if None in (seen, named) or named == seen:
+    if named in (None, seen):
         return fitting, ""
     todo = " or ".join(f"`expected: {name}`" for name in fitting) or "no published figure is known, leave it out"
     return fitting, f"`expected: {run.spec.expected}` is of {named}, the images look like {seen}: {todo}"
@@ -80,10 +81,7 @@ def for_dataset(run: Run) -> tuple[list[str], str]:
 
 def valid_classes(run: Run) -> list[int] | None:
     """The classes among which answers are sought: those of the images, where the expected row says so, else None, all.
-
-    Raises:
-        ArtifactError: 04 was run by an older version, which did not note them.
-    """
+    Raises an ArtifactError where an older version ran 04, which did not note them."""
     if not (expected_row(run) or {}).get("valid_classes"):
         return None
     if (classes := run.read("preprocess").get("label_classes")) is None:

@@ -82,7 +82,7 @@ def test_deit_s_has_a_row_for_every_data_set_it_was_published_on(
     row = expected_row(open_run(write_spec(project, expected=f"deit_small_{dataset}")))
     assert row is not None
     assert (row["images"], row["top1_percent"], row.get("valid_classes")) == (images, top1_percent, classes)
-    assert "top5_percent" not in row
+    assert row["top5_percent"] is None
 
 
 def test_the_data_set_of_a_row_is_no_part_of_its_figures(project: Path) -> None:
@@ -119,6 +119,12 @@ def test_a_row_of_another_data_set_is_said_with_the_row_that_fits(
     assert bool(text) == bool(todo)
     assert ("deit_small_v2" in rows) == (dataset == "imagenet-v2")
     assert (rows == []) == (dataset in (None, "imagenette"))
+
+
+def test_rows_are_not_read_for_images_of_no_known_data_set(project: Path) -> None:
+    (project / "params").mkdir()
+    (project / "params" / "expected.yaml").write_text("[")
+    assert for_dataset(seen_as(open_run(write_spec(project)))) == ([], "")
 
 
 def test_valid_classes_are_those_of_the_whole_folder_where_the_row_says_so(project: Path) -> None:
