@@ -53,7 +53,7 @@ def test_changed_answers_are_shown_the_worst_first_with_both_top_5_and_margins(f
     values = np.load(flipped.file("reference"))[names.index(rows[0][2])].astype(float)
     shares = {CLASSES[c]: 100 * np.exp(values[c]) / np.exp(values).sum() for c in np.argsort(-values)}
     assert list(gallery.lists[0]) == ["fp32 reference", "onnxruntime fp32"]
-    best = [f"{word}: {share:.1f} %" for word, share in shares.items()]
+    best = [f"{word}: {share:.1f}\u00a0%" for word, share in shares.items()]
     assert gallery.lists[0]["fp32 reference"] == [*best, f"margin {-rows[0][1]:.3g}"]
 
 
@@ -122,4 +122,4 @@ def test_with_valid_classes_it_is_about_the_answers_that_06_scores(flipped: Run,
     assert isinstance(shown, Gallery)
     changed = np.sum((logits[:, 0] > logits[:, 2]) != (reference[:, 0] > reference[:, 2]))
     assert f" of {changed} changed answers" in shown.caption
-    assert all(lines[2] == "berry: 0.0 %" for both in shown.lists for lines in both.values())
+    assert all(lines[2] == "berry: 0.0\u00a0%" for both in shown.lists for lines in both.values())
