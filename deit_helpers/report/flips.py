@@ -53,8 +53,5 @@ def flips(run: Run, count: int = MOST) -> Gallery | Table | Banner:
 
 
 def _answers(logits: np.ndarray, words: sources.ClassWords) -> list[str]:
-    ranking, shares = np.argsort(-logits, kind="stable")[: max(TOP)], 100 * softmax(logits[None])[0]
-    return [
-        *(f"{words[int(c)]}: {shares[c]:.1f}\u00a0%" for c in ranking),
-        f"margin {logits[ranking[0]] - logits[ranking[1]]:.3g}",
-    ]
+    best, shares = np.argsort(-logits, kind="stable")[: max(TOP)], 100 * softmax(logits[None])[0]
+    return [*(f"{words[int(c)]}: {shares[c]:.1f}\u00a0%" for c in best), f"margin {logits[best[0]] - logits[best[1]]:.3g}"]
