@@ -282,10 +282,10 @@ def test_a_limit_draws_before_01_although_which_class_a_label_is_cannot_be_known
 def test_a_limit_takes_images_of_every_label_of_a_bare_column_with_the_right_one(project: Path) -> None:
     names = [f"{letter}.jpg" for letter in "abcdef"]
     run = lay_out(project, Case("", names, "", column([3, 3, 1, 1, 2, 2]), keys={"limit": 3, **FROM_1}))
-    preprocess.preprocess(run)
-    stored, labels = sources.read_index(run)
-    assert labels.tolist() == [2, 0, 1]
-    assert all(names.index(name) // 2 == i for i, name in enumerate(stored))
+    labels = sources.label_images(run, sources.list_folder(run), 3)
+    drawn = [item.name for item in sources.list_images(run)]
+    assert [labels[name] for name in drawn] == [2, 0, 1]
+    assert [names.index(name) // 2 for name in drawn] == [0, 1, 2]
 
 
 def test_a_label_file_without_a_line_for_an_image_stops_a_limited_run_at_once(project: Path) -> None:
