@@ -55,7 +55,7 @@ class OpenedRun(Run):
         return pd.DataFrame(rows, columns=["file", "made_by", "state", "bytes"]).astype({"bytes": "Int64"})
 
     def predictions(self) -> pd.DataFrame:
-        """What the device model and the reference say of every image, at this batch size.
+        """What the device model and the reference say of every image at this batch size, as 06 scores it.
 
         Returns:
             A row per image: image, label and answer (class indices), label_name, answer_name (words where there are some),
@@ -84,11 +84,7 @@ class OpenedRun(Run):
         return table
 
     def flips(self, count: int = MOST) -> elements.Gallery | elements.Table | elements.Banner:
-        """The images whose answer differs from the fp32 reference's, the worst first: what `report.flips` shows on a page.
-
-        Raises:
-            ArtifactError: 05 was not run at this batch size, or its files are not current; the notebook to run.
-        """
+        """The images whose answer differs from the fp32 reference's, the worst first: what `report.flips` shows on a page."""
         return flips(self, count)
 
     def operators(self) -> pd.DataFrame:
@@ -127,7 +123,7 @@ class OpenedRun(Run):
         i, words = matches[0], sources.class_words(self)
         caption = f"Label {words[int(labels[i])]}"
         if self.batch_size and self.file("logits").exists() and records.problem(self, "infer", strict=False) is None:
-            probabilities = softmax(np.load(self.file("logits"), mmap_mode="r")[i][None])[0]
+            probabilities = softmax(among(np.load(self.file("logits"), mmap_mode="r")[i][None], valid_classes(self)))[0]
             ranking = np.argsort(-probabilities, kind="stable")[:TOP]
             caption += "; answers: " + ", ".join(f"{words[int(c)]} {100 * probabilities[c]:.1f} %" for c in ranking)
         return elements.Gallery(batches.crops_at(self, [i]), [names[i]], caption)

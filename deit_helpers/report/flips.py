@@ -6,6 +6,7 @@ import numpy as np
 
 from ..data import batches, sources
 from ..errors import ArtifactError, one_line
+from ..files import read_json
 from ..metrics.classification import TOP, among, softmax
 from ..run import records
 from ..run.expected import valid_classes
@@ -13,6 +14,7 @@ from ..run.folder import Run
 from .elements import Banner, Gallery, Table
 
 MOST = 24
+_MADE_BY = ("preprocess", "reference", "infer")  # the stages whose files are read
 _RIGHT = ("only the reference is right", "neither is right", "only this run is right")  # the worst first
 
 
@@ -20,18 +22,14 @@ def flips(run: Run, count: int = MOST) -> Gallery | Table | Banner:
     """The images whose answer changed; of a run across batch sizes, those of the size that agrees least. Reads files only.
 
     In the order of _RIGHT; within each the largest margin of the reference (its best logit minus its second) first. A card
-    per image has both sides' five best answers, their probabilities and the margin; without the images it is a table.
-
-    Raises:
-        ArtifactError: 05 was not run, or its files are not current; the notebook to run.
+    per image has both sides' five best answers, their probabilities and the margin; without the images it is a table, and
+    where no answer changed, or there are none yet, a note.
     """
-    if run.batch_size is None:
-        agreements = records.per_batch(run, "agreement", "agreement")
-        compared = {size: row["top1_agreement_percent"] for size, row in agreements.items() if isinstance(row, dict)}
-        if not compared:
-            return Banner("note", "No answers yet", "to compare with the reference: run notebooks/05_infer.ipynb.")
-        run = run.at(min(compared, key=lambda size: compared[size]))
-    records.require(run, "logits", "index", "reference")
+    sizes = [at for at in run.at_each(not run.batch_size) if at.file("logits").exists()]
+    made = [at for at in sizes if not any(records.problem(at, stage, strict=False) for stage in _MADE_BY)]
+    if not made:
+        return Banner("note", "No answers yet", "to compare with the reference: run notebooks/05_infer.ipynb.")
+    run = min(made, key=lambda at: read_json(at.file("agreement")).get("top1_agreement_percent", 100.0))
     (names, labels), valid, words = sources.read_index(run), valid_classes(run), sources.class_words(run)
     reference, here = (among(np.load(run.file(name), mmap_mode="r"), valid) for name in ("reference", "logits"))
     before, now = reference.argmax(axis=1), here.argmax(axis=1)

@@ -26,7 +26,7 @@ def flipped(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
     generator = np.random.default_rng(3)
     for name in ("logits", "reference"):
         np.save(run.file(name), generator.normal(0, 2, (13, 3)).astype(np.float32))
-    monkeypatch.setattr(records, "require", lambda *_: None)  # the files planted here have no records
+    monkeypatch.setattr(records, "problem", lambda *_, **__: None)  # the files planted here have no records
     return run
 
 
@@ -72,17 +72,21 @@ def test_no_changed_answer_is_a_note_in_words(finished: Run) -> None:
     assert f"{note.title} {note.text}" == "No answer changed on 13 images, bs4."
 
 
-def test_across_batch_sizes_it_is_the_size_that_agrees_least(flipped: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    across = Run(flipped.spec, flipped.folder, flipped.root)
-    note = flips(across)  # what was planted is not what the records say
-    assert isinstance(note, Banner)
-    assert "run notebooks/05_infer.ipynb" in note.text
-    monkeypatch.setattr(records, "problem", lambda *_, **__: None)
+def test_across_batch_sizes_it_is_the_size_that_agrees_least(flipped: Run) -> None:
     for size, percent in {1: 100.0, 4: 30.0, 8: 92.0}.items():
         files.write_json(flipped.at(size).file("agreement"), {"top1_agreement_percent": percent})
-    shown = flips(across)
+    shown = flips(Run(flipped.spec, flipped.folder, flipped.root))
     assert isinstance(shown, Gallery)
     assert "bs4," in shown.caption
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_where_05_was_not_run_or_gave_no_answers_it_is_a_note(finished: Run, tmp_path: Path, batch_size: int | None) -> None:
+    run = copy_of(finished, tmp_path, batch_sizes=[4])
+    run.file("logits").unlink()
+    note = flips(Run(run.spec, run.folder, run.root, batch_size))
+    assert isinstance(note, Banner)
+    assert "run notebooks/05_infer.ipynb" in note.text
 
 
 def test_crops_are_those_of_the_files_where_there_is_no_store(flipped: Run) -> None:
