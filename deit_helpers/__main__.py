@@ -87,6 +87,7 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
     from .model import timm_config
     from .report import accuracy
     from .report.words import preprocessing
+    from .run.expected import for_dataset
     from .stages.accuracy import require_pass
 
     overrides = dict(_setting(text) for text in settings)
@@ -109,8 +110,9 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
         click.echo(str(page))
     else:
         click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")
-    if warning := preprocessing(opened):
-        click.echo(f"warning: preprocessing: {warning}", err=True)
+    recipe = preprocessing(opened)
+    for warning in filter(None, [for_dataset(opened)[1], recipe and f"preprocessing: {recipe}"]):
+        click.echo(f"warning: {warning}", err=True)
     require_pass(opened)
 
 

@@ -62,7 +62,7 @@ def _checkpoint(run: Run) -> dict[str, Any]:
     seed_backbone(model)
     pictures, targets = training_images()
     listing = sources.list_folder(run)
-    labels, held_out = sources.label_images(run, listing, CLASSES), listing.items[: run.spec.limit]
+    labels, held_out = sources.label_images(run, listing, CLASSES), sources.list_images(run, listing)
     crops = np.stack(
         [transforms.crop(picture, recipe) for picture in pictures]
         + [transforms.crop(transforms.decode(item.path), recipe) for item in held_out]

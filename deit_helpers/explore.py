@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .data import batches, sources
 from .errors import ArtifactError
+from .metrics.classification import among, softmax
 from .report import elements, index
+from .report.flips import MOST, flips
 from .run import manifest, records
+from .run.expected import valid_classes
 from .run.folder import Run
 from .run.lineage import NOTEBOOK_OF
 from .run.validation import nearest
@@ -52,7 +55,7 @@ class OpenedRun(Run):
         return pd.DataFrame(rows, columns=["file", "made_by", "state", "bytes"]).astype({"bytes": "Int64"})
 
     def predictions(self) -> pd.DataFrame:
-        """What the device model and the reference say of every image, at this batch size.
+        """What the device model and the reference say of every image at this batch size, as 06 scores it.
 
         Returns:
             A row per image: image, label and answer (class indices), label_name, answer_name (words where there are some),
@@ -65,7 +68,8 @@ class OpenedRun(Run):
         import pandas as pd
 
         records.require(self, "logits", "index", "reference")
-        logits, (names, labels) = np.load(self.file("logits")), sources.read_index(self)
+        valid, (names, labels) = valid_classes(self), sources.read_index(self)
+        logits, reference = (among(np.load(self.file(name)), valid) for name in ("logits", "reference"))
         ranking = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
         best = np.take_along_axis(logits, ranking, axis=1)
         words = sources.class_words(self)
@@ -74,10 +78,14 @@ class OpenedRun(Run):
         table["correct"] = ranking[:, 0] == labels
         table["top5"] = ranking.tolist()
         table["margin"] = best[:, 0] - best[:, 1] if best.shape[1] > 1 else np.nan
-        table["probability"] = _softmax(logits).max(axis=1)
-        table["reference"] = np.load(self.file("reference")).argmax(axis=1)
+        table["probability"] = softmax(logits).max(axis=1)
+        table["reference"] = reference.argmax(axis=1)
         table["agrees"] = table["reference"] == table["answer"]
         return table
+
+    def flips(self, count: int = MOST) -> elements.Gallery | elements.Table | elements.Banner:
+        """The images whose answer differs from the fp32 reference's, the worst first: what `report.flips` shows on a page."""
+        return flips(self, count)
 
     def operators(self) -> pd.DataFrame:
         """The profile of this batch size: family, op_type, name, calls, total_us, share_percent, backend; most time first.
@@ -115,7 +123,7 @@ class OpenedRun(Run):
         i, words = matches[0], sources.class_words(self)
         caption = f"Label {words[int(labels[i])]}"
         if self.batch_size and self.file("logits").exists() and records.problem(self, "infer", strict=False) is None:
-            probabilities = _softmax(np.load(self.file("logits"), mmap_mode="r")[i][None])[0]
+            probabilities = softmax(among(np.load(self.file("logits"), mmap_mode="r")[i][None], valid_classes(self)))[0]
             ranking = np.argsort(-probabilities, kind="stable")[:TOP]
             caption += "; answers: " + ", ".join(f"{words[int(c)]} {100 * probabilities[c]:.1f} %" for c in ranking)
         return elements.Gallery(batches.crops_at(self, [i]), [names[i]], caption)
@@ -125,8 +133,3 @@ class OpenedRun(Run):
 
         records.require(self, name)
         return pd.read_csv(self.file(name))
-
-
-def _softmax(logits: np.ndarray) -> Any:
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

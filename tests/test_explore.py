@@ -13,6 +13,8 @@ from deit_helpers import open_run
 from deit_helpers.data import sources
 from deit_helpers.errors import ArtifactError
 from deit_helpers.explore import OpenedRun
+from deit_helpers.report import accuracy as page
+from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 
 
@@ -69,9 +71,19 @@ def test_an_image_that_is_not_there_is_one_line(run: OpenedRun, name: str, reaso
     assert "\n" not in str(caught.value)
 
 
+def test_flips_are_the_gallery_of_the_page(run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = open_run(copy_of(run, tmp_path).folder / "spec.yaml", 4)
+    np.save(copy.file("logits"), -np.load(copy.file("logits")))
+    assert copy.flips().title == "No answers yet"  # what was planted is not what the record says
+    monkeypatch.setattr(records, "problem", lambda *_, **__: None)
+    assert copy.flips(5)._repr_html_() == page.flips(copy, 5)._repr_html_()
+    assert "5 of 13 changed answers" in copy.flips(5).caption
+
+
 def test_what_was_not_run_names_its_notebook(tmp_path: Path) -> None:
     run = open_run(new_run(tmp_path).folder / "spec.yaml", 4)
-    for ask, notebook in ((run.predictions, "05_infer"), (run.latencies, "05_infer"), (run.operators, "07_perf")):
+    of_05 = [(ask, "05_infer") for ask in (run.predictions, run.latencies)]
+    for ask, notebook in (*of_05, (run.operators, "07_perf")):
         with pytest.raises(ArtifactError, match=f"does not exist yet; run notebooks/{notebook}.ipynb with batch_size=4"):
             ask()
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from runs import write_spec
+from runs import opened, write_spec
 
+from deit_helpers import files, pipeline
 from deit_helpers.__main__ import main
 
 
@@ -83,6 +84,17 @@ def test_a_run_folder_that_cannot_be_written_is_named(project: Path, class_folde
     assert code == 1
     assert "cannot be written" in output
     assert "or run elsewhere" in output
+
+
+def test_expected_figures_of_other_images_are_warned_of(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = opened(project, expected="deit_small")
+    run.file("preprocess").parent.mkdir()
+    files.write_json(run.file("preprocess"), {"dataset": "imagenette"})
+    monkeypatch.setattr(pipeline, "plan", lambda *_, **__: [])
+    result = CliRunner().invoke(main, ["run", "params/test.yaml"])
+    assert result.exit_code == 0
+    said = "warning: `expected: deit_small` is of imagenet-1k, the images look like imagenette: no published figure is known"
+    assert said in result.stderr
 
 
 def test_render_refuses_a_folder_that_is_no_run(project: Path) -> None:

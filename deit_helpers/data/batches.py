@@ -16,7 +16,7 @@ from ..errors import ArtifactError
 from ..run.folder import Run
 from ..run.host import cores
 from .prefetch import ahead, mapped
-from .sources import Item, list_images
+from .sources import Item, list_images, read_index
 from .transforms import crop, decode, prepare, quiet_pillow
 
 _FLOAT = np.dtype(np.float32)
@@ -42,9 +42,9 @@ def crops_at(run: Run, indices: Sequence[int]) -> np.ndarray:
     """
     if not run.spec.stream:
         return np.load(run.file("images"), mmap_mode="r")[indices]
-    items = list_images(run)
+    names, _ = read_index(run)
     with quiet_pillow():
-        return np.stack([crop(decode(items[i].path), run.spec.recipe) for i in indices])
+        return np.stack([crop(decode(run.image_folder / names[i]), run.spec.recipe) for i in indices])
 
 
 def batches(

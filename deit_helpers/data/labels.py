@@ -33,23 +33,30 @@ class Line(NamedTuple):
 
 
 def labels_of(run: Run, names: list[str], classes: int | None) -> list[int]:
-    """The class index of each of these images, which are all of the run's, by the label file of its spec.
+    """The class index of each of these images, by the label file of the run's spec. Raises as `lines_of`, and for labels
+    that cannot be read as the spec says."""
+    lines, matches = lines_of(run, names)
+    indices = _indices(lines, run.root / str(run.spec.labels), run.spec, classes)
+    return [indices[line.label] for line in matches]
+
+
+def lines_of(run: Run, names: list[str]) -> tuple[list[Line], list[Line]]:
+    """All lines of the label file of a run's spec, and the line of each of these images, which are all of the run's.
 
     An image's line is the one with its name, its name without the extension, or the name of its folder; failing that, the
     one line that has its name but for leading folders, the extension, case and the form of Unicode.
 
     Raises:
-        SpecError: no label file, or labels that cannot be read as the spec says.
+        SpecError: no label file, or one that cannot be read.
         ArtifactError: an image without a line of its own; the message quotes the nearest.
     """
     path = run.root / str(run.spec.labels)
     lines = read_lines(read_bytes(path), path)
-    indices = _indices(lines, path, run.spec, classes)
     if lines and not lines[0].name:
-        return _in_order(lines, len(names), indices, path, run.spec)
+        return lines, _in_order(lines, len(names), path, run.spec)
     exact: dict[str, Line] = {}
     for line in lines:
-        if indices[exact.setdefault(line.name, line).label] != indices[line.label]:
+        if exact.setdefault(line.name, line).label.lstrip("0") != line.label.lstrip("0"):
             before = f"{line.name} already has label {exact[line.name].label}"
             raise SpecError(f"{path}:{line.number}: {before}: remove one of the lines")
     matches = [_exact(name, exact) for name in names]
@@ -58,7 +65,7 @@ def labels_of(run: Run, names: list[str], classes: int | None) -> list[int]:
     if None in matches:
         name = names[matches.index(None)]
         raise ArtifactError(f"{run.image_folder / name}: no label for it in {path}; {_what_to_do(name, lines)}")
-    return [indices[line.label] for line in matches if line]
+    return lines, [line for line in matches if line]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -151,7 +158,7 @@ def _indices(lines: list[Line], path: Path, spec: RunSpec, classes: int | None) 
     return indices
 
 
-def _in_order(lines: list[Line], count: int, indices: dict[str, int], path: Path, spec: RunSpec) -> list[int]:
+def _in_order(lines: list[Line], count: int, path: Path, spec: RunSpec) -> list[Line]:
     """A bare column: line i is the i-th image by name, where the spec says what the numbers are."""
     if spec.labels_format is None:
         kinds = "devkit (ILSVRC's ids 1 to 1000, as in ILSVRC2012_validation_ground_truth.txt), from_1 or index"
@@ -159,7 +166,7 @@ def _in_order(lines: list[Line], count: int, indices: dict[str, int], path: Path
         raise SpecError(f"{path}: labels without names: {hint}")
     if len(lines) != count:
         raise SpecError(f"{path}: {len(lines)} labels without names for {count} images: give a line for each image")
-    return [indices[line.label] for line in lines]
+    return lines
 
 
 def _exact(name: str, lines: dict[str, Line]) -> Line | None:

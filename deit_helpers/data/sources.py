@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ArtifactError, SpecError
+from ..files import read_json
 from ..run.folder import Run
 from .classes import class_indices, synset_names
-from .labels import labels_of
+from .labels import labels_of, lines_of
 from .transforms import SUFFIXES
 
 _HELD_OUT = ("val", "validation", "valid", "test")  # folders that stand beside `train`, the best to measure on first
@@ -63,13 +64,36 @@ def list_folder(run: Run) -> Listing:
     return Listing([Item(name, folder / name) for name in names], folders, left_out)
 
 
-def list_images(run: Run) -> list[Item]:
-    """The images the spec means: the first `limit` of its folder by name.
+def list_images(run: Run, listing: Listing | None = None) -> list[Item]:
+    """The images the spec means, by name: all of its folder, or `limit` of them spread over the labels.
+
+    Which class a label stands for is not asked: 01, before which nobody may know, takes the same images as 04.
 
     Raises:
-        ArtifactError: as `list_folder`.
+        ArtifactError: as `list_folder`, or an image without a label.
+        SpecError: a label file that cannot be read.
     """
-    return list_folder(run).items[: run.spec.limit]
+    items, limit = (listing or list_folder(run)).items, run.spec.limit
+    if limit is None or limit >= len(items):
+        return items
+    names = [item.name for item in items]
+    labels = [line.label for line in lines_of(run, names)[1]] if run.spec.labels else [name.split("/")[0] for name in names]
+    return [items[i] for i in spread(labels, limit, run.spec.limit_seed)]
+
+
+def spread(labels: list[str], count: int, seed: int) -> list[int]:
+    """Which `count` of these (N,) labels to take, in order: of each label as large a share as it has of all.
+
+    What is left of whole shares goes to the largest remainders (Hamilton's method). Lots are drawn with the seed between
+    equal remainders, and among the images of a label.
+    """
+    _, of, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    generator = np.random.default_rng(seed)
+    shares, remainders = np.divmod(count * sizes, len(labels))
+    shares[np.lexsort((generator.permutation(len(sizes)), -remainders))[: count - shares.sum()]] += 1
+    shuffled = np.lexsort((generator.permutation(len(labels)), of))  # label after label
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return sorted(shuffled[place < np.repeat(shares, sizes)].tolist())
 
 
 def label_images(run: Run, listing: Listing, classes: int | None) -> dict[str, int]:
@@ -105,15 +129,16 @@ class ClassWords(dict[int, str]):
 
 
 def class_words(run: Run) -> ClassWords:
-    """Words for class indices, where the class folders have names: ImageNet's words, or the folder's own name.
+    """Words for class indices: ImageNet's, where the labels are its indices, or the class folders' own names.
 
-    Empty with a label file. Taken from the names in the store, so the images themselves need not be here.
+    Empty with a label file of any other images. Taken from the names in the store, so the images need not be here.
     """
-    if run.spec.labels:
-        return ClassWords()
     folders = {int(label): name.partition("/")[0] for name, label in zip(*read_index(run), strict=True)}
-    words = synset_names()
-    return ClassWords({label: words.get(name, name).split(",")[0] for label, name in folders.items()})
+    imagenet, synsets = synset_names(), list(synset_names())
+    is_known = run.classes == len(synsets) and read_json(run.file("preprocess")).get("dataset")
+    if is_known or (not run.spec.labels and all(synsets[label : label + 1] == [name] for label, name in folders.items())):
+        return ClassWords({index: words.split(",")[0] for index, words in enumerate(imagenet.values())})
+    return ClassWords({} if run.spec.labels else {label: imagenet.get(n, n).split(",")[0] for label, n in folders.items()})
 
 
 def read_index(run: Run) -> tuple[list[str], np.ndarray]:

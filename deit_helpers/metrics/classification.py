@@ -25,6 +25,18 @@ def percent_within(ranks: np.ndarray, k: int) -> float:
     return float(100 * np.mean(ranks < k))
 
 
+def among(logits: np.ndarray, classes: list[int] | None) -> np.ndarray:
+    """Logits (N, C) of which only these classes can be answers: all others are set far below. None: as they are.
+
+    So timm scores ImageNet-A and -R, of 200 of the 1000 classes: `output[:, valid_labels]` in its `validate.py`.
+    """
+    if classes is None:
+        return logits
+    low = np.full_like(logits, -1e9)
+    low[:, classes] = logits[:, classes]
+    return low
+
+
 def compare(expected: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
     """How far two logit arrays (N, C) lie apart: largest absolute difference, spread of the first, percent of equal top-1."""
     return {
@@ -33,6 +45,12 @@ def compare(expected: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
         "std": float(expected.std()),
         "top1_agreement_percent": float(100 * np.mean(expected.argmax(axis=1) == logits.argmax(axis=1))),
     }
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, C) float64 of logits (N, C)."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def per_class(logits: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from ..run.expected import MAX_DROP_POINTS, expected_row
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
+from .flips import flips as flips
 from .style import PURE, new_figure
 from .words import notes as notes
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+CARD_PX = 160  # two dozen photographs of 224 px would double a page
 Cell = str | int | float | None
 
 
@@ -106,20 +107,23 @@ class Chart(Element):
 
 @dataclass(frozen=True)
 class Gallery(Element):
-    """Crops (N, H, W, 3) uint8, each with a label below it."""
+    """Crops (N, H, W, 3) uint8, each with a label below it, and below that with lines under headings, where there are some."""
 
     crops: np.ndarray
     labels: Sequence[str]
     caption: str
+    lists: Sequence[Mapping[str, Sequence[str]]] = ()
 
-    def pictures(self) -> Iterator[tuple[str, str]]:
-        """Every crop as a JPEG file in base64, with its label."""
+    def pictures(self) -> Iterator[tuple[str, str, Mapping[str, Sequence[str]]]]:
+        """Every crop as a JPEG file in base64, with its label and its lists."""
         from PIL import Image
 
-        for pixels, label in zip(self.crops, self.labels, strict=True):
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
-            yield base64.b64encode(buffer.getvalue()).decode(), label
+        for pixels, label, lists in zip(self.crops, self.labels, self.lists or [{}] * len(self.labels), strict=True):
+            buffer, image = io.BytesIO(), Image.fromarray(pixels)
+            if lists:
+                image.thumbnail((CARD_PX, CARD_PX))
+            image.save(buffer, "JPEG", quality=85)
+            yield base64.b64encode(buffer.getvalue()).decode(), label, lists
 
 
 @dataclass(frozen=True)

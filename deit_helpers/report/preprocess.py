@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..data import batches, sources
 from ..errors import one_line
+from ..run.expected import for_dataset
 from ..run.folder import Run
 from .elements import Facts, Gallery, Table
 from .words import notes as notes
@@ -12,7 +13,9 @@ from .words import notes as notes
 def recipe(run: Run) -> Facts:
     """How images become tensors, and the hash of the first of them."""
     prep = run.read("preprocess")
-    values = prep["recipe"]
+    values, dataset, listed = prep["recipe"], prep.get("dataset"), prep.get("listed")  # older runs lack these two
+    rows, warning = for_dataset(run)
+    drawn = f"{run.spec.limit} of {listed}, spread over the labels, seed {run.spec.limit_seed}"
     return Facts(
         f"Preprocessing of {prep['images']} images, recipe {values['name']}",
         {
@@ -20,6 +23,9 @@ def recipe(run: Run) -> Facts:
             "centre crop": f"{values['crop_px']} px",
             "mean": ", ".join(map(str, values["mean"])),
             "std": ", ".join(map(str, values["std"])),
+            **({"images taken": drawn if (run.spec.limit or listed) < listed else f"all {listed}"} if listed else {}),
+            "they look like": dataset or "none of the data sets that are known by their layout",
+            "rows of params/expected.yaml for them": warning or ", ".join(rows) or "none",
             "images skipped": len(prep["skipped"]),
             "files and folders not used": sum(row["count"] for row in prep.get("left_out", [])),
             f"sha256 of the first {prep['fingerprint_images']} tensors": prep["fingerprint"],

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..ascend.cann import is_emulated
 from ..files import read_json
+from ..run.expected import for_dataset
 from ..run.folder import Run
 from .elements import Banner, Stack
 
@@ -29,6 +30,8 @@ def notes(run: Run) -> Stack:
     if any(content.get("imported_from") for content in contents):
         text = "Another tool measured these figures elsewhere; nothing of this page was run again here."
         banners.append(Banner("inconclusive", "Imported figures.", text))
+    if warning := for_dataset(run)[1]:
+        banners.append(Banner("inconclusive", "The expected figures are of other images.", f"{warning}."))
     if warning := preprocessing(run):
         text = f"{warning[0].upper()}{warning[1:]}."
         banners.append(Banner("inconclusive", "The preprocessing is not the model's.", text))

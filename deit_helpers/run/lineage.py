@@ -64,7 +64,7 @@ class Notebook:
         return "{n}" in self.folder
 
 
-_DATA_KEYS = ("images", "labels", "limit", "on_bad_image", "preprocess")
+_DATA_KEYS = ("images", "labels", "limit", "limit_seed", "on_bad_image", "preprocess")
 _LABEL_KEYS = ("class_order", "labels_format")
 _RUNTIME_KEYS = ("backend", "precision", "device", "preprocess", "execution", "providers", "runtime", "ema")
 _DATA = ("data", "run/recipes.py")
@@ -77,7 +77,7 @@ NOTEBOOKS = {
         "demo_images": Stage({"demo_images": "demo/images.csv"}, (), (), (), only_for="images"),
         "demo": Stage(
             {"demo_checkpoint": "demo/checkpoint.pth", "demo": "demo/demo.json"},
-            (), ("model", "model_args", "preprocess", "limit"), (), only_for="checkpoint",
+            (), ("model", "model_args", "preprocess", "limit", "limit_seed"), (), only_for="checkpoint",
         ),
         "export": Stage(
             {"onnx": "export/deit.onnx", "export": "export/export.json"},
@@ -132,7 +132,7 @@ NOTEBOOKS = {
     "06_accuracy": Notebook("bs{n}", {
         "score": Stage(
             {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json"},
-            ("logits", "reference", "index", "expected"), ("expected", "batch_sizes"),
+            ("logits", "reference", "index", "preprocess", "expected"), ("expected", "batch_sizes"),
             ("stages/accuracy.py", *(f"metrics/{name}.py" for name in ("classification", "planner", "proportions", "verdict")),
              *(f"data/{name}" for name in ("sources.py", "classes.py", "labels.py", "transforms.py", "imagenet.tsv")),
              "run/expected.py", "run/recipes.py"),

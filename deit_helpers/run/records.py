@@ -24,8 +24,10 @@ from .folder import Run
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256
 from .host import git_commit, machine, version_of
 from .lineage import FILES, MAKER, NOTEBOOK_OF, NOTEBOOKS, STAGES
+from .spec import RunSpec
 
 MakeFacts = Callable[[Run], dict[str, Any]]
+_DEFAULTS = RunSpec.model_construct().model_dump(mode="json")
 
 
 def makes(stage: str, facts: str | None = None) -> Callable[[MakeFacts], MakeFacts]:
@@ -182,10 +184,10 @@ def _damage(path: Path, facts: dict[str, Any]) -> str | None:
 
 def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> str | None:
     for name, now in key["spec"].items():
-        if (then := record["spec"].get(name)) != now:
+        if (then := record["spec"].get(name, _DEFAULTS.get(name))) != now:  # an older record lacks newer keys
             return f"it is stale: made with {name}={then!r}, the spec now says {now!r}"
     for name, now in key["inputs"].items():
-        if now != record["inputs"].get(name) and (strict or now is not None):
+        if now != record["inputs"].get(name) and (strict or (now is not None and name in record["inputs"])):
             return f"it is stale: {name} changed since" if now else f"its input {name} is missing"
     if strict and key["code"] and record["code"] != key["code"]:
         return "the code that makes it changed"

@@ -32,6 +32,7 @@ class RunSpec(Frozen):
     labels_format: Literal["index", "from_1", "devkit"] | None = None
     class_order: Literal["numeric", "text", "synset"] | None = None
     limit: int | None = Field(default=None, ge=1)
+    limit_seed: int = Field(default=0, ge=0)
     on_bad_image: Literal["stop", "skip"] = "stop"
     ema: bool | None = None
     preprocess: str | PreprocessSpec = "deit"

@@ -11,8 +11,9 @@ import numpy as np
 from .. import files
 from ..ascend import benchmark
 from ..data.batches import crops_at, npy_header, progress
+from ..data.datasets import recognised
 from ..data.prefetch import mapped
-from ..data.sources import Item, label_images, list_folder, write_index
+from ..data.sources import Item, label_images, list_folder, list_images, write_index
 from ..data.transforms import SUFFIXES, crop, decode, quiet_pillow, tensors
 from ..errors import ArtifactError
 from ..run.folder import Run
@@ -32,7 +33,7 @@ def preprocess(run: Run) -> dict[str, Any]:
         SpecError: labels that are not clear, or outside the checkpoint's classes.
     """
     listing, recipe = list_folder(run), run.spec.recipe
-    labels, items = label_images(run, listing, run.classes), listing.items[: run.spec.limit]
+    labels, items = label_images(run, listing, run.classes), list_images(run, listing)
     # With `stream` 05 decodes; here only what the images are, and the fingerprint of the first.
     kept, skipped = (items, list[dict[str, str]]()) if run.spec.stream else _write_store(run, items)
     with files.atomic(run.file("index")) as temporary:
@@ -43,6 +44,9 @@ def preprocess(run: Run) -> dict[str, Any]:
         benchmark.write_info(run.file("images").parent, [item.name for item in kept], rows)
     return {
         "images": len(kept),
+        "listed": len(listing.items),
+        "dataset": recognised([item.name for item in listing.items]),
+        "label_classes": sorted(set(labels.values())),
         "skipped": skipped,
         "left_out": _kinds(listing.left_out),
         "recipe": recipe.model_dump(mode="json"),

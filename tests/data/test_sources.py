@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import draw
 from runs import write_spec
 from timm.data import ImageNetInfo
 
-from deit_helpers import open_run
+from deit_helpers import files, open_run
 from deit_helpers.data import classes, sources
 from deit_helpers.errors import ArtifactError
 from deit_helpers.run.folder import Run
@@ -55,8 +57,7 @@ def test_other_files_and_hidden_folders_are_passed_over(project: Path) -> None:
 def test_synset_folders_get_the_index_of_imagenet_even_when_only_some_are_there(project: Path, indices: tuple[int]) -> None:
     run = run_on(project, *(f"{SYNSETS[i]}/{i}.jpg" for i in indices))
     assert labelled(run) == [(f"{SYNSETS[i]}/{i}.jpg", i) for i in indices]
-    words = {i: IMAGENET.index_to_description(i).split(",")[0] for i in indices}
-    assert stored_words(run) == words
+    assert stored_words(run) == {i: IMAGENET.index_to_description(i).split(",")[0] for i in range(1000)}
 
 
 def test_the_synsets_are_those_of_timm_in_its_order() -> None:
@@ -64,6 +65,23 @@ def test_the_synsets_are_those_of_timm_in_its_order() -> None:
     assert list(names) == SYNSETS
     assert len(names) == 1000
     assert [*names.values()] == [IMAGENET.index_to_description(i) for i in range(1000)]
+
+
+def test_a_known_data_set_has_imagenets_words_for_a_head_of_1000_classes_alone(project: Path) -> None:
+    run = run_on(project, "0/1.jpg", "1/1.jpg")
+    assert stored_words(run) == {0: "0", 1: "1"}
+    files.write_json(run.file("preprocess"), {"dataset": "imagenet-v2"})
+    assert sources.class_words(run)[1] == "1"
+    run.file("export").parent.mkdir()
+    files.write_json(run.file("export"), {"classes": 1000})
+    assert sources.class_words(run)[1] == "goldfish"
+
+
+def test_synset_folders_in_another_order_keep_their_own_words(project: Path) -> None:
+    run = run_on(project, f"{SYNSETS[7]}/1.jpg", f"{SYNSETS[9]}/1.jpg")
+    run.file("index").parent.mkdir(parents=True)
+    sources.write_index(run.file("index"), {f"{SYNSETS[7]}/1.jpg": 0, f"{SYNSETS[9]}/1.jpg": 1})
+    assert sources.class_words(run) == {0: "cock", 1: "ostrich"}
 
 
 def test_empty_class_folders_hold_no_images(project: Path) -> None:
@@ -74,8 +92,52 @@ def test_empty_class_folders_hold_no_images(project: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "count"), [(1, 1), (5, 5), (13, 13), (99, 13), (None, 13)])
-def test_the_limit_takes_the_first_images_by_name(class_folders: Path, limit: int | None, count: int) -> None:
+def test_the_limit_takes_so_many_images_and_keeps_the_order_of_names(class_folders: Path, limit: int, count: int) -> None:
     project = class_folders.parent
     items = labelled(open_run(write_spec(project, limit=limit)))
-    assert items == labelled(open_run(write_spec(project)))[:count]
+    everything = labelled(open_run(write_spec(project)))
+    assert items == [item for item in everything if item in items]
     assert len(items) == count
+
+
+def test_the_limit_spreads_over_the_labels_however_they_are_given(class_folders: Path) -> None:
+    project = class_folders.parent
+    of_folders = sources.list_images(open_run(write_spec(project, limit=6)))
+    assert Counter(item.name.partition("/")[0] for item in of_folders) == {"apple": 2, "berry": 2, "cedar": 2}
+    lines = [
+        f"{path.relative_to(class_folders)} {'0' if path.parent.name == 'apple' else 'n01440764'}"
+        for path in class_folders.rglob("*.jpg")
+    ]
+    (project / "labels.txt").write_text("\n".join(lines))
+    of_file = sources.list_images(open_run(write_spec(project, limit=8, labels="labels.txt")))
+    assert Counter(item.name.startswith("apple") for item in of_file) == {True: 3, False: 5}  # 5 of 13 are 3.1 of 8
+
+
+def test_another_seed_draws_other_images_and_the_same_seed_the_same(class_folders: Path) -> None:
+    project = class_folders.parent
+    draws = [
+        [item.name for item in sources.list_images(open_run(write_spec(project, limit=6, limit_seed=s)))] for s in (0, 0, 1)
+    ]
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize(
+    "sizes", [[50] * 1000, [3, 100, 7, 41, 1], [1, 1, 1], [9]], ids=["imagenet", "uneven", "single", "one"]
+)
+def test_every_label_has_its_share_to_less_than_one_image(sizes: list[int], seed: int) -> None:
+    labels = [f"n{label}" for label, size in enumerate(sizes) for _ in range(size)]
+    shuffled = [labels[i] for i in np.random.default_rng(1).permutation(len(labels))]
+    for count in {1, 2, len(labels) // 3 + 1, len(labels) - 1} - {0, len(labels)}:
+        chosen = sources.spread(shuffled, count, seed)
+        taken = Counter(shuffled[i] for i in chosen)
+        assert chosen == sorted(set(chosen))
+        assert len(chosen) == count
+        assert all(abs(taken[f"n{label}"] - count * size / len(labels)) < 1 for label, size in enumerate(sizes))
+
+
+def test_five_hundred_of_a_thousand_classes_are_not_the_first_five_hundred() -> None:
+    labels = [f"n{i // 50:04d}" for i in range(50_000)]
+    classes = [i // 50 for i in sources.spread(labels, 500, 0)]
+    assert len(set(classes)) == 500
+    assert 430 < np.mean(classes) < 570  # of 0 to 999

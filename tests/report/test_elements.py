@@ -26,6 +26,7 @@ ELEMENTS = [
     Stack([Banner("fail", HOSTILE, HOSTILE)]),
     Links({HOSTILE: {HOSTILE: f'x" onclick="{HOSTILE}'}}),
     Gallery(np.zeros((1, 4, 4, 3), np.uint8), [HOSTILE], HOSTILE),
+    Gallery(np.zeros((1, 4, 4, 3), np.uint8), [""], "", [{HOSTILE: [HOSTILE]}]),
     chart(HOSTILE),
 ]
 

@@ -53,6 +53,14 @@ def test_a_recipe_that_is_not_the_models_is_said_with_both_values(tiny_run: Run)
     assert "size 224, 224 (the model: 384, 384); interpolation bicubic (the model: bilinear)" in preprocessing(tiny_run)
 
 
+def test_expected_figures_of_other_images_are_said_with_both_data_sets(tiny_run: Run) -> None:
+    files.write_json(tiny_run.file("preprocess"), {"dataset": "imagenet-r"})
+    (banner,) = notes(tiny_run.replace(expected="deit_small")).items
+    assert banner.title == "The expected figures are of other images."
+    assert banner.text == "`expected: deit_small` is of imagenet-1k, the images look like imagenet-r: `expected: deit_small_r`."
+    assert notes(tiny_run.replace(expected="deit_small_r")).items == []
+
+
 def test_the_demo_is_told_by_its_checkpoint(tiny_run: Run) -> None:
     assert [banner.title for banner in notes(tiny_run.replace(checkpoint="demo")).items] == ["This is the embedded demo."]
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from runs import new_run, opened
 
+from deit_helpers import files
 from deit_helpers.errors import ArtifactError, SpecError, VerdictError
 from deit_helpers.metrics import classification
 from deit_helpers.report import accuracy as page
@@ -286,6 +287,32 @@ def test_a_port_that_differs_is_not_excused_by_a_reference_that_guesses(project:
     facts = scored(np.roll(logits, 1, axis=1), labels, reference=logits, expected="published").read("accuracy")
     assert facts["verdict"] == "inconclusive"
     assert facts["cause"].startswith("the labels, and perhaps the port: ")
+
+
+def test_with_valid_classes_answers_are_sought_among_those_of_the_images_alone(project: Path, scored: Scored) -> None:
+    """As timm's `validate.py --valid-labels`: `output[:, valid_labels]`, whose columns count as classes 0 and up."""
+    valid, generator = [1, 3, 4], np.random.default_rng(5)
+    logits = generator.normal(size=(40, 6)).astype(np.float32)
+    labels = generator.choice(valid[:2], 40)  # class 4 has images, but none that `limit` took
+    expect(project, images=40, top1_percent=50.0, valid_classes="labels")
+    (project / "reports/test/dataset").mkdir(parents=True)
+    files.write_json(project / "reports/test/dataset/preprocess.json", {"label_classes": valid})
+    scores = scored(logits, labels, reference=logits + 0.5, expected="published").read("accuracy")
+    order = np.argsort(-logits[:, valid], axis=1)
+    targets = np.array([valid.index(label) for label in labels])
+    assert scores["top1_percent"] == pytest.approx(100 * np.mean(order[:, 0] == targets))
+    assert scores["top2_percent"] == pytest.approx(100 * np.mean((order[:, :2] == targets[:, None]).any(axis=1)))
+    assert scores["top3_percent"] == 100.0
+    assert (scores["valid_classes"], scores["classes"]) == (3, 6)
+    assert (scores["reference"]["agreement_percent"], scores["reference"]["max_abs_diff"]) == (100.0, pytest.approx(0.5))
+    assert np.array(scores["confusion"])[:, [0, 2, 5]].sum() == 0
+
+
+def test_without_a_published_acc5_it_is_not_checked(project: Path, scored: Scored) -> None:
+    expect(project, images=40, top1_percent=50.0, top5_percent=None)
+    scores = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published").read("accuracy")
+    assert [check["metric"] for check in scores["checks"]] == ["Acc@1"]
+    assert scores["verdict"] == "pass"
 
 
 def test_result_has_the_recipes_bytes() -> None:

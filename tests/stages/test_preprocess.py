@@ -15,9 +15,12 @@ import pytest
 from pictures import RESIZES, damage, draw, torchvision_tensor
 from PIL import Image
 from runs import CLASSES, opened
+from timm.data import ImageNetInfo
 
+from deit_helpers import files
 from deit_helpers.data import batches, sources, transforms
 from deit_helpers.errors import ArtifactError
+from deit_helpers.report import preprocess as page
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import preprocess
@@ -79,10 +82,41 @@ def test_bins_are_the_tensors_of_the_store(class_folders: Path) -> None:
     assert len((run.folder / "dataset" / "deit_prep_bin.info").read_text().splitlines()) == 13
 
 
-def test_a_limit_stores_only_the_first_images(class_folders: Path) -> None:
-    run = opened(class_folders.parent, limit=3)
-    assert (preprocess.preprocess(run)["images"], preprocess.preprocess(run)["fingerprint_images"]) == (3, 3)
-    assert len(np.load(run.file("images"))) == 3
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_limit_takes_the_same_images_everywhere(class_folders: Path, stream: bool) -> None:
+    run = opened(class_folders.parent, limit=3, stream=stream)
+    facts, (names, labels) = preprocess.preprocess(run), sources.read_index(run)
+    assert (facts["images"], facts["fingerprint_images"], facts["listed"], facts["label_classes"]) == (3, 3, 13, [0, 1, 2])
+    assert names == [item.name for item in sources.list_images(run)] == batches.sample_crops(run, 3)[0]
+    assert labels.tolist() == [0, 1, 2]
+    crops = batches.crops_at(run, [0, 1, 2])
+    np.testing.assert_array_equal(crops, batches.sample_crops(run, 3)[1])
+    tensors = next(iter(batches.batches(run, 4))).tensor[:3]
+    np.testing.assert_array_equal(tensors, transforms.tensors(crops, run.spec.recipe))
+    assert page.recipe(run).values["images taken"] == "3 of 13, spread over the labels, seed 0"
+
+
+def test_a_known_data_set_is_named_with_its_rows(project: Path) -> None:
+    for index in (0, 217, 482, 491, 497, 566, 569, 571, 574, 701):
+        draw(project / "pictures" / ImageNetInfo().label_names()[index] / "1.jpg")
+    run = opened(project)
+    assert preprocess.preprocess(run)["dataset"] == "imagenette"
+    shown = page.recipe(run).values
+    assert (shown["they look like"], shown["rows of params/expected.yaml for them"]) == ("imagenette", "none")
+    shown = page.recipe(run.replace(expected="deit_small")).values
+    assert "is of imagenet-1k, the images look like imagenette" in str(shown["rows of params/expected.yaml for them"])
+    assert shown["images taken"] == "all 10"
+
+
+def test_what_an_older_version_preprocessed_is_still_shown(class_folders: Path) -> None:
+    run = opened(class_folders.parent)
+    facts = preprocess.preprocess(run)
+    files.write_json(
+        run.file("preprocess"), {k: v for k, v in facts.items() if k not in ("listed", "dataset", "label_classes")}
+    )
+    shown = page.recipe(run).values
+    assert "images taken" not in shown
+    assert shown["they look like"] == "none of the data sets that are known by their layout"
 
 
 def test_a_damaged_image_stops_the_run_and_leaves_no_store(class_folders: Path) -> None:
