@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from runs import TINY
 from scipy.special import erf
 
-from deit_helpers.evidence.precision import Precision, rounded
+from deit_helpers.evidence.precision import Precision, rounded, rounded_throughout, switchable
 
 NUMPY = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
@@ -158,3 +158,63 @@ def forward(proto: onnx.ModelProto, x: np.ndarray, low: Callable[[np.ndarray], n
         hidden = linear(norm(x, f"{name}.norm2"), f"{name}.mlp.fc1")
         x = low(x + linear(low(hidden * 0.5 * (1 + erf(hidden / np.sqrt(2)))), f"{name}.mlp.fc2"))
     return low(norm(x, "norm")[:, 0] @ weights["head.weight"].T + weights["head.bias"])
+
+
+def test_throughout_a_sum_is_rounded_after_every_block_of_16() -> None:
+    rng = np.random.default_rng(5)
+    weight, x = rng.standard_normal((40, 6)).astype(np.float32), rng.standard_normal((4, 40)).astype(np.float32)
+    proto = graph([helper.make_node("MatMul", ["image", "w"], ["y"], name="product")], {"w": weight}, [4, 6])
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 40
+    total = np.zeros((4, 6), np.float32)
+    for start in (0, 16, 32):
+        block = low(x, "fp16")[:, start : start + 16] @ low(weight, "fp16")[start : start + 16]
+        total = low(total + block, "fp16")
+    answer = infer(rounded_throughout(proto), x)
+    np.testing.assert_array_equal(answer, total)
+    assert not np.array_equal(answer, infer(rounded(proto, "fp16"), x))
+
+
+def test_throughout_the_squares_of_a_layer_norm_overflow() -> None:
+    loud = edited_weights(static(2), {"pos_embed": 100.0})
+    assert np.isfinite(infer(rounded(loud, "fp16"), IMAGES)).all()
+    assert not np.isfinite(infer(rounded_throughout(loud), IMAGES)).any()
+
+
+def test_throughout_a_vision_transformer_errs_by_more_and_answers_alike() -> None:
+    for opset in (11, 17):
+        exact = infer(static(2, opset=opset), IMAGES)
+        errors = [abs(infer(make(static(2, opset=opset)), IMAGES) - exact).max() for make in (half, rounded_throughout)]
+        assert 0 < errors[0] < errors[1] < 0.02
+
+
+def half(proto: onnx.ModelProto) -> onnx.ModelProto:
+    return rounded(proto, "fp16")
+
+
+def edited_weights(proto: onnx.ModelProto, factors: dict[str, float]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for tensor in copy.graph.initializer:
+        if tensor.name in factors:
+            tensor.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factors[tensor.name]), tensor.name)
+            )
+    return copy
+
+
+def test_a_part_is_rounded_where_its_switch_says_so() -> None:
+    proto, _ = two_layers()
+    x = np.random.default_rng(6).uniform(-500, 500, (4, 8)).astype(np.float32)
+    parts = {"node m": "first", "node s": "first", "node r": "second", "node y": "second"}
+    session = onnxruntime.InferenceSession(
+        switchable(proto, "fp16", parts).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+    def answer(*on: str) -> np.ndarray:
+        return session.run(None, {"image": x, **{part: np.array(part in on) for part in ("first", "second")}})[0]
+
+    np.testing.assert_array_equal(answer(), infer(proto, x))
+    np.testing.assert_array_equal(answer("first", "second"), infer(rounded(proto, "fp16"), x))
+    assert not any(
+        np.array_equal(answer(part), answer(*other)) for part in parts.values() for other in ((), ("first", "second"))
+    )
