@@ -23,7 +23,7 @@ from .precision import MOVES, at_opset, inner_steps, operators, rounded, rounded
 WHOLE = ""  # the part of an embedding, a head, and of a graph without attention
 # The least numbers that are not zero, not rounded to zero, normal, and infinite in fp16, rounded to nearest even.
 BOUNDS = (np.nextafter(0, 1, dtype=np.float32), np.nextafter(2**-25, 1, dtype=np.float32), 2**-14 - 2**-25, 65520.0)
-RANKED_IMAGES = 4
+RANKED_IMAGES = 2
 MOST_PARTS = 8  # beyond those that overflow, so many are tried
 NOTHING = "nothing to keep"
 # What ATC's parser and fusions make of ONNX's types, where the name changes: Erf is of a GELU, Pow of a LayerNorm.
@@ -121,7 +121,7 @@ def _statistics(
     table = graph.add("Concat", columns, "statistics", axis=0)
     table.dtype, table.shape = ir.DataType.FLOAT, ir.Shape([len(columns)])
     graph.graph.outputs.append(table)
-    session = _session(graph.proto())
+    session = _session(ir.to_proto(graph.model))  # onnx's inference of these shapes takes gigabytes
     runs = [session.run(None, {session.get_inputs()[0].name: batch}) for batch in batches]
     seen = np.stack([table for _, table in runs]).reshape(len(runs), len(nodes), -1).astype(float)
     rows = {}
@@ -226,7 +226,8 @@ def configurations(facts: dict[str, Any]) -> dict[str, str]:
 
     Sources: ATC's --keep_dtype (a node's name a line) and --modify_mixlist (types of Ascend's operators, all of a type at
     once; mixed precision only); the arguments of `convert_float_to_float16` of onnxconverter-common and
-    onnxruntime.transformers, where null stands for their own list; `trtexec --help`.
+    onnxruntime.transformers, where null stands for their own list; `trtexec --help`. Both converters cast to fp16 between
+    kept nodes, too, and the first (1.16) takes the casts out again only where a value has one reader.
     """
     names = facts["keep"]
     kept = {"keep_io_types": True, "op_block_list": None, "node_block_list": names}

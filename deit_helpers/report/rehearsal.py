@@ -98,7 +98,8 @@ def keep(run: Run) -> Facts:
     lines: dict[str, Cell] = {
         "spec, by node": f"atc: {{keep_dtype: {folder}/keep_dtype.cfg}}",
         "spec, by type": f"atc: {{precision_mode_v2: mixed_float16, modify_mixlist: {folder}/modify_mixlist.json}}",
-        "ONNX Runtime": f"convert_float_to_float16(model, **json.load(open('{folder}/onnxruntime_fp16.json')))",
+        "ONNX Runtime": f"convert_float_to_float16(model, **json.load(open('{folder}/onnxruntime_fp16.json'))); "
+        "this converter may leave casts to fp16 between kept nodes, where a value overflows still: look for them",
         "TensorRT": f"trtexec --onnx=… $(cat {folder}/tensorrt_precisions.txt)",
     }
     if not names:
