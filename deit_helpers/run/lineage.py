@@ -147,6 +147,17 @@ NOTEBOOKS = {
             ("backend",),
         ),
     }, alone=True, shows=("infer",)),
+    "rehearsal": Notebook("rehearsal", {
+        "rehearsal": Stage(
+            {"rehearsal": "rehearsal/rehearsal.json", "keep_dtype": "rehearsal/keep_dtype.cfg",
+             "modify_mixlist": "rehearsal/modify_mixlist.json", "onnxruntime_fp16": "rehearsal/onnxruntime_fp16.json",
+             "tensorrt_precisions": "rehearsal/tensorrt_precisions.txt"},
+            ("static_onnx", "images"), ("preprocess", "stream"),
+            ("stages/rehearsal.py", "evidence/rehearsal.py", "evidence/precision.py", "graph", "metrics/classification.py",
+             "metrics/proportions.py", *_DATA),
+            ("onnx", "onnx-ir", "onnxruntime"),
+        ),
+    }, asked_by="rehearse"),
 }  # fmt: skip
 STAGES = {name: stage for notebook in NOTEBOOKS.values() for name, stage in notebook.stages.items()}
 NOTEBOOKS["report"] = Notebook("", shows=tuple(STAGES))

@@ -89,7 +89,7 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
     """
     if problem(run, stage) is None:
         return False
-    path = record_path(run, stage)
+    run, path = _opened_for(run, stage), record_path(run, stage)
     write_dir(path.parent)
     try:
         lock = FileLock(path.with_suffix(".lock")).acquire()
@@ -103,6 +103,12 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
         make()  # where it fails, the old record still tells the files that it changed from those it did not
         _record(run, stage, made_from, round(time.perf_counter() - start, 3))
     return True
+
+
+def _opened_for(run: Run, stage: str) -> Run:
+    """The run as a stage works on it: what is made once from files per batch size is made from the smallest one's."""
+    of_batch = any(STAGES[MAKER[name]].per_batch for name in STAGES[stage].inputs if name in MAKER)
+    return run.at(min(run.spec.batch_sizes)) if of_batch and not STAGES[stage].per_batch else run
 
 
 def adopt(run: Run, stage: str, sources: list[str], device: str, images: bool) -> None:
@@ -146,7 +152,7 @@ def problem(run: Run, stage: str, *, strict: bool = True) -> str | None:
     that is the question a later stage asks, perhaps on another machine. Strict is the question "would making it again
     change anything?".
     """
-    record = read_record(run, stage)
+    run, record = _opened_for(run, stage), read_record(run, stage)
     if not record:
         exists = any(run.file(name).exists() for name in STAGES[stage].outputs)
         return "there is no record of this run making it" if exists else "does not exist yet"
