@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..backends import Execution, Options, Pool, open_backend
+from ..backends import Options, Pool, open_backend
 from ..data import batches, sources, transforms
 from ..errors import ArtifactError, BackendError, SpecError
 from ..files import read_json
@@ -48,20 +48,17 @@ class File:
 
     def __init__(self, run: Run, path: Path, backend: str, options: Options, crops: np.ndarray):
         self.path, self.backend, self.options, self.recipe, self.disturbance = path, backend, options, run.spec.recipe, 0.0
-        with open_backend(backend, path, options) as model:
-            self.batch_size, self.dtype = model.batch_size, model.dtype
         proto = onnx.load(path)
-        stored = {onnx.TensorProto.DataType.Name(tensor.data_type).lower() for tensor in proto.graph.initializer}
-        self.precision = "fp16" if "float16" in stored else options.precision
+        stored = {tensor.data_type for tensor in proto.graph.initializer}
+        self.precision = "fp16" if onnx.TensorProto.FLOAT16 in stored else options.precision
         values = tap_values(Graph(proto))
         taps = {tap: value for tap, value in zip(tap_names(len(values) // 6), values, strict=False) if value is not None}
         self.values = {tap: value.name for tap, value in taps.items()}
         self.nodes = {tap: value.producer().name for tap, value in taps.items()} | {LOGITS: proto.graph.output[0].name}
         del proto, values, taps  # 200 MB
-        self.logits: np.ndarray | None = None
-        with self.observing([]) as observe:
-            step = self.batch_size or 2
-            self.logits = np.concatenate([observe(i, crops[i : i + step])[LOGITS] for i in range(0, len(crops), step)])
+        with open_backend(backend, path, options) as model:
+            self.batch_size, self.dtype = model.batch_size, model.dtype
+            self.logits = self._values(model, [LOGITS], crops)[LOGITS]
 
     @contextlib.contextmanager
     def observing(self, taps: Sequence[str]) -> Iterator[Observe]:
@@ -73,20 +70,33 @@ class File:
             proto.graph.output.extend(onnx.ValueInfoProto(name=self.values[tap]) for tap in marked)
             onnx.save(proto, path)
             del proto
-            with Pool(_keeping(self.backend)(path, self.options)) as model:
-                yield lambda first, crops: self._values(model, [LOGITS, *marked], first, crops)
+            with open_backend(self.backend, path, self.options) as model:
 
-    def _values(self, model: Pool, names: list[str], first: int, crops: np.ndarray) -> dict[str, np.ndarray]:
-        size, parts = self.batch_size or len(crops), []
+                def observe(first: int, crops: np.ndarray) -> dict[str, np.ndarray]:
+                    values = self._values(model, [LOGITS, *marked], crops)
+                    moved = Sums()
+                    moved.add(self.logits[first : first + len(crops)], values[LOGITS])
+                    self.disturbance = max(self.disturbance, moved.row()["relative_rms"])
+                    return values
+
+                yield observe
+
+    def _values(self, model: Pool, names: list[str], crops: np.ndarray) -> dict[str, np.ndarray]:
+        size, parts = self.batch_size or 2, []
         for start in range(0, len(crops), size):
-            batch = batches.pad(start, transforms.prepare(crops[start : start + size], self.recipe, self.dtype), size)
-            model.infer(batch.tensor)
-            parts.append([value[batch.valid] for value in model.backend.values])  # type: ignore[attr-defined]
-        values = dict(zip(names, (np.concatenate(pieces) for pieces in zip(*parts, strict=True)), strict=True))
-        if self.logits is not None:
-            moved = Sums(self.logits[first : first + len(crops)], values[LOGITS]).row()["relative_rms"]
-            self.disturbance = max(self.disturbance, moved)
-        return values
+            images = transforms.prepare(crops[start : start + size], self.recipe, self.dtype)
+            batch = batches.pad(start, images, self.batch_size or len(images))
+            with model.failing(f"the batch from image {start}"):
+                parts.append([value[batch.valid] for value in outputs(model.sessions[0], batch.tensor)])
+        return dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+
+
+def outputs(session: Any, batch: np.ndarray) -> list[np.ndarray]:
+    """All outputs of a graph in a session of ONNX Runtime or OpenVINO, with NaN where that is what comes out."""
+    if hasattr(session, "run"):
+        return session.run(None, {session.get_inputs()[0].name: batch})
+    session.infer({0: batch})
+    return [tensor.data.astype(np.float32) for tensor in session.output_tensors]
 
 
 Side = Module | File
@@ -95,11 +105,9 @@ Side = Module | File
 class Sums:
     """Running sums of one tap over images; values that are infinite or NaN on a side are counted, and left out of the rest."""
 
-    def __init__(self, *first: np.ndarray) -> None:
+    def __init__(self) -> None:
         self.images = self.not_finite = 0
         self.max_abs_diff = self.difference = self.left = self.right = self.product = 0.0
-        if first:
-            self.add(*first)
 
     def add(self, left: np.ndarray, right: np.ndarray) -> None:
         """Add values (B, …) of the same images."""
@@ -137,8 +145,7 @@ def localize(run: Run, left: str, right: str) -> dict[str, Any]:
         ArtifactError: what is to be compared is not here.
         BackendError: the backend returns nothing but logits.
     """
-    at = run.at(min(run.spec.batch_sizes))
-    chosen = {"left": left, "right": right}
+    at, chosen = run.at(min(run.spec.batch_sizes)), {"left": left, "right": right}
     paths = {key: _path(at, key, value) for key, value in chosen.items()}
     records.require(at, "index")
     names, _ = sources.read_index(at)
@@ -151,23 +158,24 @@ def localize(run: Run, left: str, right: str) -> dict[str, Any]:
         tokens = (read_json(at.file("optimize")).get("edits") or [{}])[0].get("softmax_tokens_after") or [None]
         facts = compare(sides["left"], sides["right"], crops, tokens[0])
     for key, side in sides.items():
-        path = paths[key]
-        made = {"file": str(path), "sha256": hashing.sha256(path) if path.is_file() else None}  # the hub has no file
-        facts[key] = {"name": chosen[key], **made, "precision": side.precision, "disturbance": side.disturbance}
+        digest = hashing.sha256(paths[key]) if paths[key].is_file() else None  # the hub has no file
+        made = {"name": chosen[key], "file": str(paths[key]), "sha256": digest}
+        facts[key] = {**made, "precision": side.precision, "disturbance": side.disturbance}
     return facts | {"images": [names[i] for i in indices]}
 
 
 def _path(run: Run, key: str, value: str) -> Path:
     """The file behind a parameter, which must be here."""
-    if value == "torch" or (value == "backend" and run.spec.backend == "torch"):
+    device_model = run.spec.backend_row.device_model
+    name = {"torch": "checkpoint", "onnx": "onnx", "edited": "static_onnx", "backend": device_model}.get(value)
+    if name == "checkpoint":
         return run.checkpoint
-    if value in ("onnx", "edited") or (value == "backend" and run.spec.backend_row.device_model == "static_onnx"):
-        name = "onnx" if value == "onnx" else "static_onnx"
-        records.require(run, name)
-        return run.file(name)
-    if value == "backend":
+    if name == "om":
         what = f"{key}: backend: an OM in {run.spec.backend} returns its logits and nothing else"
         raise BackendError(f"{what}: compile one with ATC's --out_nodes and compare its outputs, or compare edited")
+    if name:
+        records.require(run, name)
+        return run.file(name)
     if not value.endswith(".onnx"):
         raise SpecError(f"{key}: {value!r}, expected {', '.join(NAMES)} or the path of an .onnx file{nearest(value, [*NAMES])}")
     if not (run.root / value).is_file():
@@ -177,15 +185,13 @@ def _path(run: Run, key: str, value: str) -> Path:
 
 def _open(run: Run, value: str, path: Path, crops: np.ndarray, folder: Path) -> Side:
     spec = run.spec
-    of_backend = value == "backend"
+    precision = spec.precision if value == "backend" else "fp32"
     if path == run.checkpoint:
-        values = Path(tempfile.mkdtemp(dir=folder))
-        return Module(run, spec.precision if of_backend else "fp32", transforms.tensors(crops, spec.recipe), values)
-    if not of_backend:
+        return Module(run, precision, transforms.tensors(crops, spec.recipe), Path(tempfile.mkdtemp(dir=folder)))
+    if value != "backend":
         return File(run, path, "onnxruntime", Options(), crops)
     runtime = {key: setting for key, setting in spec.runtime.items() if key != "streams"}
-    options = Options(precision=spec.precision, device=spec.device, providers=spec.providers, runtime=runtime)
-    return File(run, path, spec.backend, options, crops)
+    return File(run, path, spec.backend, Options(precision, spec.device, providers=spec.providers, runtime=runtime), crops)
 
 
 def compare(left: Side, right: Side, crops: np.ndarray, tokens: int | None = None) -> dict[str, Any]:
@@ -288,25 +294,3 @@ def first_bad(rows: list[dict[str, Any]], tolerance: float, unit: float) -> dict
 
 def _error(row: dict[str, Any]) -> float:
     return math.inf if row["not_finite"] else row["relative_rms"]
-
-
-def _keeping(name: str) -> type[Any]:
-    """The runtime's class, whose `values` are all outputs of its last batch; NaN among the logits is no error here."""
-    if name == "openvino":
-        from ..backends.ov import OpenVino
-
-        class OpenVinoOutputs(OpenVino):
-            def infer(self, session: Any, batch: np.ndarray) -> Execution:
-                super().infer(session, batch)
-                self.values = [tensor.data.astype(np.float32) for tensor in session.output_tensors]
-                return Execution(np.nan_to_num(self.values[0]))
-
-        return OpenVinoOutputs
-    from ..backends.ort import OnnxRuntime
-
-    class OnnxRuntimeOutputs(OnnxRuntime):
-        def infer(self, session: Any, batch: np.ndarray) -> Execution:
-            self.values = [value.astype(np.float32, copy=False) for value in session.run(None, {self._input: batch})]
-            return Execution(np.nan_to_num(self.values[0]))
-
-    return OnnxRuntimeOutputs

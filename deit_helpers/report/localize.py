@@ -31,9 +31,10 @@ MISTAKES = {
 def sides(run: Run) -> Facts:
     """What was compared with what."""
     facts = _read(run, "localize")
-    texts = {key: f"{facts[key]['name']}, {facts[key]['precision']}: {facts[key]['file']}" for key in ("left", "right")}
-    moved = max(facts[key]["disturbance"] for key in ("left", "right"))
+    both = {key: facts[key] for key in ("left", "right")}
+    moved = max(side["disturbance"] for side in both.values())
     marked = f"{facts['method']}, which moves {f'the logits by {moved:.1g} of them' if moved else 'no bit of the logits'}"
+    texts = {key: f"{side['name']}, {side['precision']}: {side['file']}" for key, side in both.items()}
     caption = f"Two versions of one network on {len(facts['images'])} images of the run"
     return Facts(caption, {**texts, "tolerance": f"{facts['tolerance']:g}, of {facts['precision']}", "taps marked": marked})
 
@@ -41,18 +42,16 @@ def sides(run: Run) -> Facts:
 def chart(run: Run) -> Chart:
     """The relative error of every tap in the order in which the network computes them."""
     facts = _read(run, "localize")
-    points = [(i, row) for i, row in enumerate(facts["taps"]) if "relative_rms" in row]
-    errors = [max(row["relative_rms"], LOWEST) for _, row in points]
+    errors = {i: row["relative_rms"] for i, row in enumerate(facts["taps"]) if "relative_rms" in row}
     blocks = {i: row["tap"].split(".")[1] for i, row in enumerate(facts["taps"]) if row["tap"].endswith(".norm1")}
     with new_figure(2.8) as (figure, axes):
-        axes.semilogy([i for i, _ in points], errors, color=PURE, marker=".", linewidth=1)
+        axes.semilogy([*errors], np.maximum([*errors.values()], LOWEST), color=PURE, marker=".", linewidth=1)
         axes.axhline(facts["tolerance"], color=END_TO_END, linestyle="--", linewidth=1)
         axes.text(0, facts["tolerance"] * 1.2, "tolerance", color=END_TO_END, va="bottom")
-        axes.set(xticks=list(blocks), xticklabels=list(blocks.values()), xlabel="block", ylabel="relative error")
-    largest = max(points, key=lambda point: point[1]["relative_rms"])[1]
-    text = f"{len(points)} taps, the largest error {largest['relative_rms']:.1g} at {largest['tap']}; {_finding(facts)}"
+        axes.set(xticks=[*blocks], xticklabels=[*blocks.values()], xlabel="block", ylabel="relative error")
     left, right = (facts[key]["name"] for key in ("left", "right"))
-    return Chart(figure, f"Error of {right} against {left}, root mean square relative to {left}", text)
+    text = f"{len(errors)} taps, the largest error {max(errors.values()):.1g}. {_finding(facts)}"
+    return Chart(figure, f"Error of {right} against {left}: root mean square of the difference by that of {left}", text)
 
 
 def taps(run: Run) -> Table:
@@ -62,11 +61,10 @@ def taps(run: Run) -> Table:
     rows: list[list[Cell]] = []
     for row in facts["taps"]:
         absent = [facts[key]["name"] for key in ("left", "right") if row[f"{key}_node"] is None]
-        remark = f"not in {' and '.join(absent)}" if absent else row["right_node"]
-        rows.append([*map(row.get, keys), remark])
-    wrong = [row.get("not_finite") or row.get("relative_rms", 0) > facts["tolerance"] for row in facts["taps"]]
+        rows.append([*map(row.get, keys), f"not in {absent[0]}" if absent else row["right_node"]])
+    over = [row.get("not_finite") or row.get("relative_rms", 0) > facts["tolerance"] for row in facts["taps"]]
     header = "tap | computed by | relative error:.1e | max abs diff:.1e | cosine:.6f | not finite | node on the right"
-    return Table(f"Every tap on {len(facts['images'])} images", header, rows, alarm=frozenset(np.flatnonzero(wrong)))
+    return Table(f"Every tap on {len(facts['images'])} images", header, rows, alarm=frozenset(np.flatnonzero(over)))
 
 
 def suspects(run: Run) -> Table | Banner:
@@ -74,22 +72,23 @@ def suspects(run: Run) -> Table | Banner:
     facts = _read(run, "suspects")
     if "mistakes" not in facts:
         return Banner("note", "Not searched.", f"{facts['reason']}.")
-    sizes = list(facts["causes"])
-    rows = [[_words(row["mistake"]), *map(row["distance"].get, sizes), row["reason"]] for row in facts["mistakes"]]
+    sizes, mistakes = list(facts["causes"]), facts["mistakes"]
+    names = (MISTAKES.get(row["mistake"], row["mistake"]) for row in mistakes)
+    rows = [[name, *map(row["distance"].get, sizes), row["reason"]] for name, row in zip(names, mistakes, strict=True)]
     named = {cause["mistake"] for cause in facts["causes"].values()} - {"none"}
-    explaining = frozenset(i for i, row in enumerate(facts["mistakes"]) if row["mistake"] in named)
     caption = f"Logits of 05 from the reference's with one mistake, in spreads of a logit, on {facts['images']} images"
-    return Table(caption, " | ".join(["mistake", *(f"bs{n}:.1e" for n in sizes), "not tried"]), rows, alarm=explaining)
+    header = " | ".join(["mistake", *(f"bs{n}:.1e" for n in sizes), "not tried"])
+    return Table(caption, header, rows, alarm=frozenset(i for i, row in enumerate(mistakes) if row["mistake"] in named))
 
 
 def verdict(run: Run) -> Stack:
     """The first bad tap, or that there is none; and what explains the device's answers."""
     facts, known = _read(run, "localize"), _read(run, "suspects")
     kind = {"none": "pass", "jump": "fail", "growth": "inconclusive"}[facts["verdict"]["kind"]]
-    banners = [Banner(kind, f"{facts['right']['name']} against {facts['left']['name']}.", f"{_finding(facts)}.")]
+    banners = [Banner(kind, f"{facts['right']['name']} against {facts['left']['name']}.", _finding(facts))]
     for size, cause in known.get("causes", {}).items():
-        text = f"The device's answers at bs{size} {_explained(cause)}."
-        banners.append(Banner({"none": "pass", None: "inconclusive"}.get(cause["mistake"], "fail"), "Known mistakes.", text))
+        kind = {"none": "pass", None: "inconclusive"}.get(cause["mistake"], "fail")
+        banners.append(Banner(kind, "Known mistakes.", f"The device's answers at bs{size} {_explanation(cause)}."))
     if off_by := known.get("labels", {}).get("off_by"):
         text = f"The fp32 reference is right where labels are counted {off_by:+d}: mend labels or labels_format, not the port."
         banners.append(Banner("fail", "A label problem.", text))
@@ -97,36 +96,29 @@ def verdict(run: Run) -> Stack:
 
 
 def _finding(facts: dict[str, Any]) -> str:
-    found, tolerance = facts["verdict"], facts["tolerance"]
-    if found["kind"] == "none":
-        return f"No tap is over tolerance ({tolerance:g})"
-    row = next(row for row in facts["taps"] if row["tap"] == found["tap"])
-    broken = f", {found['not_finite']} values infinite or NaN" if found["not_finite"] else ""
-    error = f"relative error {found['error']:.2g}{broken} (tolerance {tolerance:g})"
-    tap_before = found["tap_before"]
-    before = f"the tap before, {tap_before}, has {found['error_before']:.1g}" if tap_before else "it is the first"
-    where = f"{found['tap']}, computed by {row['computed_by']} (node {row['right_node']})"
-    if found["kind"] == "growth":
-        return f"The error grows over the tolerance without a jump, as rounding does: first at {where}, {error}; {before}"
-    over = "" if found["over"] == found["tap"] else f"; the first over tolerance is {found['over']}"
-    return f"The first bad tap is {where}: {error}; {before}{over}"
+    bad, tolerance = facts["verdict"], facts["tolerance"]
+    if bad["kind"] == "none":
+        return f"No tap is over tolerance ({tolerance:g})."
+    row = next(row for row in facts["taps"] if row["tap"] == bad["tap"])
+    broken = f", {bad['not_finite']} values infinite or NaN" if bad["not_finite"] else ""
+    before = f"the tap before, {bad['tap_before']}, has {bad['error_before']:.1g}" if bad["tap_before"] else "it is the first"
+    error = f"relative error {bad['error']:.2g}{broken} (tolerance {tolerance:g}); {before}"
+    tap = f"{bad['tap']}, computed by {row['computed_by']} (node {row['right_node']})"
+    if bad["kind"] == "growth":
+        return f"The error grows over the tolerance without a jump, as rounding does: first at {tap}, {error}."
+    return f"The first bad tap is {tap}: {error}{'' if bad['over'] == bad['tap'] else '; first over it is ' + bad['over']}."
 
 
-def _explained(cause: dict[str, Any]) -> str:
+def _explanation(cause: dict[str, Any]) -> str:
     if cause["mistake"] == "none":
         return f"are the reference's within rounding (distance {cause['distance']:.1g})"
-    apart = f"(distance {cause['distance_of_nearest']:.1g}, without it {cause['distance']:.1g})"
-    if cause["mistake"] is None:
-        return f"are explained by no known mistake alone; the nearest is: {_words(cause['nearest'])} {apart}"
-    return f"are those of the reference with one mistake: {_words(cause['mistake'])} {apart}"
-
-
-def _words(mistake: str) -> str:
-    return MISTAKES.get(mistake, f"prepared by recipe {mistake}")
+    says = "are those of the reference with one mistake" if cause["mistake"] else "have no known mistake alone; the nearest is"
+    distances = f"distance {cause['distance_of_nearest']:.1g}, without it {cause['distance']:.1g}"
+    return f"{says}: {MISTAKES.get(cause['nearest'], cause['nearest'])} ({distances})"
 
 
 def _read(run: Run, name: str) -> dict[str, Any]:
-    path = run.page("localize").with_name(f"{name}.json")
+    path = run.folder / f"{name}.json"
     if not (facts := read_json(path)):
         raise ArtifactError(f"{path}: missing or damaged: run notebooks/localize.ipynb")
     return facts

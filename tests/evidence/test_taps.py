@@ -155,24 +155,15 @@ def test_taps_in_turns_give_the_same_statistics(saved: Saved, finished: Run, mon
 
 
 class Fusing:
-    """ONNX Runtime whose logits move with every value that is marked, as where marking breaks a fusion."""
-
-    opened = 0
+    """A runtime whose logits move with every value that is marked, as where marking breaks a fusion."""
 
     def __init__(self, moved: float):
-        self.moved = moved
+        self.moved, self.marked = moved, list[int]()
 
-    def __call__(self, name: str, keeping: Callable = taps._keeping) -> type:
-        moved, counter = self.moved, self
-
-        class Moving(keeping(name)):  # type: ignore[misc]
-            def infer(self, session: Any, batch: np.ndarray) -> Any:
-                execution = super().infer(session, batch)
-                self.values[0] = self.values[0] * (1 + moved * (len(self.values) - 1))
-                return execution
-
-        counter.opened += 1
-        return Moving
+    def __call__(self, session: Any, batch: np.ndarray, outputs: Callable = taps.outputs) -> list[np.ndarray]:
+        logits, *marked = outputs(session, batch)
+        self.marked.append(len(marked))
+        return [logits * (1 + self.moved * len(marked)), *marked]
 
 
 @pytest.mark.parametrize("block", [0, 1])
@@ -181,7 +172,7 @@ def test_where_marking_moves_the_logits_one_tap_is_marked_at_a_time(
 ) -> None:
     paths = saved(static(), "left"), saved(changed(static(), int8_by_channel, f"blocks.{block}/attn/proj/MatMul"))
     runtime = Fusing(moved=1e-2)
-    monkeypatch.setattr(taps, "_keeping", runtime)
+    monkeypatch.setattr(taps, "outputs", runtime)
     facts = localize(finished, *paths)
     assert facts["method"] == "one at a time, by bisection"
     assert facts["left"]["disturbance"] == pytest.approx(0.13)
@@ -189,11 +180,11 @@ def test_where_marking_moves_the_logits_one_tap_is_marked_at_a_time(
     assert facts["verdict"]["tap_before"] == f"blocks.{block}.norm1"
     searched = sum("relative_rms" in row for row in facts["taps"])
     assert searched <= 1 + math.ceil(math.log2(14))
-    assert runtime.opened == 2 * (2 + searched)  # without taps, with all, and the search, on both sides
+    assert set(runtime.marked) == {0, 1, 13}  # none for the logits, one at a time, all at first
 
 
 def test_a_small_move_does_not_start_a_search(saved: Saved, finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taps, "_keeping", Fusing(moved=1e-8))
+    monkeypatch.setattr(taps, "outputs", Fusing(moved=1e-8))
     facts = localize(finished, saved(static(), "left"), saved(static()))
     assert (facts["method"], facts["verdict"]) == ("all at once", {"kind": "none"})
 
