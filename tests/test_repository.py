@@ -13,6 +13,8 @@ import pytest
 import yaml
 from runs import REPOSITORY
 
+from deit_helpers.run import lineage
+
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
@@ -22,14 +24,16 @@ def cells(request: pytest.FixtureRequest) -> list[dict]:
     return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 
 
-def test_there_are_seven_notebooks_and_the_report() -> None:
-    numbers = [path.stem[:2] for path in NOTEBOOKS]
-    assert numbers == ["01", "02", "03", "04", "05", "06", "07", "re"]
+def test_there_are_seven_notebooks_and_those_of_the_lineage() -> None:
+    names = [path.stem for path in NOTEBOOKS]
+    assert [name[:2] for name in names if name[0].isdigit()] == ["01", "02", "03", "04", "05", "06", "07"]
+    assert names == sorted(lineage.NOTEBOOKS)
 
 
 def test_a_notebook_is_title_parameters_setup_then_body(cells: list[dict]) -> None:
     assert [cell["metadata"].get("tags") for cell in cells[1:3]] == [["parameters"], ["setup"]]
-    assert re.fullmatch(r'spec = "params/demo.yaml"\nbatch_size = (8|None)', cells[1]["source"])
+    sides = 'left = "torch"\nright = "onnx"' if "Localize" in cells[0]["source"] else "batch_size = (8|None)"
+    assert re.fullmatch(f'spec = "params/demo.yaml"\n{sides}', cells[1]["source"])
     title = cells[0]["source"]
     assert title.startswith("# ")
     assert len(title.split()) < 120

@@ -59,20 +59,20 @@ class Pool:
         except BaseException:  # nothing may stay on a device
             backend.close(failing=True)
             raise
-        self._sessions, self.batch_size, self.classes, self.image_px, self.dtype = loaded
+        self.sessions, self.batch_size, self.classes, self.image_px, self.dtype = loaded
         side = self.image_px
         self._image_shape = (side, side, 3) if self.dtype == np.uint8 else (3, side, side)
         self._idle = SimpleQueue[Any]()
-        for session in self._sessions:
+        for session in self.sessions:
             self._idle.put(session)
-        self.in_flight = len(self._sessions)
+        self.in_flight = len(self.sessions)
         self.workers = 1 if isinstance(backend, Queued) else self.in_flight
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._sessions, self._idle = (), SimpleQueue()  # their memory may be the device's
+        self.sessions, self._idle = (), SimpleQueue()  # their memory may be the device's
         self.backend.close(failing=exc_info[0] is not None)
 
     def describe(self) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class Pool:
 
     def _queued(self, batches: Iterable[Batch]) -> Generator[_Call, None, None]:
         """A batch is sent while the device works on the one before."""
-        backend, sessions = self.backend, itertools.cycle(self._sessions)
+        backend, sessions = self.backend, itertools.cycle(self.sessions)
         assert isinstance(backend, Queued)
 
         def send(batch: Batch) -> tuple[Batch, Any, int]:

@@ -17,12 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import child, errors
-from ..errors import DeitError, GraphError, SpecError, one_line
-from ..files import read_json, unwritable, write_json
+from ..errors import GraphError, SpecError, one_line
 from ..run.folder import Run
-from ..run.spec import RunSpec
-from . import checkpoint, timm_config
+from . import apart, checkpoint, timm_config
 
 INPUT, OUTPUT = "image", "class"  # the names the recipe's ATC command and dumps use
 LIMIT_S = 900  # most of it for a download of `checkpoint: hub`; DeiT-base takes 20 s
@@ -43,15 +40,7 @@ def trace(run: Run, tensors: np.ndarray, onnx: Path, limit_s: float = LIMIT_S) -
     """
     with tempfile.TemporaryDirectory(prefix="deit-report-") as name:
         folder = Path(name)
-        try:
-            (folder / "spec.yaml").write_text(run.spec.to_yaml(), encoding="utf-8")
-            np.save(folder / "tensors.npy", tensors)
-        except OSError as err:
-            raise unwritable(folder, err) from err
-        why = child.run(["-m", __name__, name, str(run.folder), str(run.root), str(onnx)], limit_s)
-        facts = read_json(folder / "facts.json")
-        if "error" in facts:
-            raise getattr(errors, facts["error"])(facts["message"])
+        facts, why = apart.work(run, __name__, folder, tensors, str(onnx), limit_s=limit_s)
         if why:
             what = f"{one_line(run.spec.model, 60)} at opset {run.spec.opset}: torch's exporter {why}"
             raise GraphError(f"export: {what}; try another opset, model_args or torch")
@@ -59,19 +48,13 @@ def trace(run: Run, tensors: np.ndarray, onnx: Path, limit_s: float = LIMIT_S) -
 
 
 def main(folder: Path, run_folder: Path, root: Path, onnx: Path) -> None:
-    """Do the work; an error that a user can meet is left in `facts.json` for the process that waits."""
-    child.end_with_parent()
-    run = Run(RunSpec.load(folder / "spec.yaml"), run_folder, root)
-    try:
+    """Do the work in that process."""
+    with apart.working(folder, run_folder, root) as (run, tensors, facts):
         module, weights = checkpoint.load(run)
-        logits = _logits(run, module, np.load(folder / "tensors.npy"))
-        np.save(folder / "logits.npy", logits)
-        _write_onnx(run, module, np.load(folder / "tensors.npy")[:1], onnx)
+        np.save(folder / "logits.npy", _logits(run, module, tensors))
+        _write_onnx(run, module, tensors[:1], onnx)
         parameters = sum(weight.numel() for weight in module.parameters())
-        facts = {"parameters": parameters, "weights": weights, "timm_config": timm_config.configuration(module)}
-    except DeitError as err:
-        facts = {"error": type(err).__name__, "message": str(err)}
-    write_json(folder / "facts.json", facts)
+        facts |= {"parameters": parameters, "weights": weights, "timm_config": timm_config.configuration(module)}
 
 
 def _logits(run: Run, module: Any, tensors: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def html(notebook: Path, run_folder: Path, show_code: bool = False) -> Path:
     node = read(notebook)
     title = next((line for cell in node.cells for line in cell.source.splitlines() if line.startswith("# ")), "# Report")[2:]
     page = html_path(notebook)
-    links = [] if page.parent == run_folder else [("Report", "../index.html")]
+    links = [] if notebook.stem == "report" else [("Report", os.path.relpath(run_folder / "index.html", page.parent))]
     batch = f" ({page.parent.name})" if page.parent.name.startswith("bs") else ""
     resources = {"page_title": title.partition(":")[0] + batch, "links": links}
     with _one_at_a_time:

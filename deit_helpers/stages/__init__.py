@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_STAGES = ("export", "optimize", "convert", "preprocess", "infer", "reference", "accuracy", "perf", "rehearsal")
+_STAGES = ("export", "optimize", "convert", "preprocess", "infer", "reference", "accuracy", "perf", "rehearsal", "localize")
 
 
 def __getattr__(name: str) -> ModuleType:

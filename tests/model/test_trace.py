@@ -12,6 +12,7 @@ import timm
 import torch
 from runs import TINY, opened, run_tool, write_spec
 
+from deit_helpers import child
 from deit_helpers.errors import DeitError, GraphError, SpecError
 from deit_helpers.model import trace
 
@@ -57,7 +58,7 @@ def test_a_crash_names_the_signal(project: Path, monkeypatch: pytest.MonkeyPatch
     program = project / "python"
     program.write_text("#!/bin/sh\nkill -KILL $$\n")
     program.chmod(0o755)
-    monkeypatch.setattr(trace.child.sys, "executable", str(program))
+    monkeypatch.setattr(child.sys, "executable", str(program))
     with pytest.raises(GraphError, match="torch's exporter was killed by signal 9; try"):
         traced(project)
 
