@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,3 +69,16 @@ def difference_interval(both: int, only_first: int, only_second: int, neither: i
 
     difference = float(shares[0] - shares[1])
     return [difference - distance(below[0], above[1]), difference + distance(above[0], below[1])]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for several tests, in the given order: at most 5 % of such families reject a true hypothesis at 5 %.
+
+    Holm (1979), Scandinavian Journal of Statistics 6, 65-70: the smallest of m times m, the next times m - 1, and so on,
+    none smaller than one before it. Nothing is assumed of how the tests depend on each other.
+    """
+    given = np.asarray(p_values, float)
+    order = np.argsort(given)
+    adjusted = np.empty(len(given))
+    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)), 1)
+    return [float(value) for value in adjusted]

@@ -57,3 +57,25 @@ def test_the_paired_interval_holds_the_difference_and_keeps_a_width() -> None:
 )
 def test_of_few_images_all_right_nobody_says_they_are_guessed(hits: int, count: int, classes: int, guessing: bool) -> None:
     assert proportions.is_guessing(hits, count, classes) is guessing
+
+
+@pytest.mark.parametrize(
+    ("given", "adjusted"),
+    [
+        ([], []),
+        ([0.2], [0.2]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # by hand: 4 x 0.005, 3 x 0.01, 2 x 0.03, then 0.06 again
+        ([0.9, 0.8], [1.0, 1.0]),
+        ([0.02, 0.02], [0.04, 0.04]),
+    ],
+)
+def test_p_values_of_several_tests_are_adjusted_by_holm(given: list[float], adjusted: list[float]) -> None:
+    assert proportions.holm(given) == pytest.approx(adjusted)
+
+
+def test_the_adjusted_p_values_are_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    for seed in range(20):
+        given = np.random.default_rng(seed).beta(0.3, 2, 1 + seed)
+        assert proportions.holm(list(given)) == pytest.approx(multipletests(given, method="holm")[1])
