@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -146,6 +147,32 @@ def layer_norms(graph: Graph) -> list[LayerNorm]:
             output = step.outputs[0]
         norms.append(LayerNorm(value, output, (mean, node)))
     return norms
+
+
+def gelus(graph: Graph) -> list[tuple[ir.Value, ir.Value]]:
+    """Input and result of every GELU in its decomposed form with Erf: x · (1 + erf(x / √2)) · 0.5, the half anywhere."""
+    gelus = []
+    for erf in graph.nodes("Erf"):
+        scaled = scale_factor(erf.inputs[0].producer())
+        steps = list(_single_users(erf.outputs[0], "Add", "Mul", "Mul"))
+        if scaled is None or len(steps) < 2:
+            continue
+        value, product = scaled[1], steps[1]
+        other = next(v for v in product.inputs if v is not steps[0].outputs[0])
+        halved = scale_factor(other.producer())
+        if other is value or (halved and halved[1] is value):
+            gelus.append((value, steps[-1 if halved is None and scale_factor(steps[-1]) else 1].outputs[0]))
+    return gelus
+
+
+def _single_users(value: ir.Value, *op_types: str) -> Iterator[ir.Node]:
+    """The only reader of a value, the only reader of its result and so on, as long as they are of these types."""
+    for op_type in op_types:
+        users = list(value.consumers())
+        if len(users) != 1 or users[0].op_type != op_type:
+            return
+        yield users[0]
+        value = users[0].outputs[0]
 
 
 def norm_before(attention: Attention, norms: list[LayerNorm]) -> LayerNorm | None:
