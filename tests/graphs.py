@@ -16,9 +16,8 @@ from runs import TINY
 from timm.layers import set_fused_attn
 
 from deit_helpers.graph.edits import EDITS
-from deit_helpers.graph.graph import Graph, with_shapes
+from deit_helpers.graph.graph import Graph, fix_batch, with_shapes
 from deit_helpers.run.recipes import RECIPES, PreprocessSpec
-from deit_helpers.stages import optimize
 
 RECIPE = RECIPES["deit"]
 
@@ -50,7 +49,7 @@ def static(batch_size: int = 2, model: str = TINY["model"], opset: int = 11, **a
     """`exported` with a fixed batch size, simplified."""
     graph = onnx.ModelProto()
     graph.CopyFrom(exported(model, opset, **arguments))
-    simplified, _ = onnxsim.simplify(optimize.fix_batch(graph, batch_size), perform_optimization=False)
+    simplified, _ = onnxsim.simplify(fix_batch(graph, batch_size), perform_optimization=False)
     return Graph(with_shapes(simplified)).proto()
 
 

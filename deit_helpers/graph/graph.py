@@ -146,6 +146,14 @@ def scale_factor(node: ir.Node | None) -> tuple[float, ir.Value] | None:
     return None
 
 
+def fix_batch(graph: onnx.ModelProto, batch_size: int) -> onnx.ModelProto:
+    """Set the first dimension of every graph input and output, in place."""
+    for value in [*graph.graph.input, *graph.graph.output]:
+        value.type.tensor_type.shape.dim[0].Clear()
+        value.type.tensor_type.shape.dim[0].dim_value = batch_size
+    return graph
+
+
 def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with the shape of every value, by strict inference. Raises GraphError: the shapes contradict each other."""
     try:

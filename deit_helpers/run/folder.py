@@ -145,9 +145,14 @@ class Run:
         row = NOTEBOOKS[notebook]
         return self.folder / row.folder.format(n=self.size if row.per_batch else None) / f"{notebook}.ipynb"
 
+    def asks_for(self, notebook: str) -> bool:
+        """Whether the spec has the key that asks for a notebook, where there is one."""
+        key = NOTEBOOKS[notebook].asked_by
+        return key is None or bool(getattr(self.spec, key))
+
     def pages(self) -> Iterator[tuple[str, Self, Path]]:
         """Every published page but the report: notebook, run at its batch size, HTML file."""
-        for notebook in sorted(NOTEBOOKS.keys() - {"report"}):
+        for notebook in filter(self.asks_for, sorted(NOTEBOOKS.keys() - {"report"})):
             for at in self.at_each(NOTEBOOKS[notebook].per_batch):
                 if (path := html_path(at.page(notebook))).exists():
                     yield notebook, at, path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_STAGES = ("export", "optimize", "convert", "preprocess", "infer", "reference", "accuracy", "perf")
+_STAGES = ("export", "optimize", "convert", "preprocess", "infer", "reference", "accuracy", "perf", "waterfall")
 
 
 def __getattr__(name: str) -> ModuleType:

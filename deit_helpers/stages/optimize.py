@@ -20,7 +20,7 @@ from ..evidence.certificate import UNEQUAL, Observation
 from ..graph import alignment, simplify
 from ..graph.edits import EDITS
 from ..graph.flops import flops_per_batch
-from ..graph.graph import Graph, with_shapes
+from ..graph.graph import Graph, fix_batch, with_shapes
 from ..run.edits import INEXACT_EDITS
 from ..run.folder import Run
 from ..run.records import makes
@@ -66,14 +66,6 @@ def optimize(run: Run) -> dict[str, Any]:
         "operators_simplified": simplified.operators,
         **_layout(Graph(before), Graph(after)),
     }
-
-
-def fix_batch(graph: onnx.ModelProto, batch_size: int) -> onnx.ModelProto:
-    """Set the first dimension of every graph input and output, in place."""
-    for value in [*graph.graph.input, *graph.graph.output]:
-        value.type.tensor_type.shape.dim[0].Clear()
-        value.type.tensor_type.shape.dim[0].dim_value = batch_size
-    return graph
 
 
 def static_batch(graph: onnx.ModelProto) -> int:

@@ -10,14 +10,14 @@ import pytest
 from graphs import exported
 
 from deit_helpers.graph import simplify
-from deit_helpers.stages import optimize
+from deit_helpers.graph.graph import fix_batch
 
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Path:
     fixed = onnx.ModelProto()
     fixed.CopyFrom(exported())
-    onnx.save(optimize.fix_batch(fixed, 2), tmp_path / "fixed.onnx")
+    onnx.save(fix_batch(fixed, 2), tmp_path / "fixed.onnx")
     return tmp_path / "fixed.onnx"
 
 

@@ -13,6 +13,7 @@ from runs import SIZES, copy_of, new_run, run_through_05
 
 from deit_helpers.errors import ArtifactError, GraphError
 from deit_helpers.graph import edits, simplify
+from deit_helpers.graph.graph import fix_batch
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import export, optimize
@@ -190,7 +191,7 @@ def test_static_batch_refuses_symbolic_and_contradicting_shapes(finished: Run) -
     graph = onnx.load(finished.file("onnx"))
     with pytest.raises(GraphError, match=r"batch sizes \[0\]"):
         optimize.static_batch(graph)
-    optimize.fix_batch(graph, 4).graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+    fix_batch(graph, 4).graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
     with pytest.raises(GraphError, match=r"batch sizes \[2, 4\]"):
         optimize.static_batch(graph)
 
