@@ -22,9 +22,9 @@ def cells(request: pytest.FixtureRequest) -> list[dict]:
     return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 
 
-def test_there_are_seven_notebooks_and_the_report() -> None:
+def test_there_are_seven_notebooks_the_report_and_what_a_spec_asks_for() -> None:
     numbers = [path.stem[:2] for path in NOTEBOOKS]
-    assert numbers == ["01", "02", "03", "04", "05", "06", "07", "re"]
+    assert numbers == ["01", "02", "03", "04", "05", "06", "07", "re", "wa"]
 
 
 def test_a_notebook_is_title_parameters_setup_then_body(cells: list[dict]) -> None:

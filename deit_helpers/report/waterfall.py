@@ -20,7 +20,7 @@ def rungs(run: Run) -> Table:
     return Table(
         f"One change a rung on the same {facts['images']} images, bs{facts['batch_size']}: points of Acc@1 from the rung "
         f"before, 95 % interval of each, McNemar's exact p corrected for {tests} tests (Holm). All batch sizes share the rungs "
-        "but `device`; the published row is quoted, and nothing is tested against it",
+        "but the device; the published row is quoted, and nothing is tested against it",
         "rung | Acc@1:.2f | points:+.2f | 95 % interval | gained | lost | p, corrected:.2g | images | remark",
         [_figures(row) for row in (*quoted, *rows)],
         quoted=frozenset(range(len(quoted))),
@@ -52,10 +52,13 @@ def rungs_chart(run: Run) -> Chart:
                 colour = NEUTRAL if not row["significant"] else END_TO_END if after < before else PURE
                 fill = {"color": colour} if row["significant"] else {"facecolor": "white", "edgecolor": colour, "hatch": "////"}
                 axes.barh(y, after - before, left=before, height=0.6, **fill)
-                axes.hlines(y, *(before + points for points in row["difference_ci95_points"]), color="black", linewidth=1)
+                line = "black" if row["significant"] else NEUTRAL
+                axes.hlines(y, *(before + points for points in row["difference_ci95_points"]), color=line, linewidth=1)
             axes.vlines(after, y, y + 0.7, color="black", linewidth=1)
             before = after
         axes.set(yticks=range(len(rows)), yticklabels=[row["name"] for row in rows], xlabel="Acc@1, %")
+        axes.use_sticky_edges = False  # a bar that ends at the edge looks cut off
+        axes.margins(x=0.04)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         beside = axes.secondary_yaxis("right")
         beside.set_yticks(range(len(rows)), [_label(row) for row in rows])
