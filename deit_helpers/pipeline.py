@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from . import files, kernels
 from .errors import ArtifactError, DeitError, SpecError, ToolError
+from .evidence import rungs
 from .report import html
 from .report.words import notes
 from .run import hashing, journal, records
@@ -50,7 +51,7 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
     Raises:
         SpecError: `first` or `last` is no notebook's number.
     """
-    chosen = [name for name in _between(first, last) if _is_asked_for(name, run)]
+    chosen = [name for name in _between(first, last) if run.asks_for(name) and not NOTEBOOKS[name].by_hand]
     expected_row(run)  # a wrong row would otherwise be found after hours of inference
     steps: list[Step] = []
     for notebook in (name for name in NOTEBOOKS if name in chosen):
@@ -76,6 +77,8 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
             records.forget(step.run, stage)
         if step.notebook == "05_infer":
             journal.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
+        if step.notebook == "waterfall":
+            rungs.discard(step.run)
     numbers = itertools.count(1)
 
     def run_in_turn(lane: list[Step]) -> None:
@@ -171,11 +174,6 @@ def _between(first: str | None, last: str | None) -> list[str]:
         raise SpecError(f"--from {first} --to {last}: nothing lies between; swap them")
     between = [name for name in numbers if (first or "") <= name[:2] and name[:2] <= (last or "99")]
     return [*between, *(name for name in STEPS if name not in numbers and not last), "report"]
-
-
-def _is_asked_for(notebook: str, run: Run) -> bool:
-    row = NOTEBOOKS[notebook]
-    return not row.by_hand and (row.asked_by is None or bool(getattr(run.spec, row.asked_by)))
 
 
 def _why(notebook: str, run: Run) -> str:

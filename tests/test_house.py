@@ -31,6 +31,7 @@ LEFT_OUT: dict[str, tuple[str, ...]] = {
     "reference": (*COMPARED, *TIMED),
     "agreement": TIMED,
     "infer": (*TIMED, "ascend/benchmark.py", "ascend/dumps.py", "ascend/cann.py", "ascend/npu_smi.py", "ascend/codes.py"),
+    "waterfall": TIMED,
     "perf": ("ascend/cann.py", "ascend/npu_smi.py", "ascend/codes.py", "ascend/dumps.py"),
 }
 

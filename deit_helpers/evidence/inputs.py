@@ -12,11 +12,13 @@ import numpy as np
 from ..data import batches, sources
 from ..data.batches import Batch
 from ..data.prefetch import mapped
-from ..data.transforms import crop, decode, quiet_pillow, tensors
+from ..data.transforms import crop, decode, prepare, quiet_pillow
 from ..errors import ArtifactError
 from ..run.folder import Run
 from ..run.host import cores
 from ..run.recipes import BGR, CHANGES, RECIPES, PreprocessSpec
+
+FLOAT = np.dtype(np.float32)
 
 
 class Input(NamedTuple):
@@ -31,13 +33,19 @@ class Input(NamedTuple):
             return self._replace(bgr=not self.bgr)
         return self._replace(recipe=RECIPES[name] if name in RECIPES else self.recipe.model_copy(update=CHANGES[name]))
 
-    def tensors(self, crops: np.ndarray) -> np.ndarray:
-        """Crops (N, H, W, 3) uint8 -> (N, 3, H, W) float32."""
-        return tensors(crops[..., ::-1] if self.bgr else crops, self.recipe)
+    def tensors(self, crops: np.ndarray, dtype: np.dtype = FLOAT) -> np.ndarray:
+        """Crops (N, H, W, 3) uint8 -> (N, 3, H, W) float32, or crops again for a model that normalises them itself."""
+        return prepare(np.ascontiguousarray(crops[..., ::-1]) if self.bgr else crops, self.recipe, dtype)
+
+
+def is_stored(run: Run, given: Input) -> bool:
+    """Whether the run's store holds the crops that `given` is made from."""
+    geometry = {"resize_px", "crop_px", "interpolation"}
+    return not run.spec.stream and given.recipe.model_dump(include=geometry) == run.spec.recipe.model_dump(include=geometry)
 
 
 def tensor_batches(
-    run: Run, given: Input, batch_size: int, indices: Sequence[int] | None = None
+    run: Run, given: Input, batch_size: int, indices: Sequence[int] | None = None, dtype: np.dtype = FLOAT
 ) -> Generator[Batch, None, None]:
     """The images of the run's index, or those at `indices` of it, in order; the last batch is padded and masked.
 
@@ -48,8 +56,7 @@ def tensor_batches(
     """
     names, _ = sources.read_index(run)
     chosen = list(range(len(names)) if indices is None else indices)
-    geometry = {"resize_px", "crop_px", "interpolation"}
-    stored = not run.spec.stream and given.recipe.model_dump(include=geometry) == run.spec.recipe.model_dump(include=geometry)
+    stored = is_stored(run, given)
     paths = {} if stored else {item.name: item.path for item in sources.list_folder(run).items}
 
     def crop_of(i: int) -> np.ndarray:
@@ -62,4 +69,4 @@ def tensor_batches(
     with quiet_pillow(), contextlib.closing(mapped(crop_of, chosen, cores())) as crops:
         for start in range(0, len(chosen), batch_size):
             pixels = np.stack(list(itertools.islice(crops, batch_size)))
-            yield batches.pad(start, given.tensors(pixels), batch_size)
+            yield batches.pad(start, given.tensors(pixels, dtype), batch_size)

@@ -63,7 +63,7 @@ def files(manifest: dict[str, Any]) -> Table:
 def pages(run: Run) -> Links:
     """Links to every published page, by step."""
     groups: dict[str, dict[str, str]] = {}
-    for notebook in sorted(NOTEBOOKS.keys() - {"report"}):
+    for notebook in filter(run.asks_for, sorted(NOTEBOOKS.keys() - {"report"})):
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
             if (path := html_path(at.page(notebook))).exists():
                 text = f"batch size {at.batch_size}" if at.batch_size else "page"

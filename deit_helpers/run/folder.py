@@ -131,6 +131,11 @@ class Run:
         row = NOTEBOOKS[notebook]
         return self.folder / row.folder.format(n=self.size if row.per_batch else None) / f"{notebook}.ipynb"
 
+    def asks_for(self, notebook: str) -> bool:
+        """Whether the spec has the key that asks for a notebook, where there is one."""
+        key = NOTEBOOKS[notebook].asked_by
+        return key is None or bool(getattr(self.spec, key))
+
 
 def html_path(executed: Path) -> Path:
     """The page of an executed notebook; the report's is `index.html`."""

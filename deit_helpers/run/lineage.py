@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .backends import BACKENDS
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -72,6 +74,10 @@ _CONTRACT = ("backends/__init__.py", "backends/contract.py", "backends/pool.py")
 _REFERENCE = (*_CONTRACT, "backends/ort.py")  # ONNX Runtime, whatever the spec's backend
 _MODEL = (*_CONTRACT, "backends/bench.py", "backend")
 SHARD_CODE = ("executors/local.py", "run/journal.py", *_DATA, *_MODEL)
+RUNG_CODE = (
+    "evidence/rungs.py", "evidence/inputs.py", "evidence/precision.py", "graph", "child.py", "run/edits.py", "run/rungs.py",
+    *_DATA, *_REFERENCE, *BACKENDS["torch"].code,
+)  # fmt: skip
 NOTEBOOKS = {
     "01_export": Notebook("export", {
         "demo_images": Stage({"demo_images": "demo/images.csv"}, (), (), (), only_for="images"),
@@ -147,6 +153,15 @@ NOTEBOOKS = {
             ("backend",),
         ),
     }, alone=True, shows=("infer",)),
+    "waterfall": Notebook("bs{n}", {
+        "waterfall": Stage(
+            {"waterfall": "bs{n}/waterfall.json"},
+            ("logits", "images", "index", "source", "onnx", "checkpoint", "expected"),
+            ("waterfall", "model", "model_args", "ema", "preprocess", "edits", "backend", "precision", "atc", "stream"),
+            ("stages/waterfall.py", *RUNG_CODE, "metrics/classification.py", "metrics/proportions.py", "run/expected.py"),
+            ("torch", "timm", "onnxruntime", "onnx", "onnx-ir", "onnxsim", "numpy", "pillow"),
+        ),
+    }, alone=True, asked_by="waterfall"),
     "rehearsal": Notebook("rehearsal", {
         "rehearsal": Stage(
             {"rehearsal": "rehearsal/rehearsal.json", "keep_dtype": "rehearsal/keep_dtype.cfg",

@@ -12,7 +12,7 @@ from ..files import write_json
 from . import records
 from .folder import Run
 from .host import git_commit, machine, version_of
-from .lineage import STAGES
+from .lineage import NOTEBOOK_OF, STAGES
 
 _OF_STAGES = [name for stage in STAGES.values() for name in stage.packages if name != "backend"]
 PACKAGES = list(dict.fromkeys(["deit-report", *_OF_STAGES, "torchvision", "papermill", "nbconvert"]))
@@ -43,6 +43,7 @@ def write_manifest(run: Run) -> dict[str, Any]:
 
 
 def all_stages(run: Run) -> list[tuple[str, Run]]:
-    """Every stage of a run in order, with the run opened at the batch size it belongs to."""
+    """Every stage that a run asks for, in order, with the run opened at the batch size it belongs to."""
     once = run.at(run.spec.batch_sizes[0])
-    return [(stage, at) for stage, row in STAGES.items() for at in (run.at_each() if row.per_batch else [once])]
+    asked = {stage: row for stage, row in STAGES.items() if run.asks_for(NOTEBOOK_OF[stage])}
+    return [(stage, at) for stage, row in asked.items() for at in (run.at_each() if row.per_batch else [once])]

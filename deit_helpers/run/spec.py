@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..errors import SpecError
+from . import rungs
 from .backends import BACKENDS, BackendRow
 from .edits import EXACT_EDITS, INEXACT_EDITS
 from .recipes import RECIPES, PreprocessSpec
@@ -97,6 +98,11 @@ class RunSpec(Frozen):
             raise ValueError("every edit at most once, and 'class_token_only' last: the others look for whole blocks")
         return value
 
+    @field_validator("waterfall")
+    @classmethod
+    def _rungs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return rungs.checked(value)
+
     @model_validator(mode="after")
     def _what_ascend_allows(self) -> RunSpec:
         if self.aipp and "uint8_input" in self.edits:
@@ -125,8 +131,8 @@ class RunSpec(Frozen):
             raise ValueError("edits: [] for backend torch: it runs the checkpoint itself, not the graph")
         if self.shards and not 0 <= self.shards[0] <= self.shards[1]:
             raise ValueError("shards of the first and the last to make, counted from 0, such as [0, 9]")
-        if "softmax_axis" in self.edits and self.opset < 13:
-            raise ValueError(f"edits without 'softmax_axis' at opset {self.opset}, or opset: 13 or newer")
+        if "softmax_axis" in (*self.edits, *self.waterfall) and self.opset < 13:
+            raise ValueError(f"edits and waterfall without 'softmax_axis' at opset {self.opset}, or opset: 13 or newer")
         if not self.allow_inexact and (inexact := [name for name in self.edits if name in INEXACT_EDITS]):
             raise ValueError(f"edits without {inexact[0]!r}, which changes what the model computes, or allow_inexact: true")
         return self

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_STAGES = ("export", "optimize", "convert", "preprocess", "infer", "reference", "accuracy", "perf", "rehearsal", "localize")
+_STAGES = (
+    "export", "optimize", "convert", "preprocess", "infer", "reference", "accuracy", "perf", "waterfall", "rehearsal", "localize",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> ModuleType:

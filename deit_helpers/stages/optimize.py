@@ -74,8 +74,6 @@ def optimize(run: Run) -> dict[str, Any]:
     }
 
 
-
-
 def _edited(
     run: Run,
     folder: Path,

@@ -77,6 +77,16 @@ def test_a_spec_cannot_be_changed_after_it_was_read(project: Path) -> None:
         ("edits", ["class_token_only", "split_qkv"], ["'edits'", "'class_token_only' last"]),
         ("edits", ["pad_tokens_unmasked"], ["'pad_tokens_unmasked'", "changes what the model computes", "allow_inexact: true"]),
         ("edits", ["softmax_axis"], ["'softmax_axis' at opset 11", "opset: 13 or newer"]),
+        ("waterfall", ["biliner"], ["'waterfall'", "rungs of deit, timm", "did you mean 'bilinear'?", "got ['biliner']"]),
+        ("waterfall", ["fp61"], ["did you mean 'fp16'?"]),
+        ("waterfall", "timm", ["'waterfall'", "list", "got 'timm'"]),
+        ("waterfall", ["bgr", "onnx", "bgr"], ["every rung at most once"]),
+        ("waterfall", ["simplified", "onnx"], ["torch first, then onnx, simplified"]),
+        ("waterfall", ["fold_scale", "simplified"], ["then onnx, simplified, edits"]),
+        ("waterfall", ["class_token_only", "fold_scale"], ["class_token_only behind the others"]),
+        ("waterfall", ["bgr", "torch"], ["torch first"]),
+        ("waterfall", ["device", "bgr"], ["device last"]),
+        ("waterfall", ["softmax_axis"], ["without 'softmax_axis' at opset 11", "opset: 13 or newer"]),
         ("batch_sizes", 8, ["'batch_sizes'", "list", "got 8"]),
         ("batch_sizes", "8", ["'batch_sizes'", "list", "got '8'"]),
         ("batch_sizes", [1, "8"], ["'batch_sizes.1'", "integer", "'8'"]),
@@ -123,6 +133,12 @@ def test_a_wrong_value_of_a_recipe_is_named(project: Path, change: dict[str, Any
     assert "test.yaml: " in line
     assert "preprocess" in line
     assert part in line
+
+
+def test_a_waterfall_may_hold_an_inexact_edit_without_leave(project: Path) -> None:
+    names = ("timm", "deit", "bilinear", "onnx", "simplified", "fold_scale", "pad_tokens_unmasked", "fp16", "device")
+    once = RunSpec.load(write_spec(project, waterfall=list(names)))
+    assert (once.waterfall, once.allow_inexact) == (names, False)
 
 
 def test_every_missing_key_is_named(project: Path) -> None:

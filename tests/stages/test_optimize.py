@@ -13,7 +13,6 @@ from runs import SIZES, copy_of, new_run, run_through_05
 
 from deit_helpers.errors import ArtifactError, GraphError
 from deit_helpers.graph import edits, simplify
-from deit_helpers.graph.graph import fix_batch
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import export, optimize
