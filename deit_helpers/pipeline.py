@@ -72,13 +72,8 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
     Raises:
         DeitError: a notebook failed; its page is published with the error in it, the rest is not run but the report.
     """
-    for step in steps if force else ():
-        for stage in records.stages_of(step.run, step.notebook):
-            records.forget(step.run, stage)
-        if step.notebook == "05_infer":
-            journal.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
-        if step.notebook == "waterfall":
-            rungs.discard(step.run)
+    if force:
+        _forget(steps)
     numbers = itertools.count(1)
 
     def run_in_turn(lane: list[Step]) -> None:
@@ -134,6 +129,16 @@ def _page_lock(step: Step, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _forget(steps: list[Step]) -> None:
+    for step in steps:
+        for stage in records.stages_of(step.run, step.notebook):
+            records.forget(step.run, stage)
+        if step.notebook == "05_infer":
+            journal.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
+        if step.notebook == "waterfall":
+            rungs.discard(step.run)
 
 
 def _lanes(steps: list[Step]) -> Iterator[tuple[str, list[list[Step]]]]:

@@ -7,7 +7,6 @@ again, also after an interrupt, as long as its key says that nothing it depends 
 from __future__ import annotations
 
 import contextlib
-import functools
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -200,7 +199,7 @@ class _Maker:
         if state.model != "torch":
             streams = min(physical_cores(), MOST_STREAMS)
             return open_backend("onnxruntime", self._graph(state), Options(runtime={"streams": streams}))
-        network = functools.partial(checkpoint.build, self.run, fused_attention=True)
+        network = lambda: checkpoint.load(self.run, fused_attention=True)[0]
         options = Options(batch_size=BATCH_SIZE, network=network, recipe=state.given.recipe, runtime={"device": "cpu"})
         return open_backend("torch", self.run.checkpoint, options)
 

@@ -83,7 +83,7 @@ def main(folder: Path, run_folder: Path, root: Path, precision: str) -> None:
 
     kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     with apart.working(folder, run_folder, root) as (run, tensors, facts):
-        module = checkpoint.build(run).to(kind)
+        module = checkpoint.load(run)[0].to(kind)
         facts["taps"] = tap_names(_depth(module))
         image = 0
 

@@ -6,7 +6,8 @@ import importlib
 from types import ModuleType
 
 _STAGES = (
-    "export", "optimize", "convert", "preprocess", "infer", "reference", "accuracy", "perf", "waterfall", "rehearsal", "localize",
+    "export", "optimize", "convert", "preprocess", "infer", "reference", "accuracy", "perf",
+    "waterfall", "rehearsal", "localize",
 )  # fmt: skip
 
 
