@@ -199,8 +199,12 @@ class _Maker:
         if state.model != "torch":
             streams = min(physical_cores(), MOST_STREAMS)
             return open_backend("onnxruntime", self._graph(state), Options(runtime={"streams": streams}))
-        network = lambda: checkpoint.load(self.run, fused_attention=True)[0]
-        options = Options(batch_size=BATCH_SIZE, network=network, recipe=state.given.recipe, runtime={"device": "cpu"})
+        options = Options(
+            batch_size=BATCH_SIZE,
+            network=lambda: checkpoint.load(self.run, fused_attention=True)[0],
+            recipe=state.given.recipe,
+            runtime={"device": "cpu"},
+        )
         return open_backend("torch", self.run.checkpoint, options)
 
     def _graph(self, state: State) -> Path:
