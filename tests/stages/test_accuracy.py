@@ -112,7 +112,7 @@ def test_300_images_against_a_published_figure_say_how_many_would_decide(
     assert {check["verdict"] for check in checks_of(scores, "reference")} == {"pass"}
     assert [check["images_to_decide"] for check in checks_of(scores, "published")] == [10_269, 3_396]
     assert (scores["verdict"], banner.kind) == ("inconclusive", "inconclusive")
-    told = "so few can tell a loss of 5.8 points from none, not one of 1, 10,269 would settle it (power 80 %)"
+    told = "so few can tell a loss of 6.4 points from none, not one of 1, 10,269 would settle it (power 80 %)"
     assert told in banner.text
     assert "1 points below, 78.90 %, is met; 1 % of it below, 79.10 %, is met; the verdict goes by points" in banner.text
 
