@@ -15,7 +15,7 @@ from deit_helpers.stages import rehearsal
 
 def test_a_run_that_asks_for_it_is_rehearsed_once_on_its_smallest_graph(finished: Run, tmp_path: Path) -> None:
     run = copy_of(finished, tmp_path, rehearse=True)
-    assert [step.name for step in pipeline.plan(run) if step.notebook == "rehearsal"] == ["rehearsal"]
+    assert [step.notebook for step in pipeline.plan(run)].count("rehearsal") == 1
     assert not [step for step in pipeline.plan(with_keys(run, rehearse=False)) if step.notebook == "rehearsal"]
     facts = rehearsal.rehearsal(run)
     assert (facts["batch_size"], facts["images"], facts["keep"]) == (1, 13, [])
