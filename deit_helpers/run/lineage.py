@@ -153,7 +153,7 @@ NOTEBOOKS = {
              "modify_mixlist": "rehearsal/modify_mixlist.json", "onnxruntime_fp16": "rehearsal/onnxruntime_fp16.json",
              "tensorrt_precisions": "rehearsal/tensorrt_precisions.txt"},
             ("static_onnx", "images"), ("preprocess", "stream"),
-            ("stages/rehearsal.py", "evidence/rehearsal.py", "evidence/precision.py", "graph", "metrics/classification.py",
+            ("stages/rehearsal.py", "evidence/rehearsal.py", "evidence/precision.py", "graph", "child.py", "metrics/classification.py",
              "metrics/proportions.py", *_DATA),
             ("onnx", "onnx-ir", "onnxruntime"),
         ),
