@@ -13,6 +13,8 @@ import pytest
 import yaml
 from runs import REPOSITORY
 
+from deit_helpers.run import lineage
+
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
@@ -22,9 +24,10 @@ def cells(request: pytest.FixtureRequest) -> list[dict]:
     return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 
 
-def test_there_are_seven_notebooks_and_the_report() -> None:
-    numbers = [path.stem[:2] for path in NOTEBOOKS]
-    assert numbers == ["01", "02", "03", "04", "05", "06", "07", "re"]
+def test_there_are_seven_numbered_notebooks_and_those_that_the_lineage_names() -> None:
+    numbers = [path.stem[:2] for path in NOTEBOOKS if path.stem[0].isdigit()]
+    assert numbers == ["01", "02", "03", "04", "05", "06", "07"]
+    assert {path.stem for path in NOTEBOOKS} == set(lineage.NOTEBOOKS)
 
 
 def test_a_notebook_is_title_parameters_setup_then_body(cells: list[dict]) -> None:
