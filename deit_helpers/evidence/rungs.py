@@ -211,7 +211,7 @@ class _Maker:
         """The file of a state's graph, made from that of the state before its precision, its last edit, the simplifier."""
         from ..graph.edits import EDITS
         from ..graph.graph import Graph, fix_batch, with_shapes
-        from .precision import rounded
+        from ..precision.rounding import rounded
 
         if (state.model, state.precision) == ("onnx", "fp32"):
             return self.run.file("onnx")

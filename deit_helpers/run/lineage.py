@@ -75,7 +75,7 @@ _REFERENCE = (*_CONTRACT, "backends/ort.py")  # ONNX Runtime, whatever the spec'
 _MODEL = (*_CONTRACT, "backends/bench.py", "backend")
 SHARD_CODE = ("executors/local.py", "run/journal.py", *_DATA, *_MODEL)
 RUNG_CODE = (
-    "evidence/rungs.py", "evidence/inputs.py", "evidence/precision.py", "graph", "child.py", "run/edits.py", "run/rungs.py",
+    "evidence/rungs.py", "evidence/inputs.py", "precision/rounding.py", "graph", "child.py", "run/edits.py", "run/rungs.py",
     *_DATA, *_REFERENCE, *BACKENDS["torch"].code,
 )  # fmt: skip
 NOTEBOOKS = {
@@ -168,7 +168,7 @@ NOTEBOOKS = {
              "modify_mixlist": "rehearsal/modify_mixlist.json", "onnxruntime_fp16": "rehearsal/onnxruntime_fp16.json",
              "tensorrt_precisions": "rehearsal/tensorrt_precisions.txt"},
             ("static_onnx", "images"), ("preprocess", "stream"),
-            ("stages/rehearsal.py", "evidence/rehearsal.py", "evidence/precision.py", "graph", "child.py",
+            ("stages/rehearsal.py", "precision", "graph", "child.py",
              "metrics/classification.py", "metrics/proportions.py", *_DATA),
             ("onnx", "onnx-ir", "onnxruntime"),
         ),

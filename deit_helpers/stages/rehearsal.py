@@ -15,7 +15,7 @@ from .. import files
 from ..data.batches import crops_at
 from ..data.sources import read_index
 from ..data.transforms import prepare
-from ..evidence.rehearsal import configurations, rehearse
+from ..precision.rehearsal import configurations, rehearse
 from ..run.folder import Run
 from ..run.records import makes
 

@@ -18,7 +18,7 @@ from ..errors import GraphError
 from ..graph.graph import Graph
 from ..graph.patterns import LayerNorm, attentions, layer_norms, norm_before
 from ..metrics import classification, proportions
-from .precision import MOVES, at_opset, inner_steps, operators, rounded, rounded_throughout, switchable
+from .rounding import MOVES, at_opset, inner_steps, operators, rounded, rounded_throughout, switchable
 
 WHOLE = ""  # the part of an embedding, a head, and of a graph without attention
 # The least numbers that are not zero, not rounded to zero, normal, and infinite in fp16, rounded to nearest even.

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from runs import TINY
 from scipy.special import erf
 
-from deit_helpers.evidence.precision import Precision, rounded, rounded_throughout, switchable
+from deit_helpers.precision.rounding import Precision, rounded, rounded_throughout, switchable
 
 NUMPY = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)

@@ -13,9 +13,9 @@ import pytest
 from graphs import edited, infer, static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from deit_helpers.evidence.precision import rounded
-from deit_helpers.evidence.rehearsal import configurations, rehearse
 from deit_helpers.graph.graph import Graph, array, is_constant
+from deit_helpers.precision.rehearsal import configurations, rehearse
+from deit_helpers.precision.rounding import rounded
 
 BATCHES = [np.random.default_rng(seed).standard_normal((2, 3, 224, 224)).astype(np.float32) for seed in (0, 1)]
 LABELS = np.array([1, 2, 3, 4])
