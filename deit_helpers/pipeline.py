@@ -15,7 +15,6 @@ from filelock import FileLock, Timeout
 
 from . import files, kernels
 from .errors import ArtifactError, DeitError, SpecError, ToolError
-from .evidence import rungs
 from .report import html
 from .report.words import notes
 from .run import hashing, journal, records
@@ -138,6 +137,8 @@ def _forget(steps: list[Step]) -> None:
         if step.notebook == "05_infer":
             journal.discard(step.run, step.run.spec.shards)  # others may have come from elsewhere
         if step.notebook == "waterfall":
+            from .evidence import rungs  # imports onnx, which no other command of this module needs
+
             rungs.discard(step.run)
 
 

@@ -77,7 +77,6 @@ def test_listing_the_package_imports_no_runtime() -> None:
     code = (
         "import sys, deit_helpers.pipeline, deit_helpers.report.index, deit_helpers.stages.infer;"
         "import deit_helpers.model.checkpoint, deit_helpers.stages.export;"
-        "import deit_helpers.model.checkpoint, deit_helpers.stages.export;"
         "sys.exit(', '.join({'torch', 'timm', 'onnxsim', 'onnxruntime'} & sys.modules.keys()))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
