@@ -158,8 +158,9 @@ def localize(run: Run, left: str, right: str) -> dict[str, Any]:
         tokens = (read_json(at.file("optimize")).get("edits") or [{}])[0].get("softmax_tokens_after") or [None]
         facts = compare(sides["left"], sides["right"], crops, tokens[0])
     for key, side in sides.items():
-        digest = hashing.sha256(paths[key]) if paths[key].is_file() else None  # the hub has no file
-        made = {"name": chosen[key], "file": str(paths[key]), "sha256": digest}
+        path = paths[key]
+        file = run.relative(path) if path.is_relative_to(run.folder) else str(path)
+        made = {"name": chosen[key], "file": file, "sha256": hashing.sha256(path) if path.is_file() else None}  # hub: no file
         facts[key] = {**made, "precision": side.precision, "disturbance": side.disturbance}
     return facts | {"images": [names[i] for i in indices]}
 

@@ -17,6 +17,7 @@ from deit_helpers.errors import ArtifactError, BackendError, SpecError
 from deit_helpers.evidence import taps
 from deit_helpers.evidence.taps import Sums, first_bad, localize
 from deit_helpers.model.taps import tap_names
+from deit_helpers.run import hashing
 from deit_helpers.run.folder import Run
 
 Saved = Callable[..., str]
@@ -65,6 +66,7 @@ def test_torch_and_its_export_differ_by_rounding_at_every_tap(finished: Run) -> 
     assert 0 < max(errors(facts)) < 1e-5
     assert all(row["cosine"] == pytest.approx(1) and row["not_finite"] == 0 for row in facts["taps"])
     assert facts["verdict"] == {"kind": "none"}
+    assert (facts["right"]["file"], facts["right"]["sha256"]) == ("export/deit.onnx", hashing.sha256(finished.file("onnx")))
     assert (facts["method"], facts["right"]["disturbance"], facts["tolerance"]) == ("all at once", 0.0, 1e-4)
     assert [row["images"] for row in facts["taps"]] == [len(facts["images"])] * 14 == [13] * 14
 
