@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..errors import ArtifactError, SpecError, one_line
 from ..run.folder import Run
 from ..run.spec import RunSpec
@@ -19,6 +21,7 @@ from .classes import SYNSET, class_indices, devkit_indices
 from .transforms import SUFFIXES
 
 _LABEL = re.compile(f"[0-9]{{1,9}}|{SYNSET.pattern}")
+_OF_VALIDATION = re.compile(r"ILSVRC2012_val_0*(\d{1,8})\.[A-Za-z]+$")
 _MOST_BYTES = 1 << 28  # ImageNet's largest, LOC_train_solution.csv, has 60 MB
 _MOST_IN_LINE = 20_000  # characters: all boxes of an image
 _COMPARED = 20_000  # so many lines are looked through for the nearest one
@@ -66,6 +69,29 @@ def lines_of(run: Run, names: list[str]) -> tuple[list[Line], list[Line]]:
         name = names[matches.index(None)]
         raise ArtifactError(f"{run.image_folder / name}: no label for it in {path}; {_what_to_do(name, lines)}")
     return lines, [line for line in matches if line]
+
+
+def real_labels(run: Run, names: list[str]) -> list[list[int]]:
+    """The right classes of each of these images of ImageNet's validation set, by the spec's `real_labels`: the file real.json
+    of Beyer et al. (2020), arXiv 2006.07159, a list in the order of the set. Of some images no class is right.
+
+    Raises:
+        SpecError: it is no such file.
+        ArtifactError: an image that is none of the validation set.
+    """
+    path = run.root / str(run.spec.real_labels)
+    try:
+        right = TypeAdapter(list[list[int]]).validate_json(read_bytes(path))
+    except ValidationError as err:
+        why = f"{one_line(err.errors()[0]['msg'])} at {err.errors()[0]['loc']}"
+        raise SpecError(f"real_labels: {path}: {why}; expected ReaL's real.json, a list of classes for each image") from err
+    rows = []
+    for name in names:
+        number = int(match[1]) if (match := _OF_VALIDATION.search(name)) else 0
+        if not 0 < number <= len(right):
+            raise ArtifactError(f"{name}: none of the {len(right)} images of {path}: real_labels is of ILSVRC2012_val alone")
+        rows.append(right[number - 1])
+    return rows
 
 
 def read_bytes(path: Path) -> bytes:

@@ -79,8 +79,20 @@ def paired(run: Run) -> Facts:
             "Acc@1 above the reference, points": f"{pairs['difference_points']:+.2f} ({low:+.2f} to {high:+.2f}, 95 %)",
             "McNemar's exact p": f"{pairs['p_value']:.3g}, {told}",
             "largest difference of a logit": f"{reference['max_abs_diff']:.2g}",
+            **_by_real_labels(scored),
         },
     )
+
+
+def _by_real_labels(scored: dict[str, Any]) -> dict[str, Cell]:
+    if not (real := scored.get("real")):
+        return {}
+    low, high = real["top1_ci95_percent"]
+    published = f", published {real['expected_top1_percent']:.2f}" if real["expected_top1_percent"] else ""
+    text = (
+        f"{real['top1_percent']:.2f} ({low:.2f} to {high:.2f}, 95 %), reference {real['reference_top1_percent']:.2f}{published}"
+    )
+    return {f"Acc@1 by ReaL labels of {real['images']} images": text}
 
 
 def classes_chart(run: Run) -> Chart:

@@ -28,6 +28,7 @@ class ExpectedRow(Frozen):
     valid_classes: Literal["labels"] | None = None
     top1_percent: float | None = Field(default=None, ge=0, le=100)
     top5_percent: float | None = Field(default=None, ge=0, le=100)
+    real_top1_percent: float | None = Field(default=None, ge=0, le=100)
     max_drop_points: float = Field(default=MAX_DROP_POINTS, ge=0)
     measured_by_demo: bool = False
 

@@ -138,7 +138,8 @@ NOTEBOOKS = {
     "06_accuracy": Notebook("bs{n}", {
         "score": Stage(
             {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json"},
-            ("logits", "reference", "index", "preprocess", "expected"), ("expected", "batch_sizes"),
+            ("logits", "reference", "index", "preprocess", "expected", "real_labels"),
+            ("expected", "real_labels", "batch_sizes"),
             ("stages/accuracy.py", *(f"metrics/{name}.py" for name in ("classification", "planner", "proportions", "verdict")),
              *(f"data/{name}" for name in ("sources.py", "classes.py", "labels.py", "transforms.py", "imagenet.tsv")),
              "run/expected.py", "run/recipes.py"),

@@ -269,6 +269,9 @@ def _input_sha256(run: Run, name: str) -> str | None:
         return hashes(run, MAKER[name]).get(run.relative(run.file(name)))
     if name == "expected":
         return fingerprint(expected_row(run))
+    if name == "real_labels":
+        path = run.root / run.spec.real_labels if run.spec.real_labels else None
+        return sha256(path) if path and path.is_file() else None
     if name == "classes":
         return fingerprint(run.classes)
     if name == "checkpoint" and run.spec.checkpoint == "hub":

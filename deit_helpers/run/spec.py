@@ -31,6 +31,7 @@ class RunSpec(Frozen):
     images: str
     labels: str | None = None
     labels_format: Literal["index", "from_1", "devkit"] | None = None
+    real_labels: str | None = None
     class_order: Literal["numeric", "text", "synset"] | None = None
     limit: int | None = Field(default=None, ge=1)
     limit_seed: int = Field(default=0, ge=0)
@@ -64,7 +65,7 @@ class RunSpec(Frozen):
     def _tuple_from_list(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    @field_validator("checkpoint", "images", "labels")
+    @field_validator("checkpoint", "images", "labels", "real_labels")
     @classmethod
     def _path(cls, value: str | None) -> str | None:
         return value if value is None else path_of(value)

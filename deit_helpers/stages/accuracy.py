@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import files
+from ..data.labels import real_labels
 from ..data.sources import check_labels, read_index
 from ..errors import VerdictError
 from ..metrics import proportions
@@ -78,6 +79,7 @@ def _score(run: Run) -> dict[str, Any]:
         "reference": reference,
         "paired": proportions.paired(ranks, reference_ranks),
         "paired_top5": proportions.paired(ranks, reference_ranks, 5),
+        "real": _real(run, names, logits, reference_logits) if run.spec.real_labels else None,
         "expected": _expected(run, reference, count),
     }
     limit = facts["expected"].pop("max_drop_points", MAX_DROP_POINTS)
@@ -93,6 +95,22 @@ def _score(run: Run) -> dict[str, Any]:
         "cause": cause,
         "per_class": per_class(logits, labels),
         "confusion": confusion(logits, labels).tolist() if classes <= FEW_CLASSES else None,
+    }
+
+
+def _real(run: Run, names: list[str], logits: np.ndarray, reference_logits: np.ndarray) -> dict[str, Any]:
+    """Acc@1 by the ReaL labels, of which any may be answered; images without one are left out, as its authors do."""
+    right = real_labels(run, names)
+    rated = [i for i, classes in enumerate(right) if classes]
+    hits = [np.array([int(rows[i].argmax()) in right[i] for i in rated]) for rows in (logits, reference_logits)]
+    top1, reference_top1 = (100 * float(np.mean(of_side)) for of_side in hits)
+    return {
+        "images": len(rated),
+        "top1_percent": top1,
+        "top1_ci95_percent": proportions.wilson_percent(int(hits[0].sum()), len(rated)),
+        "reference_top1_percent": reference_top1,
+        "expected_top1_percent": (expected_row(run) or {}).get("real_top1_percent"),
+        "paired": proportions.paired(~hits[0], ~hits[1]),
     }
 
 

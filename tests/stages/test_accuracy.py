@@ -13,6 +13,7 @@ import yaml
 from runs import new_run, opened
 
 from deit_helpers import files
+from deit_helpers.data.labels import real_labels
 from deit_helpers.errors import ArtifactError, SpecError, VerdictError
 from deit_helpers.metrics import classification
 from deit_helpers.report import accuracy as page
@@ -311,7 +312,11 @@ def test_with_valid_classes_answers_are_sought_among_those_of_the_images_alone(p
 def test_without_a_published_acc5_it_is_not_checked(project: Path, scored: Scored) -> None:
     expect(project, images=40, top1_percent=50.0, top5_percent=None)
     scores = scored(*logits_with_ranks([0] * 20 + [5] * 20, 6), expected="published").read("accuracy")
-    assert [check["metric"] for check in scores["checks"]] == ["Acc@1"]
+    assert [(check["metric"], check["kind"]) for check in scores["checks"]] == [
+        ("Acc@1", "same images"),
+        ("Acc@1", "reference"),
+        ("Acc@5", "reference"),
+    ]
     assert scores["verdict"] == "pass"
 
 
@@ -368,3 +373,33 @@ def test_scoring_before_inference_names_the_notebook(tmp_path: Path) -> None:
         ArtifactError, match=r"logits\.npy: does not exist yet; run notebooks/05_infer\.ipynb with batch_size=4"
     ):
         accuracy.score(new_run(tmp_path))
+
+
+def test_any_of_the_real_labels_is_right_and_images_without_one_are_left_out(project: Path) -> None:
+    (project / "real.json").write_text(json.dumps([[0], [1, 2], [], [2], [1]]))
+    run = opened(project, real_labels="real.json")
+    names = [f"n01440764/ILSVRC2012_val_{i:08d}.JPEG" for i in (1, 2, 3, 5)]
+    answers, reference = (np.eye(3)[classes] for classes in ([0, 2, 0, 0], [0, 1, 1, 1]))
+    real = accuracy._real(run, names, answers, reference)
+    assert (real["images"], real["top1_percent"], real["reference_top1_percent"]) == (3, pytest.approx(200 / 3), 100)
+    assert (real["paired"]["only_this_right"], real["paired"]["only_reference_right"]) == (0, 1)
+    assert real["expected_top1_percent"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (
+            "[[0], 1]",
+            "ILSVRC2012_val_00000001.JPEG",
+            "real.json: Input should be a valid array at .1,.; expected ReaL's real.json",
+        ),
+        ("{", "ILSVRC2012_val_00000001.JPEG", "real.json: Invalid JSON"),
+        ("[[0]]", "ILSVRC2012_val_00000002.JPEG", "none of the 1 images of .*real.json"),
+        ("[[0]]", "cat.jpg", "cat.jpg: none of the 1 images of .*real.json"),
+    ],
+)
+def test_what_are_no_real_labels_is_one_line(project: Path, content: str, name: str, message: str) -> None:
+    (project / "real.json").write_text(content)
+    with pytest.raises((SpecError, ArtifactError), match=message):
+        real_labels(opened(project, real_labels="real.json"), [name])
