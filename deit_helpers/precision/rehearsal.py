@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from ..errors import GraphError
-from ..graph.graph import Graph
+from ..graph.graph import Graph, is_static
 from ..graph.patterns import LayerNorm, attentions, layer_norms, norm_before
 from ..metrics import classification, proportions
 from .rounding import MOVES, at_opset, inner_steps, operators, rounded, rounded_throughout, switchable
@@ -38,8 +38,7 @@ def rehearse(proto: onnx.ModelProto, batches: Sequence[np.ndarray], labels: np.n
         batches: the images, as the graph takes them, in batches of its size.
         labels: (N,) of the same images.
 
-    Raises:
-        GraphError: a shape is symbolic.
+    A graph that was not simplified lacks the shapes that the hostile case needs: it goes without that row.
     """
     graph = at_opset(proto)
     places, inner = _places(graph), {node.name for node in inner_steps(graph)}
@@ -49,6 +48,7 @@ def rehearse(proto: onnx.ModelProto, batches: Sequence[np.ndarray], labels: np.n
     if overflowing:
         clamped, _ = _statistics(rounded(proto, "fp16", saturate=True), places, batches)
         rows = [{**row, "saturated": 0 if row["inner"] else clamped[row["node"]]["overflow"]} for row in rows]
+    is_simplified = all(is_static(value) for node in graph.nodes() for value in node.outputs)
     few = batches[: -(-RANKED_IMAGES // len(batches[0]))]
     must = _kept(graph, overflowing)
     ranking = _ranking(proto, places, must, few)
@@ -57,7 +57,7 @@ def rehearse(proto: onnx.ModelProto, batches: Sequence[np.ndarray], labels: np.n
         "fp16": lambda: rounded(proto, "fp16"),
         **({"fp16, saturating": lambda: rounded(proto, "fp16", saturate=True)} if overflowing else {}),
         **({"fp16, keep list": lambda: rounded(proto, "fp16", keep)} if keep else {}),
-        "fp16 throughout": lambda: rounded_throughout(proto),
+        **({"fp16 throughout": lambda: rounded_throughout(proto)} if is_simplified else {}),
         "bf16": lambda: rounded(proto, "bf16"),
     }
     return {

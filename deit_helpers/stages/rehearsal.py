@@ -27,9 +27,6 @@ def rehearsal(run: Run) -> dict[str, Any]:
     """Rehearse fp16 and bf16; returns the content of `rehearsal.json`.
 
     The images are spread evenly, as many as fill whole batches; a data set smaller than that is repeated.
-
-    Raises:
-        GraphError: the graph's shapes are not static.
     """
     at = run.at(min(run.spec.batch_sizes))
     optimize, graph = at.read("optimize"), onnx.load(at.file("static_onnx"))
