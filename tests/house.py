@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "deit_helpers"
 CORE = ("run", "data", "metrics", "stages", "report", "pipeline.py", "__main__.py")  # what notebooks touch
-MOST = {"core": 5250, "room": 1100, "all": 7600, "function": 40}  # lines; core was 4,500 before it read what users really have
+MOST = {"core": 6150, "room": 1100, "all": 7600, "function": 40}  # lines; core was 4,500 before it read what users really have
 
 
 def lines_by_room() -> Counter[str]:

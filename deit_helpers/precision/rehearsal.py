@@ -25,7 +25,6 @@ WHOLE = ""  # the part of an embedding, a head, and of a graph without attention
 BOUNDS = (np.nextafter(0, 1, dtype=np.float32), np.nextafter(2**-25, 1, dtype=np.float32), 2**-14 - 2**-25, 65520.0)
 RANKED_IMAGES = 2
 MOST_PARTS = 8  # beyond those that overflow, so many are tried
-NOTHING = "nothing to keep"
 # What ATC's parser and fusions make of ONNX's types, where the name changes: Erf is of a GELU, Pow of a LayerNorm.
 ASCEND = {"MatMul": "BatchMatMulV2", "Gemm": "MatMulV2", "Softmax": "SoftmaxV2", "Conv": "Conv2D"}
 ASCEND |= {"LayerNormalization": "LayerNorm", "Erf": "Gelu", "Pow": "LayerNorm"}
@@ -222,7 +221,7 @@ def _ascend_types(graph: Graph, names: Collection[str]) -> list[str]:
 
 
 def configurations(facts: dict[str, Any]) -> dict[str, str]:
-    """The keep list as programs take it, by the name of the file in the lineage; of an empty list, that it is empty.
+    """The keep list as programs take it, by the name of the file in the lineage: an empty one keeps nothing.
 
     Sources: ATC's --keep_dtype (a node's name a line) and --modify_mixlist (types of Ascend's operators, all of a type at
     once; mixed precision only); the arguments of `convert_float_to_float16` of onnxconverter-common and
@@ -232,10 +231,10 @@ def configurations(facts: dict[str, Any]) -> dict[str, str]:
     names = facts["keep"]
     kept = {"keep_io_types": True, "op_block_list": None, "node_block_list": names}
     layers = ",".join(f"{name}:fp32" for name in names)
-    flags = ["--fp16", "--precisionConstraints=obey", f"--layerPrecisions={layers}", f"--layerOutputTypes={layers}"]
+    flags = ["--precisionConstraints=obey", f"--layerPrecisions={layers}", f"--layerOutputTypes={layers}"] if names else []
     return {
-        "keep_dtype": "\n".join(names or [NOTHING]) + "\n",
+        "keep_dtype": "".join(f"{name}\n" for name in names),
         "modify_mixlist": json.dumps({"black-list": {"to-add": facts["keep_op_types"]}}, indent=1) + "\n",
         "onnxruntime_fp16": json.dumps(kept, indent=1) + "\n",
-        "tensorrt_precisions": (shlex.join(flags) if names else NOTHING) + "\n",
+        "tensorrt_precisions": shlex.join(["--fp16", *flags]) + "\n",
     }

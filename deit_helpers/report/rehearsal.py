@@ -103,5 +103,5 @@ def keep(run: Run) -> Facts:
         "TensorRT": f"trtexec --onnx=… $(cat {folder}/tensorrt_precisions.txt)",
     }
     if not names:
-        return Facts("Nothing to keep in fp32", {"nodes": "none; the files in rehearsal/ say so, no flag is needed"})
+        return Facts("Nothing to keep in fp32", {"nodes": "none; the lists in rehearsal/ are empty, no flag is needed"})
     return Facts(f"{len(names)} nodes to keep in fp32", {**lines, "nodes": ", ".join(names)})

@@ -103,7 +103,7 @@ def test_of_a_sound_model_nothing_is_kept(sound: dict[str, Any]) -> None:
     assert (sound["keep"], sound["keep_op_types"], sound["overflowing"]) == ([], [], [])
     assert sound["comparison"]["fp16"]["changed"] == 0
     texts = configurations(sound)
-    assert texts["keep_dtype"] == texts["tensorrt_precisions"] == "nothing to keep\n"
+    assert (texts["keep_dtype"], texts["tensorrt_precisions"]) == ("", "--fp16\n")
     assert json.loads(texts["onnxruntime_fp16"])["node_block_list"] == []
     assert json.loads(texts["modify_mixlist"]) == {"black-list": {"to-add": []}}
 
