@@ -39,7 +39,7 @@ def sides(run: Run) -> Facts:
     return Facts(caption, {**texts, "tolerance": f"{facts['tolerance']:g}, of {facts['precision']}", "taps marked": marked})
 
 
-def chart(run: Run) -> Chart:
+def errors_chart(run: Run) -> Chart:
     """The relative error of every tap in the order in which the network computes them."""
     facts = _read(run, "localize")
     errors = {i: row["relative_rms"] for i, row in enumerate(facts["taps"]) if "relative_rms" in row}
@@ -81,7 +81,7 @@ def suspects(run: Run) -> Table | Banner:
     return Table(caption, header, rows, alarm=frozenset(i for i, row in enumerate(mistakes) if row["mistake"] in named))
 
 
-def verdict(run: Run) -> Stack:
+def outcome(run: Run) -> Stack:
     """The first bad tap, or that there is none; and what explains the device's answers."""
     facts, known = _read(run, "localize"), _read(run, "suspects")
     kind = {"none": "pass", "jump": "fail", "growth": "inconclusive"}[facts["verdict"]["kind"]]

@@ -25,7 +25,7 @@ def _by_block(run: Run) -> dict[str, list[dict[str, Any]]]:
     return {block: [row for row in rows if row["block"] == block] for block in dict.fromkeys(row["block"] for row in rows)}
 
 
-def verdict(run: Run) -> Banner:
+def fits(run: Run) -> Banner:
     """Whether fp16 holds this model's activations, in a sentence."""
     facts = run.read("rehearsal")
     results, keep = [row for rows in _by_block(run).values() for row in rows], f"keep these {len(facts['keep'])} nodes in fp32"
@@ -57,7 +57,7 @@ def blocks(run: Run) -> Table:
     )
 
 
-def chart(run: Run) -> Chart:
+def maxima_chart(run: Run) -> Chart:
     """The largest value of every block beside the largest of fp16."""
     largest = {block: max(row["max_abs"] for row in nodes) for block, nodes in _by_block(run).items()}
     names, values = ["in" if name == "embedding" else name for name in largest], list(largest.values())
@@ -92,7 +92,7 @@ def ranking(run: Run) -> Table:
     return Table(caption, "block | part | rms diff:.2g | nodes", rows)
 
 
-def keep(run: Run) -> Facts:
+def keep_list(run: Run) -> Facts:
     """What to keep in float32: each program's flag, and the file that it names."""
     names, folder = run.read("rehearsal")["keep"], f"reports/{run.folder.name}/rehearsal"
     lines: dict[str, Cell] = {

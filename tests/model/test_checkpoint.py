@@ -12,7 +12,7 @@ import torch
 from runs import TINY, make_checkpoint, opened
 
 from deit_helpers.errors import ArtifactError, SpecError
-from deit_helpers.model.checkpoint import build
+from deit_helpers.model.checkpoint import load
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def state(official: Path) -> dict[str, torch.Tensor]:
 
 
 def built_model(project: Path, checkpoint: Path, **keys: Any) -> Any:
-    return build(opened(project, checkpoint=str(checkpoint), **keys))
+    return load(opened(project, checkpoint=str(checkpoint), **keys))[0]
 
 
 def test_the_built_model_computes_what_timms_does(project: Path, official: Path, state: dict[str, torch.Tensor]) -> None:

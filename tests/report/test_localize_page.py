@@ -52,7 +52,7 @@ def write(run: Run, facts: dict[str, Any], known: dict[str, Any]) -> None:
 
 
 def test_the_first_bad_tap_is_named_with_its_modules_node_and_figures(run: Run) -> None:
-    first, second = page.verdict(run).items
+    first, second = page.outcome(run).items
     assert (first.kind, first.title) == ("fail", "onnx against torch.")
     assert first.text == (
         "The first bad tap is blocks.0.attn, computed by modules of blocks.0.attn (node /blocks.0.attn): relative error 0.13 "
@@ -81,7 +81,7 @@ def test_the_first_bad_tap_is_named_with_its_modules_node_and_figures(run: Run) 
 )
 def test_other_findings_say_so(run: Run, verdict: dict, kind: str, text: str) -> None:
     write(run, localized(**verdict), suspected("none"))
-    first, second = page.verdict(run).items
+    first, second = page.outcome(run).items
     assert (first.kind, second.kind) == (kind, "pass")
     assert text in first.text
     assert "are the reference's within rounding" in second.text
@@ -89,7 +89,7 @@ def test_other_findings_say_so(run: Run, verdict: dict, kind: str, text: str) ->
 
 def test_labels_that_are_off_by_one_are_a_label_problem(run: Run) -> None:
     write(run, localized(), suspected(None, off_by=-1))
-    *_, known, labels = page.verdict(run).items
+    *_, known, labels = page.outcome(run).items
     assert (known.kind, labels.kind, labels.title) == ("inconclusive", "fail", "A label problem.")
     assert "have no known mistake alone; the nearest is: fed BGR" in known.text
     assert "counted -1: mend labels or labels_format, not the port" in labels.text
@@ -103,7 +103,7 @@ def test_the_table_has_a_row_for_every_tap_also_for_one_that_a_side_lacks(run: R
 
 
 def test_the_chart_is_logarithmic_with_the_tolerance_and_draws_exact_taps_at_the_bottom(run: Run) -> None:
-    chart = page.chart(run)
+    chart = page.errors_chart(run)
     (axes,) = chart.figure.axes
     taps, tolerance = axes.lines
     assert axes.get_yscale() == "log"
@@ -125,7 +125,7 @@ def test_suspects_have_a_column_for_each_batch_size_and_reasons(run: Run) -> Non
 def test_before_05_the_page_says_what_to_run(run: Run) -> None:
     write(run, localized(), {"reason": "05 has to run first"})
     assert page.suspects(run).text == "05 has to run first."
-    assert len(page.verdict(run).items) == 1
+    assert len(page.outcome(run).items) == 1
 
 
 def test_a_page_without_its_files_is_one_line(run: Run) -> None:

@@ -20,10 +20,10 @@ def test_a_run_that_asks_for_it_is_rehearsed_once_on_its_smallest_graph(finished
     facts = rehearsal.rehearsal(run)
     assert (facts["batch_size"], facts["images"], facts["overflowing"]) == (1, 13, [])
     assert run.file("keep_dtype").read_text().splitlines() == facts["keep"]
-    assert (page.verdict(run).kind == "pass") == (facts["comparison"]["fp16"]["changed"] == 0)
+    assert (page.fits(run).kind == "pass") == (facts["comparison"]["fp16"]["changed"] == 0)
     assert [row[0] for row in page.blocks(run).rows] == ["embedding", "0", "1", "head"]
     assert [row[0] for row in page.comparison(run).rows] == list(facts["comparison"])
-    assert page.keep(run).values["nodes"].startswith(facts["keep"][0] if facts["keep"] else "none")
+    assert page.keep_list(run).values["nodes"].startswith(facts["keep"][0] if facts["keep"] else "none")
     for size in (None, 1, 8):  # opened at any batch size it is the same, and current
         assert records.problem(run.at(size) if size else run, "rehearsal") is None
     records.forget(run.at(1), "optimize")
