@@ -30,6 +30,11 @@ def test_there_are_seven_notebooks_and_those_of_the_lineage() -> None:
     assert names == sorted(lineage.NOTEBOOKS)
 
 
+def test_every_cell_has_an_id_of_its_own(cells: list[dict]) -> None:
+    ids = [cell["id"] for cell in cells]
+    assert len(set(ids)) == len(ids)
+
+
 def test_a_notebook_is_title_parameters_setup_then_body(cells: list[dict]) -> None:
     assert [cell["metadata"].get("tags") for cell in cells[1:3]] == [["parameters"], ["setup"]]
     sides = 'left = "torch"\nright = "onnx"' if "Localize" in cells[0]["source"] else "batch_size = (8|None)"
