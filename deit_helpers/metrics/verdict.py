@@ -53,9 +53,9 @@ def evidence(row: dict[str, Any], count: int, tests: int, images_per_s: float | 
 def readings(percent: float, expected: float, limit: float) -> str:
     """Both readings of "within 1 %" of a published figure, and whether they are met."""
     floors = {"points": expected - limit, "% of it": expected * (1 - limit / 100)}
-    met = {unit: "" if percent >= floor - _ROUNDING_POINTS else " not" for unit, floor in floors.items()}
-    words = [f"{limit:g} {unit} below, {floor:.2f} %, is{met[unit]} met" for unit, floor in floors.items()]
-    return f"Of the {expected:.2f} % {'; '.join(words)}; the verdict goes by points"
+    met = {unit: "met" if percent >= floor - _ROUNDING_POINTS else "not met" for unit, floor in floors.items()}
+    words = [f"{floor:.2f} % ({limit:g} {unit} below {expected:.2f} %) is {met[unit]}" for unit, floor in floors.items()]
+    return f"Both readings of the limit: {'; '.join(words)}; the verdict goes by points"
 
 
 def guessing(hits: int, count: int, classes: int, agreement_percent: float, agrees: bool) -> str:

@@ -47,11 +47,11 @@ def blocks(run: Run) -> Table:
         parts = [max((row["max_abs"] for row in nodes if row["part"] == part), default=None) for part in PARTS]
         largest = max(row["max_abs"] for row in nodes)
         rows.append([block, *parts, largest, MAX_FP16 / largest, *(sum(row[key] for row in nodes) for key in COUNTS)])
-    headings = " | ".join(f"{part}:.3g" for part in PARTS)
+    headings = " | ".join(f"{part.replace('LayerNorm', 'norm')}:.3g" for part in PARTS)
     return Table(
         f"Largest |x| in float32, {facts['images']} images, batch size {facts['batch_size']}; blocks count from 0; headroom is "
         "65504 over it. In fp16, overflow becomes infinity, or is saturated where the chip saturates; underflow becomes zero",
-        f"block | {headings} | all:.3g | headroom:,.3g | overflow:, | saturated:, | underflow:, | subnormal:,",
+        f"block | {headings} | all:.3g | headroom:,.0f | overflow:, | saturated:, | underflow:, | subnormal:,",
         rows,
         alarm=frozenset(number for number, row in enumerate(rows) if row[-len(COUNTS)]),
     )
@@ -78,7 +78,7 @@ def comparison(run: Run) -> Table:
         rows.append([name, *figures, *map(row["paired"].get, ("only_this_right", "only_reference_right", "p_value"))])
     return Table(
         f"Against float32 on the same {facts['images']} images, on a CPU; the logits' deviation is {facts['std']:.2g}. "
-        "Sums are float32; in `fp16 throughout` they are rounded every 16 terms, LayerNorm and Softmax after every step",
+        "Sums are float32; in fp16 throughout they are rounded every 16 terms, LayerNorm and Softmax after every step",
         "precision | same top-1 %:.2f | max abs diff:.2g | rms diff:.2g | not finite | Acc@1:.2f | gained | lost | exact p:.2g",
         rows,
     )

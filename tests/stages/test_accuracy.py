@@ -115,7 +115,7 @@ def test_300_images_against_a_published_figure_say_how_many_would_decide(
     assert (scores["verdict"], banner.kind) == ("inconclusive", "inconclusive")
     told = "so few can tell a loss of 6.4 points from none, not one of 1, 10,269 would settle it (power 80 %)"
     assert told in banner.text
-    assert "1 points below, 78.90 %, is met; 1 % of it below, 79.10 %, is met; the verdict goes by points" in banner.text
+    assert "78.90 % (1 points below 79.90 %) is met; 79.10 % (1 % of it below 79.90 %) is met; the verdict" in banner.text
 
 
 @pytest.mark.parametrize(("images", "verdict"), [(60, "inconclusive"), (298, "inconclusive"), (299, "pass")])
