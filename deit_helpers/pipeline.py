@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import files, kernels
+from .data.labels import real_labels
 from .errors import ArtifactError, DeitError, SpecError, ToolError
 from .report import html
 from .report.words import notes
@@ -51,7 +52,9 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
         SpecError: `first` or `last` is no notebook's number.
     """
     chosen = [name for name in _between(first, last) if run.asks_for(name) and not NOTEBOOKS[name].by_hand]
-    expected_row(run)  # a wrong row would otherwise be found after hours of inference
+    expected_row(run)  # what is wrong with it would otherwise be found after hours of inference
+    if run.spec.real_labels and run.image_folder.is_dir():  # not on a device host
+        real_labels(run, [])
     steps: list[Step] = []
     for notebook in (name for name in NOTEBOOKS if name in chosen):
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):

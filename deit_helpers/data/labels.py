@@ -81,10 +81,12 @@ def real_labels(run: Run, names: list[str]) -> list[list[int]]:
     """
     path = run.root / str(run.spec.real_labels)
     try:
-        right = TypeAdapter(list[list[int]]).validate_json(read_bytes(path))
-    except ValidationError as err:
-        why = f"{one_line(err.errors()[0]['msg'])} at {err.errors()[0]['loc']}"
-        raise SpecError(f"real_labels: {path}: {why}; expected ReaL's real.json, a list of classes for each image") from err
+        right = TypeAdapter(list[list[int]]).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as err:
+        why = err.strerror if isinstance(err, OSError) else "{msg} at {loc}".format_map(err.errors()[0])
+        raise SpecError(
+            f"real_labels: {path}: {one_line(str(why))}; expected ReaL's real.json, a list of classes for each image"
+        ) from err
     rows = []
     for name in names:
         number = int(match[1]) if (match := _OF_VALIDATION.search(name)) else 0

@@ -395,11 +395,13 @@ def test_any_of_the_real_labels_is_right_and_images_without_one_are_left_out(pro
             "real.json: Input should be a valid array at .1,.; expected ReaL's real.json",
         ),
         ("{", "ILSVRC2012_val_00000001.JPEG", "real.json: Invalid JSON"),
+        (None, "ILSVRC2012_val_00000001.JPEG", "real.json: No such file or directory; expected ReaL's real.json"),
         ("[[0]]", "ILSVRC2012_val_00000002.JPEG", "none of the 1 images of .*real.json"),
         ("[[0]]", "cat.jpg", "cat.jpg: none of the 1 images of .*real.json"),
     ],
 )
-def test_what_are_no_real_labels_is_one_line(project: Path, content: str, name: str, message: str) -> None:
-    (project / "real.json").write_text(content)
+def test_what_are_no_real_labels_is_one_line(project: Path, content: str | None, name: str, message: str) -> None:
+    if content:
+        (project / "real.json").write_text(content)
     with pytest.raises((SpecError, ArtifactError), match=message):
         real_labels(opened(project, real_labels="real.json"), [name])
