@@ -56,17 +56,20 @@ def tensor_batches(
     """
     names, _ = sources.read_index(run)
     chosen = list(range(len(names)) if indices is None else indices)
-    stored = is_stored(run, given)
-    paths = {} if stored else {item.name: item.path for item in sources.list_folder(run).items}
+    starts = range(0, len(chosen), batch_size)
+    if is_stored(run, given):
+        for start in starts:
+            pixels = batches.crops_at(run, chosen[start : start + batch_size])
+            yield batches.pad(start, given.tensors(pixels, dtype), batch_size)
+        return
+    paths = {item.name: item.path for item in sources.list_folder(run).items}
 
     def crop_of(i: int) -> np.ndarray:
-        if stored:
-            return batches.crops_at(run, [i])[0]
         if names[i] not in paths:
             raise ArtifactError(f"{run.image_folder}: {names[i]} is gone; run notebooks/04_preprocess.ipynb again")
         return crop(decode(paths[names[i]]), given.recipe)
 
     with quiet_pillow(), contextlib.closing(mapped(crop_of, chosen, cores())) as crops:
-        for start in range(0, len(chosen), batch_size):
+        for start in starts:
             pixels = np.stack(list(itertools.islice(crops, batch_size)))
             yield batches.pad(start, given.tensors(pixels, dtype), batch_size)

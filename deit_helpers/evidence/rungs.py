@@ -23,6 +23,7 @@ from ..backends import Options, Pool, open_backend
 from ..data import batches, sources
 from ..errors import ArtifactError, DeitError, GraphError, one_line
 from ..graph import simplify
+from ..graph.graph import Graph, fix_batch, with_shapes
 from ..model import checkpoint
 from ..run import hashing, records
 from ..run.folder import Run
@@ -210,7 +211,6 @@ class _Maker:
     def _graph(self, state: State) -> Path:
         """The file of a state's graph, made from that of the state before its precision, its last edit, the simplifier."""
         from ..graph.edits import EDITS
-        from ..graph.graph import Graph, fix_batch, with_shapes
         from ..precision.rounding import rounded
 
         if (state.model, state.precision) == ("onnx", "fp32"):
@@ -226,10 +226,20 @@ class _Maker:
             EDITS[state.edits[-1]].apply(graph, state.given.recipe)
             proto = graph.proto()
         else:
-            fixed, simplified = self.folder / "fixed.onnx", self.folder / "simplified.onnx"
-            onnx.save(fix_batch(onnx.load(self.run.file("onnx")), BATCH_SIZE), fixed)
-            if why := simplify.simplify(fixed, simplified):
-                raise GraphError(f"simplified: {why}")
-            proto = Graph(with_shapes(onnx.load(simplified))).proto()
+            proto = simplified(self.run.file("onnx"), BATCH_SIZE).proto()
         onnx.save(proto, path)
         return path
+
+
+def simplified(path: Path, batch_size: int) -> Graph:
+    """The simplified graph of an exported one, for a fixed batch size.
+
+    Raises:
+        GraphError: the simplifier failed; why.
+    """
+    with tempfile.TemporaryDirectory(prefix="deit-report-") as folder:
+        fixed, result = Path(folder) / "fixed.onnx", Path(folder) / "simplified.onnx"
+        onnx.save(fix_batch(onnx.load(path), batch_size), fixed)
+        if why := simplify.simplify(fixed, result):
+            raise GraphError(f"simplified: {why}")
+        return Graph(with_shapes(onnx.load(result)))

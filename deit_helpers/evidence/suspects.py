@@ -16,15 +16,14 @@ import onnx
 
 from ..backends import open_backend
 from ..data import sources
-from ..errors import DeitError, GraphError
-from ..graph import simplify
+from ..errors import DeitError
 from ..graph.edits import EDITS
-from ..graph.graph import Graph, fix_batch, with_shapes
 from ..metrics.proportions import is_guessing
 from ..run import records
 from ..run.folder import Run
 from ..run.recipes import BGR, CHANGES, RECIPES
 from .inputs import Input, tensor_batches
+from .rungs import simplified
 from .taps import TOLERANCES
 
 IMAGES, BATCH_SIZE = 32, 4
@@ -108,11 +107,7 @@ def _logits(run: Run, graph: Path, given: Input, indices: np.ndarray) -> np.ndar
 
 def _unmasked(run: Run, indices: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryDirectory(prefix="deit-report-") as folder:
-        fixed, edited = Path(folder) / "fixed.onnx", Path(folder) / "edited.onnx"
-        onnx.save(fix_batch(onnx.load(run.file("onnx")), BATCH_SIZE), fixed)
-        if why := simplify.simplify(fixed, edited):
-            raise GraphError(f"simplify: {why}")
-        graph = Graph(with_shapes(onnx.load(edited)))
+        graph, edited = simplified(run.file("onnx"), BATCH_SIZE), Path(folder) / "edited.onnx"
         EDITS[UNMASKED].apply(graph, run.spec.recipe)
         onnx.save(graph.proto(), edited)
         return _logits(run, edited, Input(run.spec.recipe), indices)

@@ -16,8 +16,7 @@ _known: dict[tuple[Path, int, int], str] = {}  # by path, size and modification 
 
 def sha256(path: Path) -> str:
     """Hex digest of a file; read again only when its size or modification time changed."""
-    stat = path.stat()
-    key = (path, stat.st_size, stat.st_mtime_ns)
+    key = _key(path)
     if key not in _known:
         digest = hashlib.sha256()
         with path.open("rb") as file:
@@ -25,6 +24,16 @@ def sha256(path: Path) -> str:
                 digest.update(block)
         _known[key] = digest.hexdigest()
     return _known[key]
+
+
+def remember(path: Path, digest: str) -> None:
+    """Tell `sha256` the digest of a large file that was computed while it was written."""
+    _known[_key(path)] = digest
+
+
+def _key(path: Path) -> tuple[Path, int, int]:
+    stat = path.stat()
+    return path, stat.st_size, stat.st_mtime_ns
 
 
 def fingerprint(value: Any) -> str:

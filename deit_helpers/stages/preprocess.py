@@ -16,6 +16,7 @@ from ..data.prefetch import mapped
 from ..data.sources import Item, label_images, list_folder, list_images, write_index
 from ..data.transforms import SUFFIXES, crop, decode, quiet_pillow, tensors
 from ..errors import ArtifactError
+from ..run import hashing
 from ..run.folder import Run
 from ..run.host import cores
 from ..run.records import makes
@@ -86,6 +87,7 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
     def header(count: int) -> bytes:
         return npy_header("|u1", (count, recipe.crop_px, recipe.crop_px, 3))
 
+    digest = hashlib.sha256(header(len(items)))  # meanwhile: reading it all again would leave all cores but one idle
     with files.atomic(run.file("images")) as temporary, temporary.open("wb") as file:
         file.write(header(len(items)))
         with quiet_pillow(), progress(len(items)) as bar:
@@ -94,6 +96,7 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
                 if isinstance(pixels, np.ndarray):
                     kept.append(item)
                     file.write(pixels.data)
+                    digest.update(pixels.data)
                 elif run.spec.on_bad_image == "stop":
                     raise pixels
                 else:
@@ -102,4 +105,6 @@ def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str
             raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
         file.seek(0)
         file.write(header(len(kept)))
+    if not skipped:  # else the header is another one
+        hashing.remember(run.file("images"), digest.hexdigest())
     return kept, skipped
