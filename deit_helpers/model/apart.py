@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def work(run: Run, module: str, folder: Path, array: np.ndarray, *arguments: str
 def working(folder: Path, run_folder: Path, root: Path) -> Iterator[tuple[Run, np.ndarray, dict[str, Any]]]:
     """In that process: the run, the array, and the facts to fill; an error that a user can meet is left in their place."""
     child.end_with_parent()
+    # torchvision imports torch's compiler, and that imports this one for GPUs: 70 MB that nothing here uses.
+    sys.modules["triton"] = None  # type: ignore[assignment]
     facts: dict[str, Any] = {}
     try:
         yield Run(RunSpec.load(folder / "spec.yaml"), run_folder, root), np.load(folder / "array.npy"), facts

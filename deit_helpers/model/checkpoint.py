@@ -98,9 +98,18 @@ def _classes(model: str, state: dict[str, Any]) -> dict[str, int]:
 
 def _with_weights(name: str, state: dict[str, Any], options: dict[str, Any], fused_attention: bool = False) -> Any:
     """The model with these weights, all of them, after timm's own filter of this model: it renames, and resamples positions."""
+    import torch
+
+    class Uncopied(torch.Tensor):  # type: ignore[misc]  # timm copies a configuration with all in it: 88 MB for DeiT-small
+        __torch_function__ = torch._C._disabled_torch_function_impl  # results are plain tensors, as those of a Parameter
+
+        def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+            return self
+
     # The classes of the weights are the model's: timm would otherwise leave the head as it was initialised.
     classes = {"num_classes": options["num_classes"]} if "num_classes" in options else {}
-    overlay = {"state_dict": dict(state), "custom_load": False, "label_offset": 0, **classes}
+    weights = {key: tensor.as_subclass(Uncopied) for key, tensor in state.items()}
+    overlay = {"state_dict": weights, "custom_load": False, "label_offset": 0, **classes}
     model = _create(name, fused_attention, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     model.pretrained_cfg.pop("state_dict", None)  # a second copy of the weights
     return model
