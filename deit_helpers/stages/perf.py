@@ -16,15 +16,18 @@ from ..data import batches
 from ..executors import vendor
 from ..metrics import latency, operators
 from ..metrics.operators import OperatorProfile
+from ..run import host
 from ..run.folder import Run
-from ..run.host import machine
 from ..run.records import makes
 
 # At least so many are profiled, but fewer batches where they are slow; six have an interval.
 PROFILED_IMAGES, PROFILED_BATCHES = 24, 6
 _OVERHEAD = ("profiler_overhead_percent", "profiler_overhead_ci95_percent")
 # of `infer.json`, what is said of 05 alone
-_OF_05 = ("warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "interface_batches", "interface_images_per_s")
+_OF_05 = (
+    "warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "interface_batches", "interface_images_per_s",
+    "other_cpu_percent", "interrupted_percent", "unsettled_percent", "disturbed",
+)  # fmt: skip
 
 
 @makes("perf")
@@ -41,8 +44,11 @@ def measure(run: Run) -> dict[str, Any]:
         streams = {key: value for key, value in inference["runtime"].items() if key == "streams"}
         with open_model(run.replace(runtime={**run.spec.runtime, **streams})) as model:
             (batch,) = batches.batches(run, run.size, model.dtype, 0, run.size)
+            interrupted, others = host.interrupted_percent(), host.Others()
             pure = pure_inference(model, batch, run.spec.time_box_s)
-            inference |= {"runtime": model.describe(), "machine": machine()}
+            other, pure["steal_percent"] = others.percent()
+            pure |= latency.trust(other, max(interrupted, host.interrupted_percent()), pure["unsettled_percent"])
+            inference |= {"runtime": model.describe(), "machine": host.machine()}
             profiler = model.backend
             if isinstance(profiler, Profiler):
                 with model.failing("profiling"):
@@ -81,6 +87,8 @@ def perf_facts(
         **{key: value for key, value in inference.items() if key not in _OF_05},
         "images_per_s": rate,
         "pure": pure or None,
+        "other_cpu_percent": pure["other_cpu_percent"] if pure else None,
+        "disturbed": pure["disturbed"] if pure else "",
         "e2e_of_pure": inference["e2e_images_per_s"] / alone if pure else None,
         **_write_profile(run, profile),
         "flops_per_image": flops,
