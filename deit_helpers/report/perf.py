@@ -144,23 +144,19 @@ def throughput_chart(run: Run) -> Chart | Banner:
     alone = [row["interface_images_per_s"] for row in rows.values()]
     end_to_end = [float(row["e2e_images_per_s"] or "nan") for row in rows.values()]  # where a vendor's file lacks it: no marker
     hollow = [i for i, size in enumerate(rows) if disturbed(run.at(size))]
-    trusted = [i for i in range(len(rows)) if i not in hollow]
+    note = f"; hollow, not trustworthy: {', '.join(f'bs{list(rows)[i]}' for i in hollow)}" if hollow else ""
     with new_figure(3.0) as (figure, axes):
-        for rates, colour, line, marker, label in (
-            (alone, PURE, "-", "o", "model call alone"), (end_to_end, END_TO_END, "--", "s", "end to end"),
-        ):  # fmt: skip
-            axes.plot(range(len(rows)), rates, color=colour, linestyle=line, marker=marker, markevery=trusted, label=label)
-            axes.plot(hollow, [rates[i] for i in hollow], color=colour, linestyle="", marker=marker, markerfacecolor="none")
+        axes.plot(range(len(rows)), alone, color=PURE, linestyle="-", marker="o", label="model call alone")
+        axes.plot(range(len(rows)), end_to_end, color=END_TO_END, linestyle="--", marker="s", label="end to end")
+        for line in list(axes.lines):
+            axes.plot(hollow, line.get_ydata()[hollow], line.get_marker(), color=line.get_color(), markerfacecolor="white")
         axes.set(xlabel="batch size", ylabel="images/s", xticks=range(len(rows)), xticklabels=list(rows))
         axes.set_ylim(0, 1.1 * axes.dataLim.ymax)  # markers whole
         axes.legend(frameon=False, loc="lower left")
     ends = ["" if np.isnan(rate) else f", {rate:.1f} end to end" for rate in end_to_end]
     text = "; ".join(f"bs{n}: {rate:.1f} alone{end}" for n, rate, end in zip(rows, alone, ends, strict=True))
     runtimes = sorted({f"{row['runtime']['backend']} on {row['runtime']['device']}" for row in rows.values()})
-    caption = f"Images per second by batch size, {', '.join(runtimes)}, {run.spec.source} to logits"
-    if hollow:
-        caption += f"; hollow, not trustworthy: {', '.join(f'bs{list(rows)[i]}' for i in hollow)}"
-    return Chart(figure, caption, text)
+    return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, {run.spec.source} to logits{note}", text)
 
 
 def _unattributed(perf: dict[str, Any]) -> str:

@@ -24,10 +24,8 @@ from ..run.records import makes
 PROFILED_IMAGES, PROFILED_BATCHES = 24, 6
 _OVERHEAD = ("profiler_overhead_percent", "profiler_overhead_ci95_percent")
 # of `infer.json`, what is said of 05 alone
-_OF_05 = (
-    "warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "interface_batches", "interface_images_per_s",
-    "other_cpu_percent", "interrupted_percent", "unsettled_percent", "disturbed",
-)  # fmt: skip
+_OF_05 = ("warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "interface_batches", "interface_images_per_s")
+_TRUST = ("other_cpu_percent", "interrupted_percent", "unsettled_percent", "disturbed")  # 07 has its own
 
 
 @makes("perf")
@@ -84,11 +82,10 @@ def perf_facts(
     return {
         "batch_size": run.size,
         **{key: runtime[key] for key in ("backend", "device", "precision")},
-        **{key: value for key, value in inference.items() if key not in _OF_05},
+        **{key: value for key, value in inference.items() if key not in _OF_05 + _TRUST},
         "images_per_s": rate,
         "pure": pure or None,
-        "other_cpu_percent": pure["other_cpu_percent"] if pure else None,
-        "disturbed": pure["disturbed"] if pure else "",
+        **({key: pure[key] for key in _TRUST} if pure else latency.trust(None, None, None)),
         "e2e_of_pure": inference["e2e_images_per_s"] / alone if pure else None,
         **_write_profile(run, profile),
         "flops_per_image": flops,

@@ -36,8 +36,8 @@ def sensors(quiet_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def others(
-    monkeypatch: pytest.MonkeyPatch, clock_s: float, own_s: float, *cores: Times, affinity: Iterator[int] | Any = None
-) -> Any:
+    monkeypatch: pytest.MonkeyPatch, clock_s: float, own_s: float, *cores: Times, affinity: set[int] | None = None
+) -> tuple[float | None, float | None]:
     """What `Others` says when the cores counted so much after nothing, while our own programs had `own_s`."""
     counts = iter([[Times(*[0.0] * 9)] * len(cores), list(cores)])
     clock, own = iter([0.0, clock_s]), iter([0.0, own_s])
