@@ -334,7 +334,7 @@ def test_after_ten_minutes_it_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatc
     assert neighbours.lines[1:] == ["others still have 80 % of the CPU: going on, and the pages will say it"]
 
 
-def test_where_the_system_does_not_count_a_fixed_work_tells_when_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_system_does_not_count_a_small_workload_tells_when_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     neighbours = Neighbours(monkeypatch, None)
     stood_still = iter([50.0, *[0.0] * 5])
     monkeypatch.setattr(kernels.host, "interrupted_percent", lambda: next(stood_still))

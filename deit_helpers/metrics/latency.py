@@ -165,14 +165,14 @@ def trust(other_cpu_percent: float | None, interrupted_percent: float | None, un
     """
     judged = (
         (other_cpu_percent, MOST_OTHER_PERCENT, "others had {:.1f} % of the CPU"),
-        (interrupted_percent, MOST_OTHER_PERCENT, "a fixed work on all cores stood still {:.1f} % of its time"),
+        (interrupted_percent, MOST_OTHER_PERCENT, "a small workload on all cores stood still for {:.1f} % of its time"),
         (unsettled, MOST_UNSETTLED_PERCENT, "the rate is unsettled by {:.1f} %"),
     )
     return {
         "other_cpu_percent": other_cpu_percent,
         "interrupted_percent": interrupted_percent,
         "unsettled_percent": unsettled,
-        "disturbed": " and ".join(text.format(value) for value, most, text in judged if value is not None and value > most),
+        "disturbed": ", ".join(text.format(value) for value, most, text in judged if value is not None and value > most),
     }
 
 

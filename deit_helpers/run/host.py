@@ -80,7 +80,7 @@ def _seconds() -> tuple[float, ...]:
 
 
 def interrupted_percent() -> float:
-    """How much of its time a small fixed work, done again and again on all cores, stood still.
+    """How much of its time a small workload on all cores, the same piece again and again, stood still.
 
     Pieces that took three times as long as the shortest were interrupted. Says the same as `Others`, where that is known and
     all cores are asked for, and needs no counts of a system; a hypervisor that keeps silent shows, too.

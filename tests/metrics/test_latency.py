@@ -107,8 +107,8 @@ def test_times_that_alternate_are_steady_by_the_means_of_blocks() -> None:
         ((None, None, None), ""),
         ((3.0, 3.0, 5.0), ""),
         ((32.14, 0.0, 1.0), "others had 32.1 % of the CPU"),
-        ((None, 74.0, None), "a fixed work on all cores stood still 74.0 % of its time"),
-        ((3.1, 0.0, 18.1), "others had 3.1 % of the CPU and the rate is unsettled by 18.1 %"),
+        ((None, 74.0, None), "a small workload on all cores stood still for 74.0 % of its time"),
+        ((3.1, 0.0, 18.1), "others had 3.1 % of the CPU, the rate is unsettled by 18.1 %"),
     ],
 )
 def test_what_speaks_against_a_rate_is_said_with_its_figures(measured: tuple[float | None, ...], disturbed: str) -> None:

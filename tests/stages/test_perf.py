@@ -186,7 +186,7 @@ def test_what_disturbed_07_is_in_its_file_and_not_what_disturbed_05(
     facts = perf.measure.__wrapped__(copy)
     assert (facts["other_cpu_percent"], facts["pure"]["steal_percent"]) == (30.0, 1.0)
     assert facts["disturbed"] == facts["pure"]["disturbed"]
-    text = "others had 30.0 % of the CPU and a fixed work on all cores stood still 40.0 % of its time"
+    text = "others had 30.0 % of the CPU, a small workload on all cores stood still for 40.0 % of its time"
     assert facts["disturbed"].startswith(text)
     without = perf.perf_facts(copy, copy.read("infer"), "imported")  # 07 measured nothing of its own
     assert (without["other_cpu_percent"], without["disturbed"]) == (None, "")
