@@ -16,8 +16,13 @@ SETTLED_PERCENT = 2.0  # a measurement ends when the interval of its median is n
 MIN_S = 1.0  # not before: clocks go up and down
 LEAST = 6  # samples: the median of fewer has no 95 % interval
 BLOCKS, _T_OF_BLOCKS = 10, 2.262  # of consecutive samples; Student's t for a 95 % interval from so many
-# Above these a rate is not to be trusted: what others had of the CPU, and how far the rate may be from what is said.
+# A rate is not to be trusted above these. Where others had 5 % of two cores, batches were seen to take some 20 % longer.
 MOST_OTHER_PERCENT, MOST_UNSETTLED_PERCENT = 3.0, 5.0
+_DISTURBED = {
+    "other_cpu_percent": (MOST_OTHER_PERCENT, "others had {:.1f} % of the CPU"),
+    "interrupted_percent": (MOST_OTHER_PERCENT, "a small workload on all cores stood still for {:.1f} % of its time"),
+    "unsettled_percent": (MOST_UNSETTLED_PERCENT, "the rate is unsettled by {:.1f} %"),
+}
 P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
 # Timed per batch. read and preprocess happen in another thread, and wait is what was left of them; interface lies in inference.
 # latency is that of the call, and longer than interface where batches overlap.
@@ -132,10 +137,9 @@ def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None
 
 
 def blocks_percent(samples: np.ndarray, level: Callable[[np.ndarray], Any] = np.median) -> float | None:
-    """Half the 95 % interval, in percent, of the level that blocks of consecutive samples have; None for too few samples.
+    """Half the 95 % interval, in percent, of the level of blocks of consecutive samples; None for too few samples.
 
-    It does not take samples for independent, as order statistics do: where a rate drifts or jumps, blocks differ (batch
-    means, Schmeiser 1982).
+    Unlike order statistics it sees a rate drift or jump (batch means, Schmeiser 1982).
     """
     if len(samples) < 2 * BLOCKS:
         return None
@@ -145,11 +149,8 @@ def blocks_percent(samples: np.ndarray, level: Callable[[np.ndarray], Any] = np.
 
 def median_interval(samples: np.ndarray) -> tuple[float, float] | None:
     """The 95 % interval of the median: by order statistics, or by blocks where that is wider."""
-    bounds, percent, middle = interval(samples, 0.5), blocks_percent(samples), float(np.median(samples))
-    if bounds is None or percent is None:
-        return bounds
-    factor = 1 + percent / 100
-    return min(bounds[0], middle / factor), max(bounds[1], middle * factor)
+    bounds, middle, factor = interval(samples, 0.5), float(np.median(samples)), 1 + (blocks_percent(samples) or 0.0) / 100
+    return (min(bounds[0], middle / factor), max(bounds[1], middle * factor)) if bounds else None
 
 
 def unsettled_percent(samples: np.ndarray) -> float | None:
@@ -158,22 +159,14 @@ def unsettled_percent(samples: np.ndarray) -> float | None:
     return max(50 * (bounds[1] - bounds[0]), 100 * abs(float(samples.mean()) - middle)) / middle if bounds else None
 
 
-def trust(other_cpu_percent: float | None, interrupted_percent: float | None, unsettled: float | None) -> dict[str, Any]:
-    """What files say of how far a rate can be trusted; None is not known.
+def trust(other_cpu: float | None, interrupted: float | None, unsettled: float | None) -> dict[str, Any]:
+    """What files say of how far a rate can be trusted, from percents, None where not known.
 
     `disturbed` has in words what speaks against it, and is empty where nothing does. No cause is guessed.
     """
-    judged = (
-        (other_cpu_percent, MOST_OTHER_PERCENT, "others had {:.1f} % of the CPU"),
-        (interrupted_percent, MOST_OTHER_PERCENT, "a small workload on all cores stood still for {:.1f} % of its time"),
-        (unsettled, MOST_UNSETTLED_PERCENT, "the rate is unsettled by {:.1f} %"),
-    )
-    return {
-        "other_cpu_percent": other_cpu_percent,
-        "interrupted_percent": interrupted_percent,
-        "unsettled_percent": unsettled,
-        "disturbed": ", ".join(text.format(value) for value, most, text in judged if value is not None and value > most),
-    }
+    facts = {"other_cpu_percent": other_cpu, "interrupted_percent": interrupted, "unsettled_percent": unsettled}
+    above = [text.format(facts[key]) for key, (most, text) in _DISTURBED.items() if (facts[key] or 0.0) > most]
+    return {**facts, "disturbed": ", ".join(above)}
 
 
 def rate(samples_ms: np.ndarray, images: int) -> tuple[float, tuple[float, float] | None]:

@@ -45,8 +45,8 @@ def notes(run: Run) -> Stack:
 
 def disturbed(run: Run) -> str:
     """What speaks against the rates of 05 and 07 at the run's batch size, as their files say it; empty where nothing does."""
-    reasons = {step: read_json(run.file(name)).get("disturbed") for step, name in (("05", "infer"), ("07", "perf"))}
-    return "; ".join(f"in {step}, {reason}" for step, reason in reasons.items() if reason)
+    reasons = ((step, read_json(run.file(name)).get("disturbed")) for step, name in (("05", "infer"), ("07", "perf")))
+    return "; ".join(f"in {step}, {reason}" for step, reason in reasons if reason)
 
 
 def trust(run: Run) -> Stack:

@@ -19,8 +19,7 @@ from typing import Any
 import psutil
 
 LEAST_S = 0.5  # the system counts in ticks of 10 ms, of which a shorter time has too few
-PIECE = bytes(2**18)  # hashed in a fraction of a millisecond, without Python's lock
-PIECES_S, PIECES_THREADS = 0.3, 8  # more threads would wait for the lock, not for the machine
+PIECE, PIECES_S = bytes(2**18), 0.3  # hashed in a fraction of a millisecond, without Python's lock; again for so long
 
 
 def version_of(package: str) -> str | None:
@@ -55,10 +54,7 @@ class Others:
         self._seconds = _seconds()
 
     def percent(self) -> tuple[float | None, float | None]:
-        """Percent of the cores' time that others had, and what of it went to other guests of a hypervisor.
-
-        None where it cannot be known: after too short a time, or in a sandbox that shows no counts.
-        """
+        """Percent of the cores' time, and that of other guests alone; None after too short a time, or where none is counted."""
         before, self._seconds = self._seconds, _seconds()
         clock, counted, steal, busy, own = (now - then for then, now in zip(before, self._seconds, strict=True))
         if clock < LEAST_S or counted < clock / 2:  # a single core counts as fast as the clock
@@ -82,10 +78,10 @@ def _seconds() -> tuple[float, ...]:
 def interrupted_percent() -> float:
     """How much of its time a small workload on all cores, the same piece again and again, stood still.
 
-    Pieces that took three times as long as the shortest were interrupted. Says the same as `Others`, where that is known and
-    all cores are asked for, and needs no counts of a system; a hypervisor that keeps silent shows, too.
+    A piece that took three times as long as the shortest was interrupted. It is what `Others` says beside a program that
+    asks for all cores, but needs no counts of a system, and shows a hypervisor that keeps silent, too.
     """
-    threads = min(cores(), PIECES_THREADS)
+    threads = min(cores(), 8)  # more would wait for Python's lock
     with ThreadPoolExecutor(threads) as pool:
         pieces_s = [piece_s for of_thread in pool.map(_pieces_s, [PIECES_S] * threads) for piece_s in of_thread]
     shortest_s = min(pieces_s)
