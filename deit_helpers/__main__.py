@@ -80,8 +80,11 @@ def main(debug: bool) -> None:
 @click.option("--from", "first", metavar="NN", help="First notebook to run, such as 05.")
 @click.option("--to", "last", metavar="NN", help="Last notebook to run before the report.")
 @click.option("--force", is_flag=True, help="Make everything again, whatever is current.")
+@click.option("--wait-for-quiet", is_flag=True, help="Measure when others leave the CPU alone; wait 10 minutes at most.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print what would run, and why; run nothing.")
-def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], plan_only: bool, **which: Any) -> None:
+def run(
+    spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], plan_only: bool, wait_for_quiet: bool, **which: Any
+) -> None:
     """Run the notebooks of SPEC that are not current and publish the report."""
     from . import pipeline
     from .model import timm_config
@@ -106,7 +109,7 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
     opened.save_spec()
     page = opened.folder / "index.html"
     if any(step.why for step in steps):
-        pipeline.execute(steps, which["force"], lambda line: click.echo(line, err=True))
+        pipeline.execute(steps, which["force"], lambda line: click.echo(line, err=True), wait_for_quiet)
         click.echo(str(page))
     else:
         click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")

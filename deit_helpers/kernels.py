@@ -19,9 +19,12 @@ from subprocess import Popen
 from typing import IO, Any, TypeVar
 
 from .errors import DeitError, ToolError
+from .metrics.latency import MOST_OTHER_PERCENT
+from .run import host
 
 Task = TypeVar("Task")
 START_LIMITS_S = (60, 300)  # a second start gets other ports and more time: a program took one of them, or the host is busy
+QUIET_S, QUIET_LIMIT_S = 5, 600  # seconds in a row that others leave the machine alone; it is waited for them so long
 GRACE_S = 3.0  # from Ctrl-C in a kernel, after which a stage removes what is unfinished, to its end
 
 _running: dict[Path, Popen[bytes]] = {}  # by page
@@ -134,6 +137,23 @@ def stop_if_interrupted() -> None:
     """Raise a DeitError where work was to go on that Ctrl-C has ended."""
     if _interrupted.is_set():
         raise DeitError("interrupted")
+
+
+def wait_for_quiet(say: Callable[[str], None]) -> None:
+    """Return once others have left the CPU alone for QUIET_S seconds in a row, or have not for QUIET_LIMIT_S; says it once."""
+    start, quiet, said, others = time.monotonic(), 0, False, host.Others()
+    while quiet < QUIET_S:
+        time.sleep(1)
+        stop_if_interrupted()
+        percent, _ = others.percent()
+        percent = host.interrupted_percent() if percent is None else percent
+        quiet = quiet + 1 if percent <= MOST_OTHER_PERCENT else 0
+        if quiet == 0 and not said:
+            say(f"others have {percent:.0f} % of the CPU: waiting for quiet, {QUIET_LIMIT_S // 60} minutes at most")
+            said = True
+        if time.monotonic() - start > QUIET_LIMIT_S:
+            say(f"others still have {percent:.0f} % of the CPU: going on, and the pages will say it")
+            return
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
     return steps
 
 
-def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
+def execute(steps: list[Step], force: bool, say: Callable[[str], None], wait_for_quiet: bool = False) -> None:
     """Run the steps that are needed; each is judged again when its turn comes.
 
     A verdict that is not `pass` is no error here: the pages show it, and `accuracy.require_pass` says it from the files.
@@ -85,6 +85,8 @@ def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
                 _check_spec(step.run)
                 if force or _why(step.notebook, step.run):
                     say(f"[{number}/{len(steps)}] {step.name}")
+                    if wait_for_quiet and NOTEBOOKS[step.notebook].alone:
+                        kernels.wait_for_quiet(say)
                     _run_notebook(step)
 
     for notebook, lanes in _lanes(steps):

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import runs
 from filelock import FileLock
 
-from deit_helpers.run import journal, records
+from deit_helpers.run import host, journal, records
 from deit_helpers.run.folder import Run
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet_machine() -> Iterator[None]:
+    """What others do to this machine is in no file that tests make in their process; those of `host` have it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host.Others, "percent", lambda self: (0.0, 0.0))
+        patch.setattr(host, "interrupted_percent", lambda: 0.0)
+        yield
 
 
 @pytest.fixture

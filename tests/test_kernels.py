@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import psutil
@@ -20,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from runs import write_spec
 
 from deit_helpers import kernels
+from deit_helpers.errors import DeitError
 from deit_helpers.run import lineage
 
 LOAD = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # processes that want each core
@@ -292,3 +295,58 @@ def test_a_project_may_lie_in_a_folder_of_any_name(project: Path, place: str, lo
     assert code == 0, said
     assert "größe" in (folder / "reports/test/bs1/06_accuracy.html").read_text(encoding="utf-8")
     assert (folder / "größe").exists()
+
+
+class Neighbours:
+    """Others who have so much of the CPU, second by second; it is the clock, too."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *percents: float | None):
+        self.percents, self.now, self.lines = list(percents), 0, list[str]()
+        monkeypatch.setattr(kernels.host, "Others", lambda: self)
+        monkeypatch.setattr(kernels, "time", SimpleNamespace(sleep=self.sleep, monotonic=lambda: float(self.now)))
+
+    def sleep(self, seconds: float) -> None:
+        self.now += int(seconds)
+
+    def percent(self) -> tuple[float | None, float | None]:
+        return self.percents[min(self.now, len(self.percents)) - 1], 0.0
+
+    def wait(self) -> int:
+        """Seconds that `wait_for_quiet` took."""
+        kernels.wait_for_quiet(self.lines.append)
+        return self.now
+
+
+def test_on_a_quiet_machine_a_notebook_waits_five_seconds_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    neighbours = Neighbours(monkeypatch, 1.0)
+    assert (neighbours.wait(), neighbours.lines) == (5, [])
+
+
+def test_a_notebook_waits_until_others_are_quiet_for_five_seconds_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    neighbours = Neighbours(monkeypatch, 80.0, 60.0, 1.0, 1.0, 1.0, 1.0, 40.0, 1.0)
+    assert neighbours.wait() == 7 + 5
+    assert neighbours.lines == ["others have 80 % of the CPU: waiting for quiet, 10 minutes at most"]
+
+
+def test_after_ten_minutes_it_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    neighbours = Neighbours(monkeypatch, 80.0)
+    assert neighbours.wait() == 601
+    assert neighbours.lines[1:] == ["others still have 80 % of the CPU: going on, and the pages will say it"]
+
+
+def test_where_the_system_does_not_count_a_small_workload_tells_when_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    neighbours = Neighbours(monkeypatch, None)
+    stood_still = iter([50.0, *[0.0] * 5])
+    monkeypatch.setattr(kernels.host, "interrupted_percent", lambda: next(stood_still))
+    assert neighbours.wait() == 6
+    assert neighbours.lines[0].startswith("others have 50 %")
+
+
+def test_ctrl_c_ends_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    neighbours = Neighbours(monkeypatch, 80.0)
+    interrupted = threading.Event()
+    interrupted.set()
+    monkeypatch.setattr(kernels, "_interrupted", interrupted)
+    with pytest.raises(DeitError, match="interrupted"):
+        neighbours.wait()
+    assert neighbours.now == 1

@@ -101,3 +101,15 @@ def test_a_spec_that_another_command_changed_meanwhile_stops_the_run(uninferred:
     monkeypatch.setattr(pipeline, "_run_notebook", lambda step, *_: None)
     with pytest.raises(ArtifactError, match=r"spec\.yaml: another command changed it meanwhile"):
         pipeline.execute([pipeline.Step("06_accuracy", uninferred, "asked for")], False, lambda line: None)
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_what_measures_time_waits_for_a_quiet_machine_where_that_is_asked_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    log: list[str] = []
+    monkeypatch.setattr(pipeline, "_run_notebook", lambda step, show_code=False: log.append(step.notebook))
+    monkeypatch.setattr(pipeline.kernels, "wait_for_quiet", lambda say: log.append("wait"))
+    steps = [step for step in pipeline.plan(opened(project, batch_sizes=[4])) if step.notebook[:2] in ("05", "06", "07")]
+    pipeline.execute(steps, False, lambda line: None, wait)
+    assert log == (["wait", "05_infer", "06_accuracy", "wait", "07_perf"] if wait else ["05_infer", "06_accuracy", "07_perf"])

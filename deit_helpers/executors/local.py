@@ -42,14 +42,17 @@ def run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[jo
         facts = {
             "load_s": load_s,
             "in_flight": model.in_flight,
+            "interrupted_percent": host.interrupted_percent(),
             "warmup_ms": model.warm_up(batch),
             "runtime": model.describe(),
             "machine": machine(),
         }
         bar.update(len(targets) - sum(shard.stop - shard.first for shard in missing))
         for group in journal.consecutive(missing):
+            others = host.Others()
             for shard, logits, timings_ms, wall_s in _predicted(run, model, group, targets, bar):
                 of_shard = {"key": key, "wall_s": wall_s, "peak_memory_mib": host.peak_memory_mib()}
+                of_shard["other_cpu_percent"], _ = others.percent()
                 journal.write(shard, logits, timings_ms, facts | of_shard)
 
 

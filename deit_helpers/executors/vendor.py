@@ -19,8 +19,9 @@ from .. import files
 from ..ascend import cann, codes, npu_smi
 from ..data import batches, transforms
 from ..errors import DeitError, ToolError
+from ..metrics import latency
+from ..run import host
 from ..run.folder import Run
-from ..run.host import machine
 from . import measured
 
 _DUMPS = "dumps"
@@ -54,14 +55,17 @@ def infer(run: Run) -> dict[str, Any]:
             results = folder / "result" / f"dumpOutput_device{run.spec.device}"
             performance = folder / "result" / run.file("perf_vision").name
         runtime = _describe(run)  # before the work: a failing npu-smi must not cost its results
+        others = host.Others()
         code, text = cann.logged(_command(run, options), log, folder)
+        other_percent, _ = others.percent()
         if code or not performance.is_file():
             why = codes.failure(run.spec.backend, text.partition("\n")[2], f"see {log}")
             missing = "" if performance.is_file() else f", no {performance.name}"
             raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {why}")
         result = measured.read_performance(run, performance)
         measured.write_logits(run, results, stems)
-        facts = measured.write_performance(run, result, runtime, images=count, machine=machine())
+        trust = latency.trust(other_percent, None, latency.blocks_percent(np.array(result.batch_ms), np.mean))
+        facts = measured.write_performance(run, result, runtime, images=count, machine=host.machine(), **trust)
         files.write_json(run.file("infer"), facts)  # before the tool's own results go
         return facts
 

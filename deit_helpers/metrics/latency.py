@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from .. import files
 
@@ -16,6 +15,14 @@ ROUNDS_S = 6.0  # calls are compared in turn for so long
 SETTLED_PERCENT = 2.0  # a measurement ends when the interval of its median is narrower than this, but
 MIN_S = 1.0  # not before: clocks go up and down
 LEAST = 6  # samples: the median of fewer has no 95 % interval
+BLOCKS, _T_OF_BLOCKS = 10, 2.262  # of consecutive samples; Student's t for a 95 % interval from so many
+# A rate is not to be trusted above these. Where others had 5 % of two cores, batches were seen to take some 20 % longer.
+MOST_OTHER_PERCENT, MOST_UNSETTLED_PERCENT = 3.0, 5.0
+_DISTURBED = {
+    "other_cpu_percent": (MOST_OTHER_PERCENT, "others had {:.1f} % of the CPU"),
+    "interrupted_percent": (MOST_OTHER_PERCENT, "a small workload on all cores stood still for {:.1f} % of its time"),
+    "unsettled_percent": (MOST_UNSETTLED_PERCENT, "the rate is unsettled by {:.1f} %"),
+}
 P99_SAMPLES = 100  # with fewer samples the 99th percentile is an extrapolation: not given
 # Timed per batch. read and preprocess happen in another thread, and wait is what was left of them; interface lies in inference.
 # latency is that of the call, and longer than interface where batches overlap.
@@ -68,7 +75,7 @@ def peak_rate(multiply: Callable[[], object], side: int) -> float:
 def is_settled(all_ms: np.ndarray) -> bool:
     """Whether the 95 % interval of the median is narrower than SETTLED_PERCENT of it, and the warm-up certainly over."""
     warmup = warmup_count(all_ms)
-    bounds = interval(all_ms[warmup:], 0.5)
+    bounds = median_interval(all_ms[warmup:])
     narrow = bounds is not None and bounds[1] - bounds[0] < SETTLED_PERCENT / 100 * float(np.median(all_ms[warmup:]))
     return narrow and warmup < len(all_ms) // 2  # no more than half is ever taken for warm-up
 
@@ -79,11 +86,10 @@ def sample(samples_ms: Iterator[float], box_s: float) -> tuple[np.ndarray, dict[
     LEAST after the warm-up in any case, and enough for all percentiles when the box does not end it.
 
     Returns:
-        The samples after the warm-up, and facts: percentiles with their 95 % intervals in ms, n, the warm-up, the spread
-        (interquartile range over median), and the percentage of CPU time that other guests of the machine took.
+        The samples after the warm-up, and facts: percentiles with their 95 % intervals in ms, n, the warm-up, and the spread
+        (interquartile range over median).
     """
     all_ms: list[float] = []
-    psutil.cpu_times_percent()  # what it says next is of the time from here on
     start = time.perf_counter()
     for ms in samples_ms:
         all_ms.append(ms)
@@ -97,12 +103,12 @@ def sample(samples_ms: Iterator[float], box_s: float) -> tuple[np.ndarray, dict[
     low, middle, high = np.percentile(values, (25, 50, 75))
     return values, {
         "latency_ms": latency_ms(values),
-        "ci95_ms": {name: interval(values, q / 100) for name, (q, _) in _QUANTILES.items()},
+        "ci95_ms": {name: interval(values, q / 100) for name, (q, _) in _QUANTILES.items()} | {"p50": median_interval(values)},
         "warmup_batches": warmup,
         "warmup_ms": [round(float(ms), 3) for ms in all_ms[:warmup]],
         "spread_percent": float(100 * (high - low) / middle),
-        "steal_percent": getattr(psutil.cpu_times_percent(), "steal", None),  # no system but Linux says it
         "settled": is_settled(np.array(all_ms)),
+        "unsettled_percent": unsettled_percent(values),
     }
 
 
@@ -130,9 +136,42 @@ def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None
     return None if np.isnan([bounds.low, bounds.high]).any() else (float(bounds.low), float(bounds.high))
 
 
+def blocks_percent(samples: np.ndarray, level: Callable[[np.ndarray], Any] = np.median) -> float | None:
+    """Half the 95 % interval, in percent, of the level of blocks of consecutive samples; None for too few samples.
+
+    Unlike order statistics it sees a rate drift or jump (batch means, Schmeiser 1982).
+    """
+    if len(samples) < 2 * BLOCKS:
+        return None
+    levels = [level(block) for block in np.array_split(samples, BLOCKS)]
+    return float(100 * _T_OF_BLOCKS * np.std(levels, ddof=1) / np.mean(levels) / np.sqrt(BLOCKS))
+
+
+def median_interval(samples: np.ndarray) -> tuple[float, float] | None:
+    """The 95 % interval of the median: by order statistics, or by blocks where that is wider."""
+    bounds, middle, factor = interval(samples, 0.5), float(np.median(samples)), 1 + (blocks_percent(samples) or 0.0) / 100
+    return (min(bounds[0], middle / factor), max(bounds[1], middle * factor)) if bounds else None
+
+
+def unsettled_percent(samples: np.ndarray) -> float | None:
+    """How far the median may be off: by half its interval, or as far as the mean lies from it where some batches are slow."""
+    bounds, middle = median_interval(samples), float(np.median(samples))
+    return max(50 * (bounds[1] - bounds[0]), 100 * abs(float(samples.mean()) - middle)) / middle if bounds else None
+
+
+def trust(other_cpu: float | None, interrupted: float | None, unsettled: float | None) -> dict[str, Any]:
+    """What files say of how far a rate can be trusted, from percents, None where not known.
+
+    `disturbed` has in words what speaks against it, and is empty where nothing does. No cause is guessed.
+    """
+    facts = {"other_cpu_percent": other_cpu, "interrupted_percent": interrupted, "unsettled_percent": unsettled}
+    above = [text.format(facts[key]) for key, (most, text) in _DISTURBED.items() if (facts[key] or 0.0) > most]
+    return {**facts, "disturbed": ", ".join(above)}
+
+
 def rate(samples_ms: np.ndarray, images: int) -> tuple[float, tuple[float, float] | None]:
     """Images per second of timings of so many images: that of the median, and its 95 % interval where there is one."""
-    bounds, per_ms = interval(samples_ms, 0.5), 1000 * images
+    bounds, per_ms = median_interval(samples_ms), 1000 * images
     return per_ms / float(np.median(samples_ms)), (per_ms / bounds[1], per_ms / bounds[0]) if bounds else None
 
 

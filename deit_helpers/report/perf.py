@@ -13,6 +13,9 @@ from .elements import Banner, Cell, Chart, Facts, Table
 from .style import END_TO_END, FAMILY_COLOURS, PURE, new_figure
 from .words import in_flight_text, runtime_text
 from .words import notes as notes
+from .words import trust as trust
+
+EFFICIENCY = "efficiency: end to end as a share of the model call alone, both in 05"
 
 
 def latency(run: Run) -> Table:
@@ -66,10 +69,11 @@ def rates(run: Run) -> Table:
         interval = f"{ci95[0]:.1f} to {ci95[1]:.1f}" if ci95 else "too few"
         rows.insert(0, ["first call, cold", 1, 1000 * size / pure["cold_ms"], None])
         rows.insert(1, ["model alone, warm", timed, pure["images_per_s"], interval])
-        steal = "" if pure["steal_percent"] is None else f", {pure['steal_percent']:.1f} % of the CPU time went to other guests"
+        other = pure.get("other_cpu_percent")  # older files lack it
+        others = "what others had of the CPU is not known" if other is None else f"others had {other:.1f} % of the CPU"
         settled = "" if pure["settled"] else "; the time box ended before it settled"
         how = f"model alone: median and its 95 % interval, {warm_up} warm-up batches left out, spread "
-        how += f"{pure['spread_percent']:.1f} %{steal}{settled}"
+        how += f"{pure['spread_percent']:.1f} %, {others}{settled}"
     return Table(
         f"Rates of batches of {size} on {runtime_text(perf['runtime'])}; {how}",
         "what | batches | images/s:.1f | 95 % interval",
@@ -94,7 +98,7 @@ def accounting(run: Run) -> Facts:
     return Facts(
         f"What was lost, bs{perf['batch_size']}",
         {
-            "end to end, once in 05, as a share of the model alone": text("e2e_of_pure", "{:.3f}"),
+            EFFICIENCY: f"{100 * perf['e2e_efficiency']:.1f} %" if perf.get("e2e_efficiency") else "not known",
             f"profiler's overhead on {perf['profiled_batches']} batches": overhead,
             "ms per profiled batch outside operators": outside,
             "s to load the model": text("load_s", "{:.2f}"),
@@ -115,8 +119,7 @@ def throughput(run: Run) -> Table:
         rows, header = [row[:-1] for row in rows], header.rpartition(" | ")[0]
     return Table(
         f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the {run.spec.source} "
-        "to the logits over all images; efficiency is the share of that time spent in the call; p50 and p90 of the call per "
-        f"batch{in_flight_text(*measured)}",
+        f"to the logits over all images; {EFFICIENCY}; p50 and p90 of the call per batch{in_flight_text(*measured)}",
         header,
         rows,
     )
@@ -140,16 +143,20 @@ def throughput_chart(run: Run) -> Chart | Banner:
         return Banner("note", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
     alone = [row["interface_images_per_s"] for row in rows.values()]
     end_to_end = [float(row["e2e_images_per_s"] or "nan") for row in rows.values()]  # where a vendor's file lacks it: no marker
+    hollow = [i for i, row in enumerate(rows.values()) if row.get("disturbed")]  # both rates are of 05
+    note = f"; hollow, not trustworthy: {', '.join(f'bs{list(rows)[i]}' for i in hollow)}" if hollow else ""
     with new_figure(3.0) as (figure, axes):
         axes.plot(range(len(rows)), alone, color=PURE, linestyle="-", marker="o", label="model call alone")
         axes.plot(range(len(rows)), end_to_end, color=END_TO_END, linestyle="--", marker="s", label="end to end")
+        for line in list(axes.lines):
+            axes.plot(hollow, line.get_ydata()[hollow], line.get_marker(), color=line.get_color(), markerfacecolor="white")
         axes.set(xlabel="batch size", ylabel="images/s", xticks=range(len(rows)), xticklabels=list(rows))
         axes.set_ylim(0, 1.1 * axes.dataLim.ymax)  # markers whole
         axes.legend(frameon=False, loc="lower left")
     ends = ["" if np.isnan(rate) else f", {rate:.1f} end to end" for rate in end_to_end]
     text = "; ".join(f"bs{n}: {rate:.1f} alone{end}" for n, rate, end in zip(rows, alone, ends, strict=True))
     runtimes = sorted({f"{row['runtime']['backend']} on {row['runtime']['device']}" for row in rows.values()})
-    return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, {run.spec.source} to logits", text)
+    return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, {run.spec.source} to logits{note}", text)
 
 
 def _unattributed(perf: dict[str, Any]) -> str:

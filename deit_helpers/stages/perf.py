@@ -16,8 +16,8 @@ from ..data import batches
 from ..executors import vendor
 from ..metrics import latency, operators
 from ..metrics.operators import OperatorProfile
+from ..run import host
 from ..run.folder import Run
-from ..run.host import machine
 from ..run.records import makes
 
 # At least so many are profiled, but fewer batches where they are slow; six have an interval.
@@ -25,6 +25,7 @@ PROFILED_IMAGES, PROFILED_BATCHES = 24, 6
 _OVERHEAD = ("profiler_overhead_percent", "profiler_overhead_ci95_percent")
 # of `infer.json`, what is said of 05 alone
 _OF_05 = ("warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "interface_batches", "interface_images_per_s")
+_TRUST = ("other_cpu_percent", "interrupted_percent", "unsettled_percent", "disturbed")  # 07 has its own
 
 
 @makes("perf")
@@ -41,8 +42,11 @@ def measure(run: Run) -> dict[str, Any]:
         streams = {key: value for key, value in inference["runtime"].items() if key == "streams"}
         with open_model(run.replace(runtime={**run.spec.runtime, **streams})) as model:
             (batch,) = batches.batches(run, run.size, model.dtype, 0, run.size)
+            interrupted, others = host.interrupted_percent(), host.Others()
             pure = pure_inference(model, batch, run.spec.time_box_s)
-            inference |= {"runtime": model.describe(), "machine": machine()}
+            other, pure["steal_percent"] = others.percent()
+            pure |= latency.trust(other, max(interrupted, host.interrupted_percent()), pure["unsettled_percent"])
+            inference |= {"runtime": model.describe(), "machine": host.machine()}
             profiler = model.backend
             if isinstance(profiler, Profiler):
                 with model.failing("profiling"):
@@ -78,9 +82,10 @@ def perf_facts(
     return {
         "batch_size": run.size,
         **{key: runtime[key] for key in ("backend", "device", "precision")},
-        **{key: value for key, value in inference.items() if key not in _OF_05},
+        **{key: value for key, value in inference.items() if key not in _OF_05 + _TRUST},
         "images_per_s": rate,
         "pure": pure or None,
+        **({key: pure[key] for key in _TRUST} if pure else latency.trust(None, None, None)),
         "e2e_of_pure": inference["e2e_images_per_s"] / alone if pure else None,
         **_write_profile(run, profile),
         "flops_per_image": flops,

@@ -6,7 +6,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -52,6 +52,69 @@ def test_the_interval_of_the_median_holds_it_as_often_as_it_says() -> None:
     assert 0.92 <= np.mean(held) <= 0.99
     few = np.array([1.0, 2.0, 3.0])
     assert latency.interval(few, 0.9) is None
+
+
+def test_the_interval_of_independent_samples_is_hardly_wider_for_looking_at_blocks() -> None:
+    draws = [RNG.normal(1, 0.2, 100) for _ in range(300)]
+    intervals = [latency.median_interval(samples) for samples in draws]
+    assert 0.93 <= np.mean([low <= 1.0 <= high for low, high in filter(None, intervals)]) <= 0.995
+    widths, plain = (np.mean([high - low for low, high in filter(None, rows)])
+                     for rows in (intervals, [latency.interval(samples, 0.5) for samples in draws]))  # fmt: skip
+    assert widths < 1.35 * plain
+
+
+def test_the_interval_of_a_rate_that_wanders_holds_its_level() -> None:
+    """Neighbours alike, as where others come and go: order statistics are then far too sure of themselves."""
+    innovations = RNG.normal(0, 0.05, (300, 400))
+    paths = np.zeros((300, 400))
+    for i in range(1, 400):
+        paths[:, i] = 0.9 * paths[:, i - 1] + innovations[:, i]
+
+    def held(of: Callable[[np.ndarray], tuple[float, float] | None]) -> float:
+        return float(np.mean([low <= 10.0 <= high for low, high in filter(None, map(of, 10 + paths))]))
+
+    assert held(lambda samples: latency.interval(samples, 0.5)) < 0.6
+    assert held(latency.median_interval) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("samples", "least", "most"),
+    [
+        (np.tile([9.9, 10.0, 10.1], 40), 0.0, 1.0),
+        (np.linspace(9.0, 11.0, 100), 4.0, 10.0),  # it drifts
+        (np.repeat([10.0, 15.0], 50), 10.0, 40.0),  # it jumps
+        (np.array([10.0] * 60 + [10.0, 20.0] * 20), 15.0, 60.0),  # half of its end is slow: the median does not see it
+        (np.array([10.0, 10.1, 9.9, 10.0, 10.1, 12.0]), 5.0, 15.0),  # six samples lie far apart
+    ],
+    ids=["steady", "drifts", "jumps", "slow in part", "few"],
+)
+def test_a_rate_that_drifts_or_jumps_is_unsettled(samples: np.ndarray, least: float, most: float) -> None:
+    unsettled = latency.unsettled_percent(samples)
+    assert unsettled is not None
+    assert least <= unsettled <= most
+    assert bool(latency.trust(0.0, 0.0, unsettled)["disturbed"]) is (least > 0 and unsettled > latency.MOST_UNSETTLED_PERCENT)
+
+
+def test_times_that_alternate_are_steady_by_the_means_of_blocks() -> None:
+    alternating = np.tile([0.1, 19.9], 30)
+    assert latency.blocks_percent(alternating, np.mean) == pytest.approx(0.0, abs=1e-9)
+    assert latency.blocks_percent(alternating[:19], np.mean) is None  # no two in each block
+
+
+@pytest.mark.parametrize(
+    ("measured", "disturbed"),
+    [
+        ((None, None, None), ""),
+        ((3.0, 3.0, 5.0), ""),
+        ((32.14, 0.0, 1.0), "others had 32.1 % of the CPU"),
+        ((None, 74.0, None), "a small workload on all cores stood still for 74.0 % of its time"),
+        ((3.1, 0.0, 18.1), "others had 3.1 % of the CPU, the rate is unsettled by 18.1 %"),
+    ],
+)
+def test_what_speaks_against_a_rate_is_said_with_its_figures(measured: tuple[float | None, ...], disturbed: str) -> None:
+    facts = latency.trust(*measured)
+    assert facts["disturbed"] == disturbed
+    assert (facts["other_cpu_percent"], facts["interrupted_percent"], facts["unsettled_percent"]) == measured
 
 
 def test_a_measurement_ends_when_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:

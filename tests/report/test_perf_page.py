@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from runs import copy_of
+
+from deit_helpers import files
 from deit_helpers.report import perf, words
+from deit_helpers.report.style import END_TO_END, PURE
+from deit_helpers.run import records
 from deit_helpers.run.folder import Run
 
 
@@ -30,3 +36,44 @@ def test_operators_that_last_longer_than_the_batch_leave_no_negative_rest(
     monkeypatch.setattr(Run, "read", lambda self, name: perf_json)
     rows = perf.accounting(finished).values
     assert str(rows["ms per profiled batch outside operators"]).startswith("none")
+
+
+def read_with(monkeypatch: pytest.MonkeyPatch, run: Run, **keys: object) -> None:
+    """Let perf.json say these things besides."""
+    perf_json = {**run.read("perf"), **keys}
+    monkeypatch.setattr(Run, "read", lambda self, name: perf_json)
+
+
+@pytest.mark.parametrize(("percent", "said"), [(0.0, "others had 0.0 % of"), (None, "what others had of the CPU is not known")])
+def test_the_rates_say_what_others_had_and_no_zero_where_it_is_not_known(
+    finished: Run, monkeypatch: pytest.MonkeyPatch, percent: float | None, said: str
+) -> None:
+    read_with(monkeypatch, finished, pure={**finished.read("perf")["pure"], "other_cpu_percent": percent})
+    assert said in perf.rates(finished).caption
+    old = {key: value for key, value in finished.read("perf")["pure"].items() if key != "other_cpu_percent"}
+    read_with(monkeypatch, finished, pure=old)
+    assert "not known" in perf.rates(finished).caption
+
+
+def test_efficiency_is_one_figure_in_one_wording(finished: Run) -> None:
+    table = perf.throughput(finished)
+    (row,) = (row for row in table.df.to_dict("records") if row["batch size"] == finished.size)
+    assert row["efficiency %"] == pytest.approx(100 * row["end to end images/s"] / row["images/s"])
+    assert perf.EFFICIENCY in table.caption
+    assert perf.accounting(finished).values[perf.EFFICIENCY] == f"{row['efficiency %']:.1f} %"
+
+
+@pytest.mark.parametrize("disturbed", [False, True])
+def test_rates_that_are_not_trustworthy_are_hollow_points(finished: Run, tmp_path: Path, disturbed: bool) -> None:
+    copy = copy_of(finished, tmp_path)
+    for at in copy.at_each():
+        files.write_json(at.file("infer"), {**at.read("infer"), "disturbed": "A" if disturbed and at.size == 8 else ""})
+        records.adopt(at, "infer", ["here"], "CPU", images=False)
+    chart = perf.throughput_chart(copy)
+    lines = [line for line in chart.figure.axes[0].lines if len(line.get_xdata())]
+    assert [line.get_markerfacecolor() for line in lines] == [PURE, END_TO_END, *["white"] * 2 * disturbed]
+    assert chart.caption.endswith("; hollow, not trustworthy: bs8") is disturbed
+    infer = copy.at(8).read("infer")
+    assert [(line.get_color(), list(line.get_xdata()), list(line.get_ydata())) for line in lines[2:]] == (
+        [(PURE, [2], [infer["interface_images_per_s"]]), (END_TO_END, [2], [infer["e2e_images_per_s"]])] if disturbed else []
+    )

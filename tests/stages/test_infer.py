@@ -19,7 +19,7 @@ from deit_helpers.backends import bench, pool
 from deit_helpers.data.sources import read_index
 from deit_helpers.data.transforms import tensors
 from deit_helpers.errors import ArtifactError, BackendError, SpecError
-from deit_helpers.run import records
+from deit_helpers.run import host, records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import export, infer, optimize, reference
 from deit_helpers.stages.preprocess import preprocess
@@ -70,7 +70,8 @@ def test_the_summary_follows_from_the_latency_file(finished: Run, size: int) -> 
     assert facts["interface_batches"] == len(full)
     assert facts["interface_images_per_s"] == pytest.approx(1000 * size * len(full) / sum(full), rel=1e-4)
     wall_s = next(stage["seconds"] for stage in facts["stages"] if stage["name"] == "e2e")
-    assert facts["e2e_efficiency"] == pytest.approx(sum(calls_ms) / 1000 / wall_s, rel=1e-4)
+    assert facts["e2e_efficiency"] == pytest.approx(facts["e2e_images_per_s"] / facts["interface_images_per_s"])
+    assert facts["e2e_images_per_s"] == pytest.approx(IMAGES / wall_s)
     for name, column in (("data read", "read"), *((n, n) for n in ("preprocess", "inference", "postprocess"))):
         seconds = sum(row[f"{column}_ms"] for row in rows) / 1000
         stage = next(stage for stage in facts["stages"] if stage["name"] == name)
@@ -174,3 +175,20 @@ def test_a_second_call_runs_nothing(finished: Run, monkeypatch: pytest.MonkeyPat
     for module in (bench, reference):
         monkeypatch.setattr(module, "open_backend", lambda *_, **__: pytest.fail("ran again"))
     stage(finished)
+
+
+def test_what_others_had_is_of_all_shards_by_their_time(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    percents = iter([40.0, None, 10.0, 20.0])  # the second was made too soon to tell
+    monkeypatch.setattr(host.Others, "percent", lambda self: (next(percents), None))
+    facts = infer.infer(uninferred)
+    seconds = [row["seconds"] for row in facts["shards"]]
+    expected = np.average([40.0, 10.0, 20.0], weights=[seconds[0], seconds[2], seconds[3]])
+    assert facts["other_cpu_percent"] == pytest.approx(expected)
+    assert facts["disturbed"] == f"others had {expected:.1f} % of the CPU"
+    assert facts["unsettled_percent"] is None  # four batches
+
+
+def test_what_is_not_known_of_others_is_no_zero(uninferred: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.Others, "percent", lambda self: (None, None))
+    facts = infer.infer(uninferred)
+    assert (facts["other_cpu_percent"], facts["disturbed"]) == (None, "")

@@ -17,7 +17,7 @@ from deit_helpers.data.batches import Batch
 from deit_helpers.errors import ArtifactError
 from deit_helpers.metrics import operators
 from deit_helpers.report import perf as report_perf
-from deit_helpers.run import records
+from deit_helpers.run import host, records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import perf
 
@@ -172,3 +172,21 @@ def test_where_a_batch_takes_too_long_for_plain_calls_the_overhead_is_not_measur
     facts = perf.perf_facts(copy, copy.read("infer"), profile)
     assert (facts["profiled_batches"], facts["profiled_ms"]) == (2, 101.0)
     assert (facts["profiler_overhead_percent"], facts["profiler_overhead_ci95_percent"]) == (None, None)
+
+
+def test_what_disturbed_07_is_in_its_file_and_not_what_disturbed_05(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_of(finished, tmp_path, time_box_s=0.01)
+    files.write_json(copy.file("infer"), copy.read("infer") | {"other_cpu_percent": 50.0, "disturbed": "A"})
+    monkeypatch.setattr(host.Others, "percent", lambda self: (30.0, 1.0))
+    stood_still = iter([0.0, 40.0])  # before, and after
+    monkeypatch.setattr(host, "interrupted_percent", lambda: next(stood_still))
+    monkeypatch.setattr(records, "require", lambda *_: None)
+    facts = perf.measure.__wrapped__(copy)
+    assert (facts["other_cpu_percent"], facts["pure"]["steal_percent"]) == (30.0, 1.0)
+    assert facts["disturbed"] == facts["pure"]["disturbed"]
+    text = "others had 30.0 % of the CPU, a small workload on all cores stood still for 40.0 % of its time"
+    assert facts["disturbed"].startswith(text)
+    without = perf.perf_facts(copy, copy.read("infer"), "imported")  # 07 measured nothing of its own
+    assert (without["other_cpu_percent"], without["disturbed"]) == (None, "")
