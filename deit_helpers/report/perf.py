@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,6 +101,37 @@ def accounting(run: Run) -> Facts:
             "most memory of the process in 05, MiB": text("peak_memory_mib", "{:.0f}"),
         },
     )
+
+
+class Speed(NamedTuple):
+    """How fast one batch size is: the model alone in 07, or the call within 05 where 07 did not time it; both contents."""
+
+    size: int
+    images_per_s: float
+    ci95: tuple[float, float] | None
+    what: str
+    infer: dict[str, Any]
+    perf: dict[str, Any]
+    disturbed: str  # why its clock is not to be trusted; else empty
+
+
+def speeds(run: Run) -> list[Speed]:
+    """The batch sizes that were timed."""
+    timed = []
+    profiled = per_batch(run, "perf", "perf")
+    for size, infer in per_batch(run, "infer", "infer").items():
+        if isinstance(infer, str):
+            continue
+        perf = row if isinstance(row := profiled[size], dict) else {}
+        pure = perf.get("pure") or {}
+        rate, what = pure.get("images_per_s", infer["interface_images_per_s"]), "model alone" if pure else "call within 05"
+        timed.append(Speed(size, rate, pure.get("images_per_s_ci95"), what, infer, perf, _disturbed(infer)))
+    return timed
+
+
+def _disturbed(infer: dict[str, Any]) -> str:
+    others = infer.get("other_cpu_percent") or 0
+    return f"{others:.0f} % of the CPU went to other processes" if others > 5 else ""
 
 
 def throughput(run: Run) -> Table:
