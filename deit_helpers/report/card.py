@@ -51,7 +51,7 @@ def _speed(run: Run) -> list[Tile]:
     best = max(measured, key=lambda speed: speed.images_per_s)
     interval = "{:.1f} to {:.1f} (95 %), ".format(*best.ci95) if best.ci95 else ""
     of = f"best of {len(measured)} batch sizes, " if len(measured) > 1 else ""
-    doubt = f"; not trustworthy: {best.disturbed}" if best.disturbed else ""
+    doubt = f"; not trustworthy: {best.doubt}" if best.doubt else ""
     note = f"bs{best.size}, {of}{interval}{best.what}, {runtime_text(best.infer['runtime'])}{doubt}"
     percent = best.perf.get("utilisation_percent")
     used = "bs{}: no peak is known, set peak_tflops; or 07 was not run" if percent is None else "bs{} of {:.1f} GFLOP/s, {}"

@@ -11,7 +11,7 @@ from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
 from .style import END_TO_END, FAMILY_COLOURS, PURE, new_figure
-from .words import in_flight_text, runtime_text
+from .words import disturbed, in_flight_text, runtime_text
 from .words import notes as notes
 
 
@@ -112,7 +112,7 @@ class Speed(NamedTuple):
     what: str
     infer: dict[str, Any]
     perf: dict[str, Any]
-    disturbed: str  # why its clock is not to be trusted; else empty
+    doubt: str  # why its clock is not to be trusted; else empty
 
 
 def speeds(run: Run) -> list[Speed]:
@@ -125,13 +125,8 @@ def speeds(run: Run) -> list[Speed]:
         perf = row if isinstance(row := profiled[size], dict) else {}
         pure = perf.get("pure") or {}
         rate, what = pure.get("images_per_s", infer["interface_images_per_s"]), "model alone" if pure else "call within 05"
-        timed.append(Speed(size, rate, pure.get("images_per_s_ci95"), what, infer, perf, _disturbed(infer)))
+        timed.append(Speed(size, rate, pure.get("images_per_s_ci95"), what, infer, perf, disturbed(run.at(size))))
     return timed
-
-
-def _disturbed(infer: dict[str, Any]) -> str:
-    others = infer.get("other_cpu_percent") or 0
-    return f"{others:.0f} % of the CPU went to other processes" if others > 5 else ""
 
 
 def throughput(run: Run) -> Table:
