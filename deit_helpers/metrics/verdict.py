@@ -22,8 +22,8 @@ _PORT = {  # whether it agrees with fp32, whether it meets the expectation (None
     ("inconclusive", "inconclusive"): "these images cannot tell whether the port agrees with fp32 and meets the expectation",
     ("inconclusive", "fail"): "the expectation is missed; whether by the port or by checkpoint, labels or recipe is not told",
     ("inconclusive", None): "these images cannot tell whether the port agrees with fp32",
-    ("fail", "pass"): "within tolerance of the expectation, but not of fp32: see the changed images",
-    ("fail", "inconclusive"): "the port loses accuracy against fp32; the expectation these images cannot tell",
+    ("fail", "pass"): "within tolerance of the expectation, but accuracy is lost against fp32: see the changed images",
+    ("fail", "inconclusive"): "the port loses accuracy against fp32; whether it meets the expectation these images cannot tell",
     ("fail", "fail"): "the port loses accuracy: it misses both fp32 and the expectation",
     ("fail", None): "the port does not agree with fp32: see the changed images",
 }

@@ -181,7 +181,12 @@ def scored_sizes(run: Run) -> Iterator[Scored]:
 def verdict(run: Run) -> Banner:
     """The verdict over all batch sizes of the run, what it says of the port, and the check of each kind that came out worst."""
     kind, told = run_verdict(run)
-    return Banner(kind, f"{kind.capitalize()}.", " ".join(f"{text[0].upper()}{text[1:]}." for text in (told, *_why(run))))
+    return Banner(kind, f"{kind.capitalize()}.", in_words(told, *reasons(run)))
+
+
+def in_words(*sentences: str) -> str:
+    """Sentences as a paragraph."""
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences)
 
 
 def run_verdict(run: Run) -> tuple[str, str]:
@@ -193,7 +198,7 @@ def _unscored(run: Run) -> list[str]:
     return [f"bs{size}" for size, row in per_batch(run, "score", "accuracy").items() if isinstance(row, str)]
 
 
-def _why(run: Run) -> Iterator[str]:
+def reasons(run: Run) -> Iterator[str]:
     """Sentences: the check of each kind that came out worst, and what its images show of it; or what else is wrong."""
     scored = list(scored_sizes(run))
     rows = [row for _, row, _ in scored]
