@@ -12,7 +12,7 @@ from ..files import read_json
 from ..metrics import planner
 from ..metrics.classification import FEW_CLASSES, TOP
 from ..metrics.proportions import LEVEL
-from ..metrics.verdict import evidence, readings, sentence
+from ..metrics.verdict import evidence, how_bad, of_run, readings, sentence
 from ..run.expected import MAX_DROP_POINTS, expected_row
 from ..run.folder import Run
 from ..run.records import per_batch
@@ -22,7 +22,6 @@ from .style import PURE, new_figure
 from .words import notes as notes
 
 WEAKEST = 20  # so many classes are listed
-WORST_LAST = ("pass", "inconclusive", "fail")
 Scored = tuple[int, dict[str, Any], float | None]  # batch size, its `accuracy.json`, images per second end to end
 
 
@@ -152,7 +151,7 @@ def weakest_classes(run: Run) -> Table:
 
 def plan(run: Run) -> Table:
     """How many images it takes to tell a loss from none, against the reference and against the published figure."""
-    scored, expected = list(_scored(run)), expected_row(run) or {}
+    scored, expected = list(scored_sizes(run)), expected_row(run) or {}
     one_only = ("only_this_right", "only_reference_right")
     observed = [sum(row["paired"][key] for key in one_only) / row["images"] for _, row, _ in scored]
     share = max(observed, default=planner.ASSUMED_DISCORDANCE)
@@ -172,46 +171,56 @@ def plan(run: Run) -> Table:
     )
 
 
-def _scored(run: Run) -> Iterator[Scored]:
+def scored_sizes(run: Run) -> Iterator[Scored]:
+    """The batch sizes that were scored."""
     for size, row in per_batch(run, "score", "accuracy").items():
         if isinstance(row, dict):
             yield size, row, read_json(run.at(size).file("infer")).get("e2e_images_per_s")
 
 
 def verdict(run: Run) -> Banner:
-    """The verdict over all batch sizes of the run, with the check of each kind that came out worst."""
-    scored = list(_scored(run))
+    """The verdict over all batch sizes of the run, what it says of the port, and the check of each kind that came out worst."""
+    kind, told = run_verdict(run)
+    return Banner(kind, f"{kind.capitalize()}.", in_words(told, *reasons(run)))
+
+
+def in_words(*sentences: str) -> str:
+    """Sentences as a paragraph."""
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences)
+
+
+def run_verdict(run: Run) -> tuple[str, str]:
+    """`verdict.of_run` of the batch sizes that the run has: the word and the sentence that all pages and the terminal say."""
+    return of_run([row for _, row, _ in scored_sizes(run)], _unscored(run))
+
+
+def _unscored(run: Run) -> list[str]:
+    return [f"bs{size}" for size, row in per_batch(run, "score", "accuracy").items() if isinstance(row, str)]
+
+
+def reasons(run: Run) -> Iterator[str]:
+    """Sentences: the check of each kind that came out worst, and what its images show of it; or what else is wrong."""
+    scored = list(scored_sizes(run))
     rows = [row for _, row, _ in scored]
-    missing = [f"bs{size}" for size, row in per_batch(run, "score", "accuracy").items() if isinstance(row, str)]
     if not rows:
-        return Banner("inconclusive", "Not scored yet.", "Run notebooks 01 to 06 first.")
-    failed = any(row["verdict"] == "fail" for row in rows)
-    if not failed and (cause := next((row["cause"] for row in rows if row.get("cause")), None)):
-        return Banner("inconclusive", "Inconclusive.", f"{cause[0].upper()}{cause[1:]}.")
-    judged = [(check, row, rate) for _, row, rate in scored for check in row["checks"]]
-    worst: dict[str, Any] = {}  # of each kind of check: what is least certain to lie within the limit
-    for one in sorted(judged, key=lambda one: _how_bad(one[0]), reverse=True):
-        worst.setdefault(one[0].get("kind"), one)
-    sentences = [f"On {rows[0]['images']:,} images:"]
-    for check, row, rate in worst.values():
-        sentences.append(f"{sentence(check)}{evidence(check, row['images'], row.get('tests', 1), rate)}.")
+        yield "run notebooks 01 to 06 first"
+        return
+    cause = next((row["cause"] for row in rows if row.get("cause")), None)
+    if cause and all(row["verdict"] != "fail" for row in rows):
+        yield cause
+        return
+    judged = sorted(((check, row, rate) for _, row, rate in scored for check in row["checks"]), key=lambda one: how_bad(one[0]))
+    worst_of_kind = {check.get("kind"): (check, row, rate) for check, row, rate in judged}
+    for check, row, rate in sorted(worst_of_kind.values(), key=lambda one: how_bad(one[0]), reverse=True):
+        yield f"on {row['images']:,} images {sentence(check)}{evidence(check, row['images'], row.get('tests', 1), rate)}"
     if run.spec.expected is None:
-        faithful = "this says that the port is faithful, nothing about the checkpoint"
-        sentences.append(f"The spec names no published figure: {faithful}.")
+        yield "the spec names no published figure"
     else:
         agreement = min(row["reference"]["agreement_percent"] for row in rows)
         lowest = min(row["top1_percent"] for row in rows)
-        sentences.append(f"{readings(lowest, rows[0]['expected']['top1_percent'], rows[0]['max_drop_points'])}.")
-        sentences.append(f"Top-1 agrees with the fp32 reference on {agreement:.2f} % of the images.")
+        yield readings(lowest, rows[0]["expected"]["top1_percent"], rows[0]["max_drop_points"])
+        yield f"top-1 agrees with the fp32 reference on {agreement:.2f} % of the images"
     if tests := rows[0].get("tests"):  # the rule of `stages.accuracy`
-        sentences.append(f"Of {tests} tests all must pass, which needs no correction; each may fail at 5 % / {tests}.")
-    if missing:
-        sentences.append(f"Not scored: {', '.join(missing)}.")
-    kind = next(iter(worst.values()))[0]["verdict"]
-    kind = "inconclusive" if missing and kind == "pass" else kind
-    return Banner(kind, f"{kind.capitalize()}.", " ".join(sentences))
-
-
-def _how_bad(check: dict[str, Any]) -> tuple[int, float]:
-    bound = check.get("drop_at_most_points")
-    return WORST_LAST.index(check["verdict"]), (check["drop_points"] if bound is None else bound) - check["max_drop_points"]
+        yield f"of {tests} tests all must pass, which needs no correction; each may fail at 5 % / {tests}"
+    if missing := _unscored(run):
+        yield f"not scored: {', '.join(missing)}"

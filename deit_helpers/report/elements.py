@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,3 +147,22 @@ class Links(Element):
     """Links to other pages, in groups."""
 
     groups: dict[str, dict[str, str]]
+
+
+class Tile(NamedTuple):
+    """A figure of a card: what it is, its value with its unit, and what must be known to read it."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Card(Element):
+    """The verdict (`kind` as of a banner) with its sentence under what was judged, the figures, and lines of small print."""
+
+    kind: str
+    title: str
+    text: str
+    tiles: Sequence[Tile]
+    notes: Sequence[str] = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import files
 from ..errors import ArtifactError
-from ..run.folder import html_path
+from ..run.folder import Run, html_path
 
 _one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
 
@@ -26,11 +26,18 @@ def html(notebook: Path, run_folder: Path, show_code: bool = False) -> Path:
     page = html_path(notebook)
     links = [] if notebook.stem == "report" else [("Report", os.path.relpath(run_folder / "index.html", page.parent))]
     batch = f" ({page.parent.name})" if page.parent.name.startswith("bs") else ""
-    resources = {"page_title": title.partition(":")[0] + batch, "links": links}
+    heading = title.partition(":")[0] + batch
+    resources = {"page_title": _title(run_folder) if notebook.stem == "report" else heading, "links": links}
     with _one_at_a_time:
         body, _ = _exporter(show_code).from_notebook_node(node, resources)
     files.write_text(page, body)
     return page
+
+
+def _title(run_folder: Path) -> str:
+    from .card import title  # other pages do without what it imports
+
+    return title(Run.resolve(run_folder / "spec.yaml"))
 
 
 def read(notebook: Path):  # type: ignore[no-untyped-def]  # nbformat has no types

@@ -84,7 +84,7 @@ def test_the_planner_goes_by_what_was_observed_and_by_this_runs_rate(timed: Run)
 def test_few_images_are_inconclusive_and_the_banner_says_what_would_settle_it(timed: Run) -> None:
     banner = accuracy.verdict(timed)
     assert banner.kind == "inconclusive"
-    assert "On 13 images: Acc@1 is " in banner.text
+    assert "On 13 images Acc@1 is " in banner.text
     assert "up to 20.58 points may be lost" in banner.text  # 1 - 0.05^(1/13)
     assert "299 would settle it (power 80 %, 0.5 minutes at this run's rate)" in banner.text
     assert "Of 6 tests all must pass, which needs no correction; each may fail at 5 % / 6." in banner.text

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from deit_helpers.metrics.operators import FAMILIES
+from deit_helpers.metrics.operators import FAMILIES, LIMIT_PARTS
 from deit_helpers.report import style
-from deit_helpers.report.elements import Banner, Chart, Element, Facts, Gallery, Links, Stack, Table
+from deit_helpers.report.elements import Banner, Card, Chart, Element, Facts, Gallery, Links, Stack, Table, Tile
 
 HOSTILE = """<script>alert("1" + '2')</script> & <b>"""
 
@@ -23,6 +23,7 @@ ELEMENTS = [
     Table(HOSTILE, f"{HOSTILE} | n", [[HOSTILE, 1]]),
     Facts(HOSTILE, {HOSTILE: HOSTILE}),
     Banner("note", HOSTILE, HOSTILE),
+    Card("fail", HOSTILE, HOSTILE, [Tile(HOSTILE, HOSTILE, HOSTILE)], [HOSTILE]),
     Stack([Banner("fail", HOSTILE, HOSTILE)]),
     Links({HOSTILE: {HOSTILE: f'x" onclick="{HOSTILE}'}}),
     Gallery(np.zeros((1, 4, 4, 3), np.uint8), [HOSTILE], HOSTILE),
@@ -84,3 +85,4 @@ def test_a_drawing_is_inlined_with_its_text_and_the_same_twice() -> None:
 
 def test_every_family_has_a_colour_of_its_own() -> None:
     assert len(set(style.FAMILY_COLOURS)) == len(FAMILIES)
+    assert len(style.LIMIT_COLOURS) == len(LIMIT_PARTS)
