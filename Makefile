@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: report test slow bench lint lock lab clean help
+.PHONY: report test slow bench sample lint lock lab clean help
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,6 +26,14 @@ lint: $(READY) ## Check style, types, layers and that notebooks are stripped
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
+
+sample: $(READY) ## Make docs/sample, a small report to look at, and its screenshots (needs Chromium)
+	$(BIN)/deit-report run params/demo.yaml -b 1 -b 8 -s run=sample
+	rm -rf docs/sample
+	mkdir -p docs/sample
+	cd reports/sample && cp --parents index.html */*.html ../../docs/sample/
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1500 \
+	  --screenshot=docs/report.png docs/sample/index.html
 
 lab: $(READY) ## Open the notebooks in Jupyter
 	$(BIN)/jupyter lab notebooks

@@ -17,7 +17,7 @@ from .errors import MOST_CHARACTERS, DeitError, SpecError, one_line
 from .files import is_utf8
 from .run.folder import Run
 from .run.spec import RunSpec
-from .run.validation import given_path, parse_yaml
+from .run.validation import given_path, nearest, parse_yaml
 
 PATH = click.types.FuncParamType(given_path)
 PATH.name = "path"  # in --help
@@ -122,11 +122,19 @@ def run(
 @main.command()
 @click.argument("run_dir", type=PATH)
 @click.option("--code", is_flag=True, help="Show the code of the cells.")
-def render(run_dir: Path, code: bool) -> None:
-    """Rebuild the pages and index.html of RUN_DIR from what is there."""
+@click.option("--format", "form", help="Instead: markdown, csv, pdf, zip, perfetto, modelzoo-zh or modelzoo-en.")
+@click.option("-o", "--output", type=PATH, help="The file to write with --format; one in RUN_DIR without.")
+def render(run_dir: Path, code: bool, form: str | None, output: Path | None) -> None:
+    """Rebuild the pages and index.html of RUN_DIR from what is there, or write the run in another form."""
     from . import pipeline
+    from .delivery import formats
 
-    click.echo(str(pipeline.render(open_run(_spec_of(run_dir)), code)))
+    if form is not None and form not in formats.FORMATS:
+        raise SpecError(f"--format {form}: one of {', '.join(formats.FORMATS)}{nearest(form, list(formats.FORMATS))}")
+    if output and not form:
+        raise SpecError(f"-o {output}: say with --format what to write there, such as --format zip")
+    opened = open_run(_spec_of(run_dir))
+    click.echo(str(formats.write(opened, form, output) if form else pipeline.render(opened, code)))
 
 
 @main.command("import")

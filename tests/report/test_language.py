@@ -1,0 +1,102 @@
+"""Pages in Chinese: nothing lost, nothing of the English that has changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import nbformat
+import pytest
+import yaml
+from runs import REPOSITORY
+
+from deit_helpers.report import language
+
+ZH = REPOSITORY / "deit_helpers/report/zh"
+SENTENCES = yaml.safe_load((ZH / "sentences.yaml").read_text(encoding="utf-8"))
+CELLS = yaml.safe_load((ZH / "cells.yaml").read_text(encoding="utf-8"))
+
+
+def markdown_cells() -> dict[str, str]:
+    notebooks = [nbformat.read(path, as_version=4) for path in sorted((REPOSITORY / "notebooks").glob("*.ipynb"))]
+    return {cell.id: cell.source for node in notebooks for cell in node.cells if cell.cell_type == "markdown"}
+
+
+def test_every_text_of_a_notebook_has_its_chinese_and_that_is_of_the_present_english() -> None:
+    cells = markdown_cells()
+    assert CELLS.keys() == cells.keys()
+    stale = [name for name, row in CELLS.items() if row["of"] != hashlib.sha256(cells[name].encode()).hexdigest()[:8]]
+    assert not stale, "translate them again, and write the new hash"
+
+
+def test_the_chinese_of_a_cell_keeps_its_headings_and_its_code() -> None:
+    for name, english in markdown_cells().items():
+        chinese = CELLS[name]["zh"]
+        assert re.findall(r"^#+ (?:\d\d)?", chinese, re.M) == re.findall(r"^#+ (?:\d\d)?", english, re.M), name
+        assert sorted(re.findall(r"`[^`]+`", chinese)) == sorted(re.findall(r"`[^`]+`", english)), name
+
+
+@pytest.mark.parametrize("english", SENTENCES)
+def test_the_chinese_of_a_sentence_has_a_place_for_each_of_its_figures(english: str) -> None:
+    used = set(map(int, re.findall(r"\{(\d)\}", SENTENCES[english])))
+    assert used == set(range(english.count("{}")))
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("images", "图片"),
+        ("12 of 300 crops as the model sees them, file: class", "模型所见的裁剪结果，300 张中的 12 张，文件：类别"),
+        ("only the reference right", "仅参考结果答对"),
+        ("expected: demo/demo.json", "期望：demo/demo.json"),
+        ("precision fp16 → bf16", "精度 fp16 → bf16"),
+        ("logits, reference", "logits，参考"),  # parts that are known one by one
+        ("/blocks/blocks.0/Add_1", "/blocks/blocks.0/Add_1"),
+        ("no such sentence", "no such sentence"),
+        (
+            "Of 300 images: lost 2.0 ± 0.5 points from deit; nothing significant from fp16.",
+            "300 张图片中：因 deit 失去 2.0 ± 0.5 个百分点；fp16 没有显著影响。",
+        ),
+    ],
+)
+def test_a_text_in_chinese(english: str, chinese: str) -> None:
+    assert language.chinese(english) == chinese
+
+
+PAGE = (
+    '<html lang="en"><style>.pass { images }</style><table aria-label="Files of this run; manifest.json has the full hashes">'
+    '<td>images</td><td>a &lt;b&gt; &amp; c</td><svg viewBox="0 0 9 9"><text>images/s</text></svg></table>'
+)
+
+
+def test_a_chinese_page_changes_texts_and_spoken_words_but_no_markup_style_or_name() -> None:
+    changed = {
+        'lang="en"': 'lang="zh-CN"',
+        ">images<": ">图片<",
+        ">images/s<": ">张/秒<",
+        "Files of this run; manifest.json has the full hashes": "本次运行的文件；完整哈希见 manifest.json",
+    }
+    expected = PAGE
+    for english, chinese in changed.items():
+        expected = expected.replace(english, chinese)
+    assert language.translated_page(PAGE, "zh") == expected
+
+
+def test_a_page_in_both_languages_has_the_english_first() -> None:
+    page = language.translated_page(PAGE, "both")
+    assert "<td>images 图片</td>" in page
+    assert "<text>images/s 张/秒</text>" in page
+
+
+def test_an_english_page_is_left_alone() -> None:
+    assert language.translated_page(PAGE, "en") is PAGE
+
+
+def test_cells_are_replaced_or_followed_by_their_chinese() -> None:
+    name, english = next(iter(markdown_cells().items()))
+    for chosen, text in (("zh", CELLS[name]["zh"]), ("both", f"{english}\n\n{CELLS[name]['zh']}"), ("en", english)):
+        cell = nbformat.v4.new_markdown_cell(english)
+        cell["id"] = name
+        node = nbformat.v4.new_notebook(cells=[cell])
+        language.translated_cells(node, chosen)
+        assert node.cells[0].source == text
