@@ -64,7 +64,7 @@ def infer(run: Run) -> dict[str, Any]:
             raise ToolError(f"{run.spec.backend} failed (exit code {code}{missing}): {why}")
         result = measured.read_performance(run, performance)
         measured.write_logits(run, results, stems)
-        trust = latency.trust(other_percent, None, latency.blocks_percent(np.array(result.batch_ms), np.mean))
+        trust = latency.trust(other_percent, None, latency.blocks_percent(np.array(result.batch_ms)))
         facts = measured.write_performance(run, result, runtime, images=count, machine=host.machine(), **trust)
         files.write_json(run.file("infer"), facts)  # before the tool's own results go
         return facts

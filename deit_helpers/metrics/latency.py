@@ -136,15 +136,15 @@ def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None
     return None if np.isnan([bounds.low, bounds.high]).any() else (float(bounds.low), float(bounds.high))
 
 
-def blocks_percent(samples: np.ndarray, level: Callable[[np.ndarray], Any] = np.median) -> float | None:
-    """Half the 95 % interval, in percent, of the level of blocks of consecutive samples; None for too few samples.
+def blocks_percent(samples: np.ndarray) -> float | None:
+    """Half the 95 % interval, in percent, of the median of blocks of consecutive samples; None for too few samples.
 
     Unlike order statistics it sees a rate drift or jump (batch means, Schmeiser 1982).
     """
     if len(samples) < 2 * BLOCKS:
         return None
-    levels = [level(block) for block in np.array_split(samples, BLOCKS)]
-    return float(100 * _T_OF_BLOCKS * np.std(levels, ddof=1) / np.mean(levels) / np.sqrt(BLOCKS))
+    medians = [np.median(block) for block in np.array_split(samples, BLOCKS)]
+    return float(100 * _T_OF_BLOCKS * np.std(medians, ddof=1) / np.mean(medians) / np.sqrt(BLOCKS))
 
 
 def median_interval(samples: np.ndarray) -> tuple[float, float] | None:

@@ -95,10 +95,10 @@ def test_a_rate_that_drifts_or_jumps_is_unsettled(samples: np.ndarray, least: fl
     assert bool(latency.trust(0.0, 0.0, unsettled)["disturbed"]) is (least > 0 and unsettled > latency.MOST_UNSETTLED_PERCENT)
 
 
-def test_times_that_alternate_are_steady_by_the_means_of_blocks() -> None:
-    alternating = np.tile([0.1, 19.9], 30)
-    assert latency.blocks_percent(alternating, np.mean) == pytest.approx(0.0, abs=1e-9)
-    assert latency.blocks_percent(alternating[:19], np.mean) is None  # no two in each block
+def test_fewer_than_two_samples_in_a_block_say_nothing() -> None:
+    jump = np.repeat([10.0, 15.0], 10)
+    assert latency.blocks_percent(jump[:19]) is None
+    assert latency.blocks_percent(jump) == pytest.approx(100 * 2.262 * np.std([10.0, 15.0] * 5, ddof=1) / 12.5 / 10**0.5)
 
 
 @pytest.mark.parametrize(

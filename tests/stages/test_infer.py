@@ -12,13 +12,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from runs import IMAGES, SIZES, new_run, run_through_05
+from runs import IMAGES, SIZES, copy_of, new_run, run_through_05
 
+from deit_helpers import files
 from deit_helpers.ascend import benchmark, dumps
 from deit_helpers.backends import bench, pool
 from deit_helpers.data.sources import read_index
 from deit_helpers.data.transforms import tensors
 from deit_helpers.errors import ArtifactError, BackendError, SpecError
+from deit_helpers.metrics import latency
 from deit_helpers.run import host, records
 from deit_helpers.run.folder import Run
 from deit_helpers.stages import export, infer, optimize, reference
@@ -192,3 +194,18 @@ def test_what_is_not_known_of_others_is_no_zero(uninferred: Run, monkeypatch: py
     monkeypatch.setattr(host.Others, "percent", lambda self: (None, None))
     facts = infer.infer(uninferred)
     assert (facts["other_cpu_percent"], facts["disturbed"]) == (None, "")
+
+
+@pytest.mark.parametrize(("in_flight", "unsettled"), [(1, True), (2, False)])
+def test_batches_that_come_together_do_not_make_a_rate_unsettled(
+    finished: Run, tmp_path: Path, in_flight: int, unsettled: bool
+) -> None:
+    """Two threads are done at nearly the same moment: every other call seems to have taken no time."""
+    timings = np.tile(np.repeat([[19.9], [0.1]], len(latency.TIMINGS), axis=1), (19, 1))
+    copy = copy_of(finished, tmp_path).at(1)
+    files.write_json(copy.file("preprocess"), {"images": 38})
+    facts = {"wall_s": 0.4, "in_flight": in_flight, "warmup_ms": [], "load_s": 0.0, "peak_memory_mib": 1.0}
+    facts |= {"other_cpu_percent": 0.0, "interrupted_percent": 0.0}
+    written = infer._write_rates(copy, timings, [facts])
+    assert bool(written["disturbed"]) is unsettled
+    assert (written["unsettled_percent"] < 0.01) is not unsettled
