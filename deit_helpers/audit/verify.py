@@ -139,10 +139,7 @@ def _files(run: Run, tally: Tally) -> None:
         if "outputs" not in record:
             tally.unknown.append(f"the hash of a page that an older version made: {where} has none")
     if left_out := tally.left_out:
-        largest = ", ".join(sorted(left_out, key=lambda name: -left_out[name])[:4])
-        tally.unknown.append(
-            f"{len(left_out)} files of {sum(left_out.values()):,} bytes that were not packed, such as {largest}"
-        )
+        tally.unknown.append(f"{len(left_out)} files that are not in the small file, the largest: {bundle.largest(left_out)}")
 
 
 def _lineage(run: Run, tally: Tally) -> None:
@@ -204,7 +201,7 @@ def _figures(run: Run, tally: Tally) -> None:
             key: first[path].get(key) for key in said | first[path] if key not in open_keys and not key.startswith(without)
         }
         tally.compare(name, said, "computed again it is", right, _LAST_DIGITS)
-        if len(tally.wrong) == before and path.suffix == ".json":
+        if path.suffix == ".json" and (open_keys or len(tally.wrong) == before):
             files.write_json(path, value)  # pages are drawn of it; where it is wrong, of what was computed
     for at in run.at_each():
         for path, figures in ((at.file("infer"), _of_05), (at.file("perf"), _of_07)):
