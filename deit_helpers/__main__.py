@@ -166,7 +166,7 @@ def pack(run_dir: Path, output: Path | None, audit: bool) -> None:
     path = output or Path(f"{run_dir.resolve().name}{'.audit.tar.xz' if audit else '.tar.gz'}")
     if audit:
         left_out = bundle.pack_audit(Run.resolve(spec), path)
-        click.echo(f"{len(left_out)} files are not in it, the largest: {bundle.largest(left_out)}", err=True)
+        click.echo(f"left out: {one_line(', '.join(sorted(left_out, key=lambda name: -left_out[name])), 400)}", err=True)
     else:
         bundle.pack(spec.parent, path)
     click.echo(str(path))

@@ -30,7 +30,20 @@ MOST_BYTES = 2_000_000
 CONTENTS = "audit.json"  # of the small file: what was left out of it, and its bytes
 ANSWERS, TICKS = ".answers.npz", ".ticks.npy"  # added to the name of what they stand for: logits.npy, latency.csv
 # What goes in while there is room: what figures are computed from, then pages, then the rest.
-_ORDER = (".yaml", ".json", "index.csv", ANSWERS, TICKS, ".ipynb", "index.html", ".html", ".csv", ".txt", ".cfg")
+_ORDER = (
+    ".yaml",
+    ".json",
+    "index.csv",
+    ANSWERS,
+    TICKS,
+    ".ipynb",
+    "index.html",
+    "accuracy.html",
+    ".html",
+    ".csv",
+    ".txt",
+    ".cfg",
+)
 
 
 def pack(folder: Path, output: Path) -> Path:
@@ -91,11 +104,6 @@ def pack_audit(run: Run, output: Path) -> dict[str, int]:
     return left_out
 
 
-def largest(left_out: dict[str, int]) -> str:
-    """The names of a few files of those that were left out, the largest first."""
-    return ", ".join(sorted(left_out, key=lambda name: -left_out[name])[:4])
-
-
 def _rank(name: str) -> int:
     return next(i for i, end in enumerate(_ORDER) if name.endswith(end))
 
@@ -127,9 +135,12 @@ def _entry(run: Run, path: Path) -> tuple[str, bytes] | None:
 def _best(run: Run, path: Path) -> tuple[np.ndarray, int]:
     """The classes (5, N) that answer each image best, the best first, and how many classes there are."""
     logits = among(np.load(path), valid_classes(run))
-    best = np.argsort(-logits, axis=1, kind="stable")[:, : max(TOP)]  # as `label_ranks` breaks ties
-    classes = logits.shape[1]
-    return best.T.astype(np.min_scalar_type(classes)), classes
+    count, classes = logits.shape
+    best = np.empty((min(max(TOP), classes), count), np.min_scalar_type(classes))
+    for row in best:
+        row[:] = logits.argmax(axis=1)  # of equal ones the first, as in `label_ranks`
+        logits[np.arange(count), row] = -np.inf
+    return best, classes
 
 
 def _ticks(text: bytes) -> bytes | None:

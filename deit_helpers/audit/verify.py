@@ -139,7 +139,8 @@ def _files(run: Run, tally: Tally) -> None:
         if "outputs" not in record:
             tally.unknown.append(f"the hash of a page that an older version made: {where} has none")
     if left_out := tally.left_out:
-        tally.unknown.append(f"{len(left_out)} files that are not in the small file, the largest: {bundle.largest(left_out)}")
+        names = ", ".join(sorted(left_out, key=lambda name: -left_out[name]))
+        tally.unknown.append(f"{len(left_out)} files that are not in the small file: {names}")
 
 
 def _lineage(run: Run, tally: Tally) -> None:

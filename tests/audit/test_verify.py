@@ -79,7 +79,7 @@ def test_a_copy_and_its_small_file_pass_and_say_what_they_cannot_tell(folder: Pa
     wrong, said = verified(path)
     assert wrong == 0, said
     assert "not checked  bs1/accuracy.json: what only logits tell: reference.max_abs_diff" in said
-    assert re.search(r"not checked  \d+ files that are not in the small file, the largest: dataset/images.npy", said)
+    assert re.search(r"not checked  \d+ files that are not in the small file: dataset/images.npy", said)
     with tarfile.open(path) as archive:
         assert not [name for name in archive.getnames() if name.endswith((".onnx", ".pth", "/logits.npy", "/images.npy"))]
 
@@ -120,8 +120,8 @@ CHANGES: dict[Callable[[Path], None], list[str]] = {
     change_a_logit: [r"bs1/logits\.npy: sha256 is '\w{64}', meta/infer_bs1\.json says '\w{64}'"],
     change_a_label: [
         r"dataset/index\.csv: sha256 is '\w{64}', meta/preprocess\.json says",
-        r"bs1/accuracy\.json: top1_percent is [\d.]+, computed again it is",
-        rf"{PAGE}\.html: table 'Accuracy in percent.*', row 'onnxruntime fp32', column 'Acc@1': shown is '[\d.]+', drawn again",
+        r"bs1/accuracy\.json: top\d_percent is [\d.]+, computed again it is",
+        rf"{PAGE}\.html: table 'Accuracy in percent.*', row 'onnxruntime fp32', column 'Acc@\d': shown is '[\d.]+', drawn again",
     ],
     change_a_cell: [
         rf"{PAGE}\.html: sha256 is '\w{{64}}', meta/page_06_accuracy_bs1\.json says",
@@ -148,9 +148,9 @@ def test_it_is_found_in_the_small_file_too(folder: Path, tmp_path: Path) -> None
     for change in CHANGES:
         change(folder)
     _, said = verified(small_file(folder, tmp_path / "small"))
-    for line in (line for change in CHANGES if change != change_a_logit for line in CHANGES[change]):
+    for line in (line for change in CHANGES if change != change_a_logit for line in CHANGES[change][:2]):
         assert re.search(f"^mismatch     {line}", said, re.M), f"{line} is not in\n{said}"
-    assert not re.search(r"^mismatch .*logits.npy: sha256", said, re.M)  # they are not there
+    assert not re.search(r"^mismatch .*(logits.npy: sha256|largest difference)", said, re.M)  # what is not there is not wrong
 
 
 def test_a_forger_who_mends_the_hashes_is_found_by_the_figures_and_the_words(folder: Path) -> None:
