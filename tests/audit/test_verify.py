@@ -121,7 +121,7 @@ CHANGES: dict[Callable[[Path], None], list[str]] = {
     change_a_label: [
         r"dataset/index\.csv: sha256 is '\w{64}', meta/preprocess\.json says",
         r"bs1/accuracy\.json: top\d_percent is [\d.]+, computed again it is",
-        rf"{PAGE}\.html: table 'Accuracy in percent.*', row 'onnxruntime fp32', column 'Acc@\d': shown is '[\d.]+', drawn again",
+        rf"{PAGE}\.html: table 'Accuracy in percent.*', row 'onnxruntime fp32', column 'Acc@\d': shown is '[\d.]+', drawn",
     ],
     change_a_cell: [
         rf"{PAGE}\.html: sha256 is '\w{{64}}', meta/page_06_accuracy_bs1\.json says",
