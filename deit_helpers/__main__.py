@@ -167,12 +167,20 @@ def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof
 
 @main.command()
 @click.argument("run_dir", type=PATH)
-@click.option("-o", "--output", type=PATH, help="The file to write; <run>.tar.gz without.")
-def pack(run_dir: Path, output: Path | None) -> None:
+@click.option("-o", "--output", type=PATH, help="The file to write; <run>.tar.gz without, <run>.audit.tar.xz with --audit.")
+@click.option("--audit", is_flag=True, help="At most 2 MB, for `verify`: answers instead of logits, no images and graphs.")
+def pack(run_dir: Path, output: Path | None, audit: bool) -> None:
     """Put RUN_DIR into one file to carry to a device host: everything 03 to 07 need, without the demo's images."""
-    from .audit.bundle import pack as write
+    from .audit import bundle
 
-    click.echo(str(write(_spec_of(run_dir).parent, output or Path(f"{run_dir.resolve().name}.tar.gz"))))
+    spec = _spec_of(run_dir)
+    path = output or Path(f"{run_dir.resolve().name}{'.audit.tar.xz' if audit else '.tar.gz'}")
+    if audit:
+        left_out = bundle.pack_audit(Run.resolve(spec), path)
+        click.echo(f"left out: {one_line(', '.join(sorted(left_out, key=lambda name: -left_out[name])), 400)}", err=True)
+    else:
+        bundle.pack(spec.parent, path)
+    click.echo(str(path))
 
 
 def _spec_of(run_dir: Path) -> Path:
@@ -193,6 +201,18 @@ def doctor(run_dir: Path | None) -> None:
         rows += time_backends(opened.at(8 if 8 in opened.spec.batch_sizes else opened.spec.batch_sizes[-1]))
     for row in rows:
         click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:52} {row.detail}")
+
+
+@main.command()
+@click.argument("given", type=PATH, metavar="RUN")
+@click.pass_context
+def verify(context: click.Context, given: Path) -> None:
+    """Check RUN, a run folder or a file of `pack`: hashes, figures and pages, from raw predictions; exit 1 if any differs."""
+    from .audit.verify import verify as check
+    from .explore import OpenedRun
+
+    wrong = check(given if given.is_file() else _spec_of(given).parent, OpenedRun.resolve, click.echo)
+    context.exit(1 if wrong else 0)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -20,7 +20,7 @@ from .report import html
 from .report.words import notes
 from .run import hashing, journal, records
 from .run.expected import expected_row
-from .run.folder import Run, html_path, project_root
+from .run.folder import Run, html_path, notebook_source
 from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
 from .run.spec import RunSpec
 
@@ -163,17 +163,9 @@ def render(run: Run, show_code: bool = False) -> Path:
             if at.page(notebook).exists():
                 with _page_lock(Step(notebook, at, "asked for"), lambda line: None):
                     html.html(at.page(notebook), at.folder, show_code)
+                    _sign(notebook, at)
     _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
     return run.folder / "index.html"
-
-
-def notebook_source(notebook: str) -> Path:
-    """The notebook itself: in the working directory's project, or beside this package."""
-    for root in (project_root(), Path(__file__).parents[1]):
-        path = root / "notebooks" / f"{notebook}.ipynb"
-        if path.exists():
-            return path
-    raise ArtifactError(f"notebooks/{notebook}.ipynb: not found; run from the project's folder")
 
 
 def _between(first: str | None, last: str | None) -> list[str]:
@@ -246,3 +238,15 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     if failure:
         raise failure
     files.write_json(_page_record(step.notebook, run), _page_key(step.notebook, run))
+    _sign(step.notebook, run)
+
+
+def _sign(notebook: str, run: Run) -> None:
+    """Add to a page's record the hashes of what was published, for `verify`; a page that has none is made again anyway."""
+    path, made = _page_record(notebook, run), [html_path(run.page(notebook))]
+    made += [run.folder / "manifest.json"] if notebook == "report" else []
+    if record := files.read_json(path):
+        outputs = {
+            run.relative(file): {"sha256": hashing.sha256(file), "bytes": file.stat().st_size} for file in made if file.exists()
+        }
+        files.write_json(path, record | {"outputs": outputs})

@@ -146,3 +146,12 @@ def project_root() -> Path:
     """The working directory, or its parent when that is a project's `notebooks` folder (as in Jupyter)."""
     here = Path.cwd()
     return here.parent if here.name == "notebooks" and (here.parent / "params").is_dir() else here
+
+
+def notebook_source(notebook: str) -> Path:
+    """The notebook itself: in the working directory's project, or beside this package."""
+    for root in (project_root(), Path(__file__).parents[2]):
+        path = root / "notebooks" / f"{notebook}.ipynb"
+        if path.exists():
+            return path
+    raise ArtifactError(f"notebooks/{notebook}.ipynb: not found; run from the project's folder")
