@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import files, kernels
+from .audit import compare as audit
 from .data.labels import real_labels
 from .errors import ArtifactError, DeitError, SpecError, ToolError
 from .report import html
@@ -158,9 +159,9 @@ def render(run: Run, show_code: bool = False) -> Path:
     """Publish every executed notebook again and rebuild `index.html` from what is there."""
     for notebook in STEPS:
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
-            if at.page(notebook).exists():
+            for page in at.executed(notebook):
                 with _page_lock(Step(notebook, at, "asked for"), lambda line: None):
-                    html.html(at.page(notebook), at.folder, show_code)
+                    html.html(page, at.folder, show_code)
     _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
     return run.folder / "index.html"
 
@@ -244,3 +245,19 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     if failure:
         raise failure
     files.write_json(_page_record(step.notebook, run), _page_key(step.notebook, run))
+
+
+def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tuple[Path, dict[str, Any]]:
+    """Compare two run folders and publish the page; returns it and the content of `compare.json`.
+
+    Raises:
+        SpecError: no run folder.
+        ArtifactError: a file of a run is damaged, or one cannot be written.
+    """
+    before, now = audit.opened(base), audit.opened(new)
+    facts, folder = audit.compare(before, now, max_drop, max_slowdown), audit.folder_of(before, now)
+    audit.write(folder, facts)  # before the page: a gate needs no kernel
+    page, limits = folder / "compare.ipynb", {"max_drop": max_drop, "max_slowdown": max_slowdown}
+    parameters = {"base": str(before.folder), "new": str(now.folder), **limits}
+    kernels.in_threads(lambda page: kernels.execute(notebook_source("compare"), page, parameters, now.root, None), [page], 1)
+    return html.html(page, now.folder), facts

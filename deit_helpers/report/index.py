@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..run import records
@@ -65,7 +66,13 @@ def pages(run: Run) -> Links:
     groups: dict[str, dict[str, str]] = {}
     for notebook in filter(run.asks_for, sorted(NOTEBOOKS.keys() - {"report"})):
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
-            if (path := html_path(at.page(notebook))).exists():
-                text = f"batch size {at.batch_size}" if at.batch_size else "page"
+            for path in filter(Path.exists, map(html_path, at.executed(notebook))):
+                text = (
+                    f"batch size {at.batch_size}"
+                    if at.batch_size
+                    else "page"
+                    if path.parent == run.folder
+                    else path.parent.name
+                )
                 groups.setdefault(notebook.replace("_", " "), {})[text] = run.relative(path)
     return Links(groups)

@@ -1,0 +1,294 @@
+"""`deit-report compare BASE NEW`: is NEW as right and as fast as BASE? -> `compare.json`, `junit.xml`, `comment.md`.
+
+Two runs are read, nothing is inferred and no file of theirs changes: what is written lies in a folder of its own below NEW.
+
+The interval of a rate. The samples of a run depend on each other, and a machine differs more from run to run than within one,
+so no interval of the samples alone will do. The rate is measured up to twice in each run, minutes apart: in 05, and in 07 the
+model alone. Of 05 a run's level lies between the fastest and the slowest of ten blocks of batches, by their medians (a sign
+test: but for 2 in 1024, and the drift within the run is in it); of 07 it lies in its 95 % interval. Where 07 measured a matrix
+product, too, by the same runtime with the same settings, that tells how fast the machine was, and both are also taken in
+relation to it. The interval spans what all of these say of NEW against BASE: what they disagree in is noise between
+measurements, measured. A loss is certain only where each of them shows it. What moves 05, 07 and not the product looks like
+the port and is taken for it, unless the CPU was busy with other work: then nothing follows from rates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import files
+from ..data.sources import read_index
+from ..errors import SpecError, one_line
+from ..metrics import proportions
+from ..metrics.classification import among, label_ranks
+from ..metrics.latency import LEAST
+from ..metrics.verdict import against_reference, decide
+from ..report import compare as page
+from ..run import records
+from ..run.expected import MAX_DROP_POINTS, valid_classes
+from ..run.folder import Run
+from ..run.hashing import fingerprint
+from ..run.manifest import all_stages
+from ..run.validation import given_path
+
+MAX_SLOWDOWN_PERCENT = 5.0
+BLOCKS = 10
+BUSY_PERCENT = 5.0  # of the CPU taken by other work, from which on a rate says nothing of the port
+MOST_LISTED, MOST_NAMED, MOST_OPERATORS = 1000, 24, 10
+PLACE = ("cpu", "cores", "device", "hardware", "backend", "source")  # rates are compared where these are the same
+WORST_FIRST = ("fail", "inconclusive", "pass")
+Check = dict[str, Any]
+
+
+def opened(folder: str | Path) -> Run:
+    """The run in a folder, or of its `spec.yaml`; nothing is written.
+
+    Raises:
+        SpecError: no run folder, or a wrong spec.
+    """
+    path = given_path(folder)
+    spec = path if path.name == "spec.yaml" else path / "spec.yaml"
+    if not spec.is_file() or not (spec.parent / "meta").is_dir():
+        raise SpecError(f"{folder}: no run folder, it has no spec.yaml and meta/; give a folder such as reports/demo")
+    return Run.resolve(spec.resolve())
+
+
+def compare(
+    base: Run, new: Run, max_drop: float = MAX_DROP_POINTS, max_slowdown: float = MAX_SLOWDOWN_PERCENT
+) -> dict[str, Any]:
+    """The content of `compare.json`: both sides, every batch size that both have, checks, differences and the verdict.
+
+    Args:
+        max_drop: points of Acc@1 that may be lost, the margin of a paired test on the same images; 100 allows any.
+        max_slowdown: percent of BASE's rate that may be lost; 100 allows any, on whatever machines.
+    """
+    sizes = [size for size in base.spec.batch_sizes if size in new.spec.batch_sizes]
+    reason = _not_comparable(base, new, sizes)
+    rows = [] if reason else [_at_size(base.at(n), new.at(n), (max_drop, max_slowdown), len(sizes)) for n in sizes]
+    checks = [check for row in rows for check in row.pop("checks")]
+    checks += [{"name": "comparable", "verdict": "inconclusive", "text": f"not comparable: {reason}"}] if reason else []
+    checks.sort(key=lambda check: (WORST_FIRST.index(check["verdict"]), check.get("limit", 0) - check.get("at_most", 0)))
+    verdict = checks[0]["verdict"]
+    worst = {check["name"].split()[0]: check["text"] for check in reversed(checks)}  # of each kind
+    said = [text for _, text in sorted(worst.items())] if verdict == "pass" else [checks[0]["text"]]
+    return {
+        "base": _side(base),
+        "new": _side(new),
+        "max_drop_points": max_drop,
+        "max_slowdown_percent": max_slowdown,
+        "not_comparable": reason,
+        "verdict": verdict,
+        "line": f"{verdict}: {'; '.join(said)}",
+        "checks": checks,
+        "batch_sizes": rows,
+        "differences": _differences(base, new),
+    }
+
+
+def _side(run: Run) -> dict[str, Any]:
+    made = [record for at in run.at_each() if (record := records.read_record(at, "infer"))]
+    facts = {key: made[-1].get(key) if made else None for key in ("created", "git_commit")}
+    what = f"{run.spec.model} on {run.spec.backend} {run.spec.precision_text}"
+    return {"name": run.folder.name, "folder": str(run.folder), "what": what, **facts}
+
+
+def _not_comparable(base: Run, new: Run, sizes: list[int]) -> str | None:
+    """Why not even accuracies can be compared, or None."""
+    for run in (base, new):
+        if why := records.problem(run, "preprocess", strict=False):
+            return f"{run.folder}: {why}; {records.how_to_make(run, 'preprocess')}"
+    if not sizes:
+        have = [", ".join(map(str, run.spec.batch_sizes)) for run in (base, new)]
+        return f"no batch size in common: base has {have[0]}, new has {have[1]}"
+    if not (scored := [size for size in sizes if not _unscored(base.at(size), new.at(size))]):
+        return _unscored(base.at(sizes[0]), new.at(sizes[0]))
+    (names, labels), (new_names, new_labels) = read_index(base), read_index(new)
+    if names != new_names:
+        both = len({*names} & {*new_names})
+        return f"different images: base has {len(names):,}, new has {len(new_names):,}, {both:,} names are in both"
+    if len(other := np.flatnonzero(labels != new_labels)):
+        return f"different labels: those of {len(other):,} of {len(names):,} images, the first is {one_line(names[other[0]])}"
+    made, pixels = [], []
+    for run in (base, new):
+        facts, record = run.read("preprocess"), records.read_record(run, "preprocess")
+        made.append((facts.get("recipe"), record["packages"]))
+        pixels.append((facts.get("fingerprint"), records.hashes(run, "preprocess").get("dataset/images.npy")))
+    if made[0] == made[1] and any(a and b and a != b for a, b in zip(*pixels, strict=True)):
+        return "different images under the same names: one recipe and decoder gave other pixels"
+    widths = [np.load(run.at(scored[0]).file("logits"), mmap_mode="r").shape[1] for run in (base, new)]
+    if widths[0] != widths[1] or valid_classes(base) != valid_classes(new):
+        return f"different classes: base has {widths[0]}, new has {widths[1]}, or `expected` seeks answers among other ones"
+    return None
+
+
+def _unscored(base: Run, new: Run) -> str | None:
+    for run in (base, new):
+        if why := records.problem(run, "infer", strict=False):
+            return f"{run.folder}, bs{run.size}: {why}; {records.how_to_make(run, 'infer')}"
+    return None
+
+
+def _at_size(base: Run, new: Run, limits: tuple[float, float], tests: int) -> dict[str, Any]:
+    if why := _unscored(base, new):
+        return {"batch_size": new.size, "checks": [_undecided(f"bs{new.size}", why)]}
+    accuracy, right = _accuracy(base, new, limits[0], tests)
+    throughput, fast = _throughput(base, new, limits[1])
+    facts = {"accuracy": accuracy, "throughput": throughput, "operators": _operators(base, new)}
+    return {"batch_size": new.size, **facts, "checks": [right, fast]}
+
+
+def _undecided(name: str, why: str) -> Check:
+    return {"name": name, "verdict": "inconclusive", "text": f"{name}: {why}"}
+
+
+def _check(name: str, bounds: list[float], limit: float, unit: str, detail: str) -> Check:
+    low, high = bounds
+    verdict = decide(0.0, bounds, limit)
+    lost = {"pass": f"at most {max(high, 0):.2f}", "fail": f"at least {low:.2f}"}.get(verdict, f"{low:.2f} to {high:.2f}")
+    text = f"{name} lost {lost} {unit} ({detail}), limit {limit:g}"
+    return {"name": name, "verdict": verdict, "text": text, "at_least": low, "at_most": high, "limit": limit}
+
+
+def _accuracy(base: Run, new: Run, max_drop: float, tests: int) -> tuple[dict[str, Any], Check]:
+    """The paired test of non-inferiority, of which 5 % / tests may fail by chance, and the answers that changed."""
+    (names, labels), valid = read_index(new), valid_classes(new)
+    before, now = (among(np.load(run.file("logits")), valid) for run in (base, new))
+    pairs = proportions.paired(label_ranks(now, labels), label_ranks(before, labels))
+    was, answers = before.argmax(axis=1), now.argmax(axis=1)
+    base_top1, top1 = (100 * float(np.mean(side == labels)) for side in (was, answers))
+    row = {"metric": "Acc@1", "percent": top1, "expected_percent": base_top1, "of": "base", "max_drop_points": max_drop}
+    judged = against_reference(row, pairs, len(labels), proportions.LEVEL / tests)
+    bounds = [judged["drop_at_least_points"], judged["drop_at_most_points"]]
+    detail = f"{pairs['only_reference_right']} images lost, {pairs['only_this_right']} gained"
+    if np.array_equal(before, now):  # nothing is left to chance: both compute the same
+        bounds, detail = [0.0, 0.0], f"on {len(labels):,} images the logits are the same bit for bit"
+    elif judged["verdict"] == "inconclusive":
+        detail += f"; images to settle it: {judged['images_to_decide'] or 'more than there are'}"
+    changed = np.flatnonzero(answers != was)
+    kind = np.select([was[changed] == labels[changed], answers[changed] == labels[changed]], [0, 2], 1)
+    listed = [
+        {"index": i, "image": names[i], "label": int(labels[i]), "base_answer": int(was[i]), "answer": int(answers[i])}
+        for i in changed[np.argsort(kind, kind="stable")][:MOST_LISTED].tolist()  # lost, never right, gained
+    ]
+    facts = {"images": len(labels), "base_top1_percent": base_top1, "top1_percent": top1, **pairs}
+    lost = [names[i] for i in changed[kind == 0]][:MOST_NAMED]
+    check = _check(f"Acc@1 of bs{new.size}", bounds, max_drop, "points", detail) | {"lost": lost}
+    return {**facts, "changed": len(changed), "changed_images": listed}, check
+
+
+def _throughput(base: Run, new: Run, max_slowdown: float) -> tuple[dict[str, Any], Check]:
+    name, ratios = f"throughput of bs{new.size}", _ratios(base, new)
+    levels = [float(np.median(rates)) if len(rates := _block_rates(run)) else None for run in (base, new)]
+    facts = {"base_images_per_s": levels[0], "images_per_s": levels[1], "ratios": ratios, "reason": None}
+    if max_slowdown >= 100:
+        return facts, {"name": name, "verdict": "pass", "text": f"{name}: any loss is allowed"}
+    if len({records.hashes(run, "infer").get(run.relative(run.file("latency"))) for run in (base, new)}) == 1:
+        return facts, _check(name, [0.0, 0.0], max_slowdown, "%", "it is the same measurement")
+    reason = _elsewhere(base, new) or _busy(base, new) or (None if ratios else "too few batches for an interval of the rate")
+    if reason:
+        return {**facts, "reason": reason}, _undecided(name, reason)
+    ratio, low, high = ratios[0]["ratio"], min(row["low"] for row in ratios), max(row["high"] for row in ratios)
+    detail = f"{ratio:.3f} of base's rate, {low:.3f} to {high:.3f}"
+    check = _check(name, [100 * (1 - high), 100 * (1 - low)], max_slowdown, "%", detail)
+    return {**facts, "ratio": ratio, "low": low, "high": high}, check
+
+
+def _ratios(base: Run, new: Run) -> list[dict[str, Any]]:
+    """What each measurement says of NEW's rate over BASE's: ratio, low, high, and of what (see above)."""
+    rows, sides = list[tuple[str, float, float, float]](), [_block_rates(run) for run in (base, new)]
+    if min(map(len, sides)) >= LEAST:
+        (before, now), (low, high) = map(np.median, sides), (sides[1].min() / sides[0].max(), sides[1].max() / sides[0].min())
+        rows.append(("05", now / before, low, high))
+    perfs = [{} if records.problem(run, "perf", strict=False) else run.read("perf") for run in (base, new)]
+    old, pure = ((perf.get("pure") or {}) for perf in perfs)
+    if (ci := old.get("images_per_s_ci95")) and (ends := pure.get("images_per_s_ci95")):
+        rows.append(("07, the model alone", pure["images_per_s"] / old["images_per_s"], ends[0] / ci[1], ends[1] / ci[0]))
+    same_runtime = perfs[0].get("runtime") == perfs[1].get("runtime") and base.spec.runtime == new.spec.runtime
+    was, now = (
+        0.0 if run.spec.peak_tflops else perf.get("peak_flops_per_s") or 0.0
+        for run, perf in ((base, perfs[0]), (new, perfs[1]))
+    )
+    if same_runtime and was and now:
+        rows += [
+            (f"{of}, by a matrix product's", ratio * was / now, low * was / now, high * was / now)
+            for of, ratio, low, high in rows
+        ]
+    return [{"of": of, "ratio": float(ratio), "low": float(low), "high": float(high)} for of, ratio, low, high in rows]
+
+
+def _block_rates(run: Run) -> np.ndarray:
+    """Images per second of the call in 05, by the median of each of BLOCKS blocks of full batches, in time."""
+    import pandas as pd
+
+    table = pd.read_csv(run.file("latency"))
+    ms = table["interface_ms"][table["images"] == table["images"].max()].dropna().to_numpy(float)
+    blocks = np.array_split(ms, min(BLOCKS, len(ms))) if len(ms) else []
+    return 1000 * table["images"].max() / np.array([np.median(block) for block in blocks])
+
+
+def _elsewhere(base: Run, new: Run) -> str | None:
+    apart = {key: values for key, values in _differing(_machine(base), _machine(new)).items() if key in PLACE}
+    texts = [f"{key} {before} in base, {now} in new" for key, (before, now) in apart.items()]
+    return f"not comparable, measured elsewhere or otherwise: {'; '.join(texts)}" if texts else None
+
+
+def _machine(run: Run) -> dict[str, Any]:
+    """What 05 was measured on and from."""
+    facts = files.read_json(run.file("infer"))
+    return {**facts.get("machine", {}), **facts.get("runtime", {}), "backend": run.spec.backend, "source": run.spec.source}
+
+
+def _busy(base: Run, new: Run) -> str | None:
+    for side, run in (("base", base), ("new", new)):
+        for step, facts in (("05", files.read_json(run.file("infer"))), ("07", files.read_json(run.file("perf")))):
+            taken = max(facts.get("other_cpu_percent") or 0, (facts.get("pure") or {}).get("steal_percent") or 0)
+            if taken > BUSY_PERCENT:
+                return f"other work took {taken:.0f} % of the CPU during {step} of {side}: measure again on a quiet machine"
+    return None
+
+
+def _operators(base: Run, new: Run) -> list[dict[str, Any]]:
+    """ms per batch of families (op_type None), then of the operators that take most; empty unless both were profiled."""
+    import pandas as pd
+
+    sides = []
+    for run in (base, new):
+        if records.problem(run, "perf", strict=False) or not (batches := run.read("perf")["profiled_batches"]):
+            return []
+        sides.append(pd.read_csv(run.file("profile")).groupby(["family", "op_type"])["total_us"].sum() / batches / 1000)
+    both = pd.concat(sides, axis=1, keys=["base_ms", "ms"]).fillna(0.0)
+    families = both.groupby(level=0).sum().assign(op_type=None).reset_index()
+    top = both.loc[both.max(axis=1).nlargest(MOST_OPERATORS).index].reset_index()
+    return [*families.to_dict("records"), *top.to_dict("records")]
+
+
+def _differences(base: Run, new: Run) -> dict[str, dict[str, list[Any]]]:
+    """What else differs, `kind: key: [base, new]`: the spec, the packages that made the files, what was measured on."""
+    specs, packages, machines = [], [], []
+    for run in (base, new):
+        specs.append(run.spec.model_dump(mode="json", exclude={"run"}))
+        made = [records.read_record(at, stage).get("packages", {}) for stage, at in all_stages(run)]
+        packages.append({name: version for versions in made for name, version in versions.items()})
+        machines.append(_machine(run.at(run.spec.batch_sizes[-1])))
+    return {kind: _differing(*sides) for kind, sides in (("spec", specs), ("package", packages), ("machine", machines))}
+
+
+def _differing(base: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
+    return {key: [base.get(key), new.get(key)] for key in sorted({*base, *new}) if base.get(key) != new.get(key)}
+
+
+def folder_of(base: Run, new: Run) -> Path:
+    """`compare/NAME` below NEW, by the name of BASE's folder; if that of another folder is there, with a hash of its path."""
+    path = new.folder / "compare" / base.folder.name
+    there = files.read_json(path / "compare.json").get("base", {}).get("folder", str(base.folder))
+    return path if there == str(base.folder) else path.with_name(f"{path.name}-{fingerprint(str(base.folder))[:8]}")
+
+
+def write(folder: Path, facts: dict[str, Any]) -> None:
+    """Write `compare.json`, `junit.xml` (a test case per check) and `comment.md` (for a pull request)."""
+    files.write_json(folder / "compare.json", facts)
+    files.write_text(folder / "junit.xml", page.junit(facts))
+    files.write_text(folder / "comment.md", page.comment(facts))

@@ -1,0 +1,170 @@
+"""What compare shows of the content of its `compare.json`: a page, a test report (JUnit's XML), a comment (Markdown)."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+from ..data import batches, sources
+from ..errors import MOST_CHARACTERS, ArtifactError, one_line
+from ..run.folder import Run
+from .elements import Banner, Cell, Element, Facts, Gallery, Table
+from .words import notes as notes
+
+MOST = 24
+Content = dict[str, Any]
+
+
+class Page(tuple[Element, ...]):
+    """Elements one below the other."""
+
+    def _repr_html_(self) -> str:
+        return "".join(element._repr_html_() for element in self)
+
+
+def page(facts: Content, new: Run) -> Page:
+    """All of it."""
+    of_new = (accuracy(facts), throughput(facts), changed(facts, new), operators(facts), differences(facts), checks(facts))
+    return Page((verdict(facts), sides(facts), *of_new))
+
+
+def sides(facts: Content) -> Facts:
+    """Which two runs."""
+    keys = ("folder", "what", "created", "git_commit")
+    texts = {side: ", ".join(str(value) for key in keys if (value := facts[side][key])) for side in ("base", "new")}
+    return Facts(
+        f"{facts['new']['name']} against {facts['base']['name']}", {side: one_line(t, 400) for side, t in texts.items()}
+    )
+
+
+def verdict(facts: Content) -> Banner:
+    """The one line."""
+    kind, _, text = facts["line"].partition(": ")
+    return Banner(kind, f"{kind.capitalize()}.", one_line(f"{text[0].upper()}{text[1:]}.", MOST_CHARACTERS))
+
+
+def accuracy(facts: Content) -> Table:
+    """Acc@1 of every batch size on the same images, the interval that of the paired difference."""
+    rows: list[list[Cell]] = []
+    for row in facts["batch_sizes"]:
+        now = row.get("accuracy", {})
+        low, high = now.get("difference_ci95_points", (None, None))
+        keys = ("images", "base_top1_percent", "top1_percent", "difference_points")
+        counts = ("only_reference_right", "only_this_right", "changed")
+        interval = None if low is None else f"{low:+.2f} to {high:+.2f}"
+        rows.append([row["batch_size"], *map(now.get, keys), interval, *map(now.get, counts)])
+    header = (
+        "batch size | images:, | base Acc@1:.2f | new Acc@1:.2f | points:+.2f | 95 % interval | lost | gained | answers changed"
+    )
+    return Table(
+        "Acc@1 in percent on the same images: new minus base, and how many images only one of them has right", header, rows
+    )
+
+
+def throughput(facts: Content) -> Table:
+    """The rate of every batch size, and what each measurement says of it."""
+    rows: list[list[Cell]] = []
+    for row in facts["batch_sizes"]:
+        now = row.get("throughput", {"reason": "not measured"})
+        before, rate = now.get("base_images_per_s"), now.get("images_per_s")
+        if reason := now.get("reason"):
+            rows.append([row["batch_size"], one_line(reason), before, rate, None, None])
+        for one in now.get("ratios", []):
+            values = (before, rate) if one["of"] == "05" else (None, None)
+            rows.append([row["batch_size"], one["of"], *values, one["ratio"], f"{one['low']:.3f} to {one['high']:.3f}"])
+    caption = (
+        "Images/s of the call by its median, new over base as each measurement has it; the check's interval spans all of them"
+    )
+    return Table(caption, "batch size | measured in | base:.1f | new:.1f | ratio:.3f | interval", rows)
+
+
+def changed(facts: Content, new: Run) -> Gallery | Table | Banner:
+    """The images whose answer changed, at the batch size with the most; those that base alone has right first."""
+    sizes = [(row["batch_size"], row["accuracy"]) for row in facts["batch_sizes"] if row.get("accuracy")]
+    if not sizes:
+        return Banner("note", "No answers compared.", "")
+    size, most = max(sizes, key=lambda row: row[1]["changed"])
+    shown, words = most["changed_images"][:MOST], sources.class_words(new)
+    if not shown:
+        return Banner("note", "No answer changed", f"on {most['images']:,} images.")
+    names = [f"{one_line(row['image'].rpartition('/')[2])}: label {words[row['label']]}" for row in shown]
+    answers = [{side: [words[row[key]]] for side, key in (("base", "base_answer"), ("new", "answer"))} for row in shown]
+    caption = (
+        f"{len(shown)} of {most['changed']:,} changed answers of {most['images']:,} images, bs{size}: lost, never right, gained"
+    )
+    try:
+        return Gallery(batches.crops_at(new, [row["index"] for row in shown]), names, caption, answers)
+    except (ArtifactError, OSError):  # the run was carried here without them
+        rows = [[name, *both["base"], *both["new"]] for name, both in zip(names, answers, strict=True)]
+        return Table(f"{caption}; the images are not here", "image | base | new", rows)
+
+
+def operators(facts: Content) -> Table | Banner:
+    """ms per batch of families and of the operators that take most."""
+    rows: list[list[Cell]] = [
+        [row["batch_size"], one["family"], one["op_type"] or "all", one["base_ms"], one["ms"], one["ms"] - one["base_ms"]]
+        for row in facts["batch_sizes"]
+        for one in row.get("operators", [])
+    ]
+    if not rows:
+        return Banner(
+            "note", "No operators compared.", "Both runs need a profile of the same batch size: notebooks/07_perf.ipynb."
+        )
+    caption = "Operators in ms per profiled batch: families, then the kinds that take most, without an interval"
+    return Table(caption, "batch size | family | operator | base:.2f | new:.2f | difference:+.2f", rows)
+
+
+def differences(facts: Content) -> Table | Banner:
+    """What else differs between the two runs."""
+    rows = [
+        [kind, key, *(None if value is None else one_line(value) for value in both)]
+        for kind, values in facts["differences"].items()
+        for key, both in values.items()
+    ]
+    if not rows:
+        return Banner("note", "Nothing else differs", "in spec, packages and machine.")
+    return Table("What differs in spec, packages and machine", "of | what | base | new", rows)
+
+
+def checks(facts: Content) -> Table:
+    """Every check against its limit, the worst first."""
+    rows = [[check["name"], one_line(check["text"], MOST_CHARACTERS), check["verdict"]] for check in facts["checks"]]
+    failed = frozenset(i for i, row in enumerate(rows) if row[2] == "fail")
+    return Table(
+        f"Checks; the verdict is the worst of them: {facts['verdict']}", "check | result | verdict", rows, alarm=failed
+    )
+
+
+def junit(facts: Content) -> str:
+    """A test case per check. An inconclusive one is skipped: the format has nothing between pass and failure."""
+    verdicts = [check["verdict"] for check in facts["checks"]]
+    counts = {"tests": len(verdicts), "failures": verdicts.count("fail"), "skipped": verdicts.count("inconclusive")}
+    suite = ElementTree.Element("testsuite", {"name": "deit-report compare", **{key: str(n) for key, n in counts.items()}})
+    for check in facts["checks"]:
+        sides = one_line(f"{facts['base']['name']} against {facts['new']['name']}")
+        case = ElementTree.SubElement(suite, "testcase", {"classname": sides, "name": check["name"]})
+        tag = {"fail": "failure", "inconclusive": "skipped"}.get(check["verdict"], "system-out")
+        said = ElementTree.SubElement(case, tag)
+        said.text = "\n".join([one_line(check["text"], 500), *(f"lost: {one_line(name)}" for name in check.get("lost", []))])
+        if tag != "system-out":
+            said.set("message", one_line(check["text"], MOST_CHARACTERS))
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suite, encoding="unicode")}\n'
+
+
+def comment(facts: Content) -> str:
+    """For a pull request: the verdict, a table of the checks, which runs, the first lost images."""
+    lost = sorted({name for check in facts["checks"] for name in check.get("lost", [])})[:5]
+    lines = [f"**{_markdown(facts['line'])}**", "", "| check | verdict | result |", "|---|---|---|"]
+    lines += [f"| {' | '.join(_markdown(check[key]) for key in ('name', 'verdict', 'text'))} |" for check in facts["checks"]]
+    lines += [
+        "",
+        *(f"- {side}: {_markdown(', '.join(facts[side][k] for k in ('folder', 'what')))}" for side in ("base", "new")),
+    ]
+    return "\n".join([*lines, *([f"- lost, the first: {', '.join(map(_markdown, lost))}"] if lost else []), ""])
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(one_line(text, MOST_CHARACTERS), quote=False))
