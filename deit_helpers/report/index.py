@@ -9,14 +9,20 @@ from typing import Any
 from ..run import records
 from ..run.folder import Run, html_path
 from ..run.lineage import NOTEBOOKS
-from .elements import Banner, Cell, Facts, Links, Table
-from .words import notes as notes
+from .elements import Banner, Cell, Facts, Links, Stack, Table
+from .words import notes as notes_of_pages
+from .words import trust
 
 
 def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
     """What `draw` makes of the run, or a note that says which notebook must run first."""
     why = records.problem(run, stage, strict=False)
     return Banner("note", "Not here yet.", f"{stage}: {why}; {records.how_to_make(run, stage)}") if why else draw(run)
+
+
+def notes(run: Run) -> Stack:
+    """What sets a run apart, and whether its rates can be trusted."""
+    return Stack([*notes_of_pages(run).items, *trust(run).items])
 
 
 def summary(run: Run) -> Facts:

@@ -43,6 +43,19 @@ def notes(run: Run) -> Stack:
     return Stack(banners)
 
 
+def disturbed(run: Run) -> str:
+    """What speaks against the rates of 05 and 07 at the run's batch size, as their files say it; empty where nothing does."""
+    reasons = {step: read_json(run.file(name)).get("disturbed") for step, name in (("05", "infer"), ("07", "perf"))}
+    return "; ".join(f"in {step}, {reason}" for step, reason in reasons.items() if reason)
+
+
+def trust(run: Run) -> Stack:
+    """Amber where the rates are not to be trusted: at the run's batch size, or without one at each of its spec."""
+    reasons = {at.size: disturbed(at) for at in run.at_each(run.batch_size is None)}
+    text = ". ".join(f"bs{size}: {reason}" for size, reason in reasons.items() if reason)
+    return Stack([Banner("inconclusive", "The throughput is not trustworthy.", f"{text}.")] if text else [])
+
+
 def preprocessing(run: Run) -> str:
     """Where the recipe is not what the model's timm configuration asks for, with both values; else empty."""
     differences = run.spec.recipe.differences(read_json(run.file("export")).get("timm_config", {}))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from runs import new_run
 
 from deit_helpers import files
+from deit_helpers.report import index, words
 from deit_helpers.report.words import notes, preprocessing
 from deit_helpers.run.folder import Run
 from deit_helpers.run.hashing import fingerprint
@@ -72,3 +74,19 @@ def test_accuracies_that_disagree_are_quoted_from_the_lowest(tiny_run: Run) -> N
     files.write_json(tiny_run.file("infer"), {"quoted_accuracy": rows})
     (banner,) = notes(tiny_run).items
     assert banner.text.startswith("Acc@1 is 79.70 % (the log) and 79.82 % (the table): 0.12 points apart")
+
+
+def test_disturbed_rates_are_said_on_the_index_by_step_and_batch_size(tiny_run: Run) -> None:
+    assert words.disturbed(tiny_run.at(4)) == ""
+    files.write_json(tiny_run.at(4).file("infer"), {"disturbed": ""})
+    files.write_json(tiny_run.at(8).file("infer"), {"batch_size": 8})  # an older run's
+    assert index.notes(dataclasses.replace(tiny_run, batch_size=None)).items == []
+    files.write_json(tiny_run.at(4).file("infer"), {"disturbed": "A"})
+    files.write_json(tiny_run.at(4).file("perf"), {"disturbed": "B"})
+    files.write_json(tiny_run.at(8).file("perf"), {"disturbed": "C"})
+    assert words.disturbed(tiny_run.at(4)) == "in 05, A; in 07, B"
+    (banner,) = index.notes(dataclasses.replace(tiny_run, batch_size=None)).items
+    assert (banner.kind, banner.title) == ("inconclusive", "The throughput is not trustworthy.")
+    assert banner.text == "bs4: in 05, A; in 07, B. bs8: in 07, C."
+    (banner,) = words.trust(tiny_run.at(8)).items  # the page of 07 speaks of its own batch size
+    assert banner.text == "bs8: in 07, C."
