@@ -254,10 +254,16 @@ def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tupl
         SpecError: no run folder.
         ArtifactError: a file of a run is damaged, or one cannot be written.
     """
+    from papermill.exceptions import PapermillExecutionError
+
     before, now = audit.opened(base), audit.opened(new)
     facts, folder = audit.compare(before, now, max_drop, max_slowdown), audit.folder_of(before, now)
     audit.write(folder, facts)  # before the page: a gate needs no kernel
-    page, limits = folder / "compare.ipynb", {"max_drop": max_drop, "max_slowdown": max_slowdown}
+    page, source = folder / "compare.ipynb", notebook_source("compare")
+    limits = {"max_drop": max_drop, "max_slowdown": max_slowdown}
     parameters = {"base": str(before.folder), "new": str(now.folder), **limits}
-    kernels.in_threads(lambda page: kernels.execute(notebook_source("compare"), page, parameters, now.root, None), [page], 1)
+    try:
+        kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
+    except PapermillExecutionError as err:
+        raise DeitError(f"compare: {err.ename}: {err.evalue}; the verdict is in {folder / 'compare.json'}") from err
     return html.html(page, now.folder), facts

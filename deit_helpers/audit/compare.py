@@ -2,14 +2,15 @@
 
 Two runs are read, nothing is inferred and no file of theirs changes: what is written lies in a folder of its own below NEW.
 
-The interval of a rate. The samples of a run depend on each other, and a machine differs more from run to run than within one,
-so no interval of the samples alone will do. The rate is measured up to twice in each run, minutes apart: in 05, and in 07 the
-model alone. Of 05 a run's level lies between the fastest and the slowest of ten blocks of batches, by their medians (a sign
-test: but for 2 in 1024, and the drift within the run is in it); of 07 it lies in its 95 % interval. Where 07 measured a matrix
-product, too, by the same runtime with the same settings, that tells how fast the machine was, and both are also taken in
-relation to it. The interval spans what all of these say of NEW against BASE: what they disagree in is noise between
-measurements, measured. A loss is certain only where each of them shows it. What moves 05, 07 and not the product looks like
-the port and is taken for it, unless the CPU was busy with other work: then nothing follows from rates.
+The interval of a rate. The samples of a run depend on each other, and a machine differs more from run to run than within
+one, so an interval of the samples alone will not do. A run measures its rate twice, minutes apart. In 05 its level lies
+between the slowest and the fastest of six blocks of batches, by their medians: a sign test that errs once in 32 times, with
+the drift within the run in it. In 07, the model alone, it has a 95 % interval. Where 07 also timed a matrix product, by the
+same runtime with the same settings, that tells how fast the machine was, and both are taken in relation to it, too. The
+interval of NEW's rate over BASE's spans all of these: where they disagree, that is noise between measurements, measured. So a
+loss is certain only where each of them shows it, and excluded only where each excludes it. A machine that was slower
+throughout a run, by nothing that 05 and 07 noticed and not in the product, cannot be told from a slower port by two runs: it
+is taken for one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ..metrics.classification import among, label_ranks
 from ..metrics.latency import LEAST
 from ..metrics.verdict import against_reference, decide
 from ..report import compare as page
+from ..report import words
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, valid_classes
 from ..run.folder import Run
@@ -35,11 +37,10 @@ from ..run.manifest import all_stages
 from ..run.validation import given_path
 
 MAX_SLOWDOWN_PERCENT = 5.0
-BLOCKS = 10
-BUSY_PERCENT = 5.0  # of the CPU taken by other work, from which on a rate says nothing of the port
 MOST_LISTED, MOST_NAMED, MOST_OPERATORS = 1000, 24, 10
 PLACE = ("cpu", "cores", "device", "hardware", "backend", "source")  # rates are compared where these are the same
 WORST_FIRST = ("fail", "inconclusive", "pass")
+PRODUCT = "07, a matrix product, GFLOP/s"
 Check = dict[str, Any]
 
 
@@ -180,74 +181,61 @@ def _accuracy(base: Run, new: Run, max_drop: float, tests: int) -> tuple[dict[st
 
 
 def _throughput(base: Run, new: Run, max_slowdown: float) -> tuple[dict[str, Any], Check]:
-    name, ratios = f"throughput of bs{new.size}", _ratios(base, new)
-    levels = [float(np.median(rates)) if len(rates := _block_rates(run)) else None for run in (base, new)]
-    facts = {"base_images_per_s": levels[0], "images_per_s": levels[1], "ratios": ratios, "reason": None}
+    name, before, now = f"throughput of bs{new.size}", _rates(base), _rates(new)
+    ratios = {of: [now[of][0] / row[0], now[of][1] / row[2], now[of][2] / row[1]] for of, row in before.items() if of in now}
+    spans = {of: row for of, row in ratios.items() if of != PRODUCT}
+    if PRODUCT in ratios and _machine(base) == _machine(new) and base.spec.runtime == new.spec.runtime:
+        spans |= {f"{of}, by that of the product": [x / ratios[PRODUCT][0] for x in row] for of, row in spans.items()}
+    facts: dict[str, Any] = {"base": before, "new": now, "ratios": {**ratios, **spans}}
     if max_slowdown >= 100:
         return facts, {"name": name, "verdict": "pass", "text": f"{name}: any loss is allowed"}
-    if len({records.hashes(run, "infer").get(run.relative(run.file("latency"))) for run in (base, new)}) == 1:
+    if base.file("latency").read_bytes() == new.file("latency").read_bytes():
         return facts, _check(name, [0.0, 0.0], max_slowdown, "%", "it is the same measurement")
-    reason = _elsewhere(base, new) or _busy(base, new) or (None if ratios else "too few batches for an interval of the rate")
-    if reason:
-        return {**facts, "reason": reason}, _undecided(name, reason)
-    ratio, low, high = ratios[0]["ratio"], min(row["low"] for row in ratios), max(row["high"] for row in ratios)
-    detail = f"{ratio:.3f} of base's rate, {low:.3f} to {high:.3f}"
-    check = _check(name, [100 * (1 - high), 100 * (1 - low)], max_slowdown, "%", detail)
-    return {**facts, "ratio": ratio, "low": low, "high": high}, check
-
-
-def _ratios(base: Run, new: Run) -> list[dict[str, Any]]:
-    """What each measurement says of NEW's rate over BASE's: ratio, low, high, and of what (see above)."""
-    rows, sides = list[tuple[str, float, float, float]](), [_block_rates(run) for run in (base, new)]
-    if min(map(len, sides)) >= LEAST:
-        (before, now), (low, high) = map(np.median, sides), (sides[1].min() / sides[0].max(), sides[1].max() / sides[0].min())
-        rows.append(("05", now / before, low, high))
-    perfs = [{} if records.problem(run, "perf", strict=False) else run.read("perf") for run in (base, new)]
-    old, pure = ((perf.get("pure") or {}) for perf in perfs)
-    if (ci := old.get("images_per_s_ci95")) and (ends := pure.get("images_per_s_ci95")):
-        rows.append(("07, the model alone", pure["images_per_s"] / old["images_per_s"], ends[0] / ci[1], ends[1] / ci[0]))
-    same_runtime = perfs[0].get("runtime") == perfs[1].get("runtime") and base.spec.runtime == new.spec.runtime
-    was, now = (
-        0.0 if run.spec.peak_tflops else perf.get("peak_flops_per_s") or 0.0
-        for run, perf in ((base, perfs[0]), (new, perfs[1]))
+    if reason := _untrustworthy(base, new) or (None if spans else "too few batches for an interval"):
+        return facts, _undecided(name, reason)
+    ratio, low, high = (
+        [row[0] for row in spans.values()],
+        min(row[1] for row in spans.values()),
+        max(row[2] for row in spans.values()),
     )
-    if same_runtime and was and now:
-        rows += [
-            (f"{of}, by a matrix product's", ratio * was / now, low * was / now, high * was / now)
-            for of, ratio, low, high in rows
-        ]
-    return [{"of": of, "ratio": float(ratio), "low": float(low), "high": float(high)} for of, ratio, low, high in rows]
+    detail = f"{ratio[0]:.3f} of base's rate, {low:.3f} to {high:.3f}"
+    return facts, _check(name, [100 * (1 - high), 100 * (1 - low)], max_slowdown, "%", detail)
 
 
-def _block_rates(run: Run) -> np.ndarray:
-    """Images per second of the call in 05, by the median of each of BLOCKS blocks of full batches, in time."""
+def _rates(run: Run) -> dict[str, list[float]]:
+    """Rates with an interval, [rate, least, most], as each measurement of the run has them (see above)."""
     import pandas as pd
 
-    table = pd.read_csv(run.file("latency"))
-    ms = table["interface_ms"][table["images"] == table["images"].max()].dropna().to_numpy(float)
-    blocks = np.array_split(ms, min(BLOCKS, len(ms))) if len(ms) else []
-    return 1000 * table["images"].max() / np.array([np.median(block) for block in blocks])
+    table, rates = pd.read_csv(run.file("latency")), dict[str, list[float]]()
+    full = table[table["images"] == table["images"].max()].dropna(subset="interface_ms")
+    if len(full) >= LEAST:
+        per_s = 1000 * full["images"].to_numpy() / full["interface_ms"].to_numpy()
+        blocks = [float(np.median(block)) for block in np.array_split(per_s, LEAST)]  # one after the other in time
+        rates["05"] = [float(np.median(per_s)), min(blocks), max(blocks)]
+    perf = {} if records.problem(run, "perf", strict=False) else run.read("perf")
+    if (pure := perf.get("pure") or {}).get("images_per_s_ci95"):
+        rates["07, the model alone"] = [pure["images_per_s"], *pure["images_per_s_ci95"]]
+    if perf.get("peak_flops_per_s") and not run.spec.peak_tflops:
+        rates[PRODUCT] = [perf["peak_flops_per_s"] / 1e9] * 3
+    return rates
 
 
-def _elsewhere(base: Run, new: Run) -> str | None:
-    apart = {key: values for key, values in _differing(_machine(base), _machine(new)).items() if key in PLACE}
-    texts = [f"{key} {before} in base, {now} in new" for key, (before, now) in apart.items()]
-    return f"not comparable, measured elsewhere or otherwise: {'; '.join(texts)}" if texts else None
+def _untrustworthy(base: Run, new: Run) -> str | None:
+    """Why nothing follows from the rates: taken elsewhere, beside other work, or of a machine that did not come to rest."""
+    apart = {key: sides for key, sides in _differing(_machine(base), _machine(new)).items() if key in PLACE}
+    if texts := [f"{key} {before} in base, {now} in new" for key, (before, now) in apart.items()]:
+        return f"not comparable, measured elsewhere or otherwise: {'; '.join(texts)}"
+    for side, run in (("base", base), ("new", new)):
+        pure = files.read_json(run.file("perf")).get("pure") or {}
+        if why := words.disturbed(run) or ("07 ended before its median settled" if pure.get("settled") is False else None):
+            return f"{side}: {why}: measure it again on a quiet machine"
+    return None
 
 
 def _machine(run: Run) -> dict[str, Any]:
     """What 05 was measured on and from."""
     facts = files.read_json(run.file("infer"))
     return {**facts.get("machine", {}), **facts.get("runtime", {}), "backend": run.spec.backend, "source": run.spec.source}
-
-
-def _busy(base: Run, new: Run) -> str | None:
-    for side, run in (("base", base), ("new", new)):
-        for step, facts in (("05", files.read_json(run.file("infer"))), ("07", files.read_json(run.file("perf")))):
-            taken = max(facts.get("other_cpu_percent") or 0, (facts.get("pure") or {}).get("steal_percent") or 0)
-            if taken > BUSY_PERCENT:
-                return f"other work took {taken:.0f} % of the CPU during {step} of {side}: measure again on a quiet machine"
-    return None
 
 
 def _operators(base: Run, new: Run) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from ..data import batches, sources
 from ..errors import MOST_CHARACTERS, ArtifactError, one_line
 from ..run.folder import Run
-from .elements import Banner, Cell, Element, Facts, Gallery, Table
+from .elements import Banner, Cell, Element, Gallery, Table
 from .words import notes as notes
 
 MOST = 24
@@ -26,17 +26,8 @@ class Page(tuple[Element, ...]):
 
 def page(facts: Content, new: Run) -> Page:
     """All of it."""
-    of_new = (accuracy(facts), throughput(facts), changed(facts, new), operators(facts), differences(facts), checks(facts))
-    return Page((verdict(facts), sides(facts), *of_new))
-
-
-def sides(facts: Content) -> Facts:
-    """Which two runs."""
-    keys = ("folder", "what", "created", "git_commit")
-    texts = {side: ", ".join(str(value) for key in keys if (value := facts[side][key])) for side in ("base", "new")}
-    return Facts(
-        f"{facts['new']['name']} against {facts['base']['name']}", {side: one_line(t, 400) for side, t in texts.items()}
-    )
+    right, fast = (accuracy(facts), changed(facts, new)), (throughput(facts), operators(facts))
+    return Page((verdict(facts), *right, *fast, differences(facts), checks(facts)))
 
 
 def verdict(facts: Content) -> Banner:
@@ -66,16 +57,13 @@ def accuracy(facts: Content) -> Table:
 def throughput(facts: Content) -> Table:
     """The rate of every batch size, and what each measurement says of it."""
     rows: list[list[Cell]] = []
-    for row in facts["batch_sizes"]:
-        now = row.get("throughput", {"reason": "not measured"})
-        before, rate = now.get("base_images_per_s"), now.get("images_per_s")
-        if reason := now.get("reason"):
-            rows.append([row["batch_size"], one_line(reason), before, rate, None, None])
-        for one in now.get("ratios", []):
-            values = (before, rate) if one["of"] == "05" else (None, None)
-            rows.append([row["batch_size"], one["of"], *values, one["ratio"], f"{one['low']:.3f} to {one['high']:.3f}"])
+    for row in (row for row in facts["batch_sizes"] if "throughput" in row):
+        sides = [row["throughput"][side] for side in ("base", "new")]
+        for of, (ratio, low, high) in row["throughput"]["ratios"].items():
+            values = (side[of][0] if of in side else None for side in sides)
+            rows.append([row["batch_size"], of, *values, ratio, f"{low:.3f} to {high:.3f}"])
     caption = (
-        "Images/s of the call by its median, new over base as each measurement has it; the check's interval spans all of them"
+        "Images/s of the call by its median, new over base as each has it; the interval of the check spans all but the product"
     )
     return Table(caption, "batch size | measured in | base:.1f | new:.1f | ratio:.3f | interval", rows)
 
@@ -116,16 +104,12 @@ def operators(facts: Content) -> Table | Banner:
     return Table(caption, "batch size | family | operator | base:.2f | new:.2f | difference:+.2f", rows)
 
 
-def differences(facts: Content) -> Table | Banner:
-    """What else differs between the two runs."""
-    rows = [
-        [kind, key, *(None if value is None else one_line(value) for value in both)]
-        for kind, values in facts["differences"].items()
-        for key, both in values.items()
-    ]
-    if not rows:
-        return Banner("note", "Nothing else differs", "in spec, packages and machine.")
-    return Table("What differs in spec, packages and machine", "of | what | base | new", rows)
+def differences(facts: Content) -> Table:
+    """Which two runs, and what else differs between them."""
+    runs = {key: [facts[side][key] for side in ("base", "new")] for key in facts["base"]}
+    of = {"run": runs, **facts["differences"]}
+    rows = [[kind, key, *(one_line(value) for value in both)] for kind, keys in of.items() for key, both in keys.items()]
+    return Table("The two runs, and what differs in spec, packages and machine", "of | what | base | new", rows)
 
 
 def checks(facts: Content) -> Table:
