@@ -40,7 +40,7 @@ def test_a_notebook_is_title_parameters_setup_then_body(cells: list[dict]) -> No
     sides = 'left = "torch"\nright = "onnx"' if "Localize" in cells[0]["source"] else "batch_size = (8|None)"
     one = f'spec = "params/demo.yaml"\n{sides}'
     two = 'base = "reports/demo"\nnew = "reports/demo"\nmax_drop = 1.0\nmax_slowdown = 5.0'
-    assert re.fullmatch(two if "Compare" in cells[0]["source"] else one, cells[1]["source"])
+    assert re.fullmatch(two if cells[0]["source"].startswith("# Compare") else one, cells[1]["source"])
     title = cells[0]["source"]
     assert title.startswith("# ")
     assert len(title.split()) < 120

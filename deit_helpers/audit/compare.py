@@ -36,7 +36,6 @@ from ..run.hashing import fingerprint
 from ..run.manifest import all_stages
 from ..run.validation import given_path
 
-MAX_SLOWDOWN_PERCENT = 5.0
 MOST_LISTED, MOST_NAMED, MOST_OPERATORS = 1000, 24, 10
 PLACE = ("cpu", "cores", "device", "hardware", "backend", "source")  # rates are compared where these are the same
 WORST_FIRST = ("fail", "inconclusive", "pass")
@@ -57,9 +56,7 @@ def opened(folder: str | Path) -> Run:
     return Run.resolve(spec.resolve())
 
 
-def compare(
-    base: Run, new: Run, max_drop: float = MAX_DROP_POINTS, max_slowdown: float = MAX_SLOWDOWN_PERCENT
-) -> dict[str, Any]:
+def compare(base: Run, new: Run, max_drop: float = MAX_DROP_POINTS, max_slowdown: float = 5.0) -> dict[str, Any]:
     """The content of `compare.json`: both sides, every batch size that both have, checks, differences and the verdict.
 
     Args:
@@ -76,16 +73,9 @@ def compare(
     worst = {check["name"].split()[0]: check["text"] for check in reversed(checks)}  # of each kind
     said = [text for _, text in sorted(worst.items())] if verdict == "pass" else [checks[0]["text"]]
     return {
-        "base": _side(base),
-        "new": _side(new),
-        "max_drop_points": max_drop,
-        "max_slowdown_percent": max_slowdown,
-        "not_comparable": reason,
-        "verdict": verdict,
-        "line": f"{verdict}: {'; '.join(said)}",
-        "checks": checks,
-        "batch_sizes": rows,
-        "differences": _differences(base, new),
+        **{"base": _side(base), "new": _side(new), "max_drop_points": max_drop, "max_slowdown_percent": max_slowdown},
+        **{"not_comparable": reason, "verdict": verdict, "line": f"{verdict}: {'; '.join(said)}"},
+        **{"checks": checks, "batch_sizes": rows, "differences": _differences(base, new)},
     }
 
 
@@ -112,12 +102,11 @@ def _not_comparable(base: Run, new: Run, sizes: list[int]) -> str | None:
         return f"different images: base has {len(names):,}, new has {len(new_names):,}, {both:,} names are in both"
     if len(other := np.flatnonzero(labels != new_labels)):
         return f"different labels: those of {len(other):,} of {len(names):,} images, the first is {one_line(names[other[0]])}"
-    made, pixels = [], []
-    for run in (base, new):
-        facts, record = run.read("preprocess"), records.read_record(run, "preprocess")
-        made.append((facts.get("recipe"), record["packages"]))
-        pixels.append((facts.get("fingerprint"), records.hashes(run, "preprocess").get("dataset/images.npy")))
-    if made[0] == made[1] and any(a and b and a != b for a, b in zip(*pixels, strict=True)):
+    facts = [(run.read("preprocess"), records.read_record(run, "preprocess")["packages"]) for run in (base, new)]
+    made = [(content.get("recipe"), packages) for content, packages in facts]
+    stores = [records.hashes(run, "preprocess").get("dataset/images.npy") for run in (base, new)]
+    pixels = {content.get("fingerprint") for content, _ in facts}, {*stores} - {None}  # a stream has no store
+    if made[0] == made[1] and max(map(len, pixels)) > 1:
         return "different images under the same names: one recipe and decoder gave other pixels"
     widths = [np.load(run.at(scored[0]).file("logits"), mmap_mode="r").shape[1] for run in (base, new)]
     if widths[0] != widths[1] or valid_classes(base) != valid_classes(new):
@@ -189,17 +178,14 @@ def _throughput(base: Run, new: Run, max_slowdown: float) -> tuple[dict[str, Any
     facts: dict[str, Any] = {"base": before, "new": now, "ratios": {**ratios, **spans}}
     if max_slowdown >= 100:
         return facts, {"name": name, "verdict": "pass", "text": f"{name}: any loss is allowed"}
-    if base.file("latency").read_bytes() == new.file("latency").read_bytes():
+    if all(base.file(file).read_bytes() == new.file(file).read_bytes() for file in ("latency", "infer")):
         return facts, _check(name, [0.0, 0.0], max_slowdown, "%", "it is the same measurement")
     if reason := _untrustworthy(base, new) or (None if spans else "too few batches for an interval"):
         return facts, _undecided(name, reason)
-    ratio, low, high = (
-        [row[0] for row in spans.values()],
-        min(row[1] for row in spans.values()),
-        max(row[2] for row in spans.values()),
-    )
-    detail = f"{ratio[0]:.3f} of base's rate, {low:.3f} to {high:.3f}"
-    return facts, _check(name, [100 * (1 - high), 100 * (1 - low)], max_slowdown, "%", detail)
+    ratio, low, high = np.array([*spans.values()]).T
+    detail = f"{ratio[0]:.3f} of base's rate, {low.min():.3f} to {high.max():.3f}"
+    lost = [100 * (1 - float(high.max())), 100 * (1 - float(low.min()))]
+    return facts, _check(name, lost, max_slowdown, "%", detail)
 
 
 def _rates(run: Run) -> dict[str, list[float]]:

@@ -46,12 +46,8 @@ def accuracy(facts: Content) -> Table:
         counts = ("only_reference_right", "only_this_right", "changed")
         interval = None if low is None else f"{low:+.2f} to {high:+.2f}"
         rows.append([row["batch_size"], *map(now.get, keys), interval, *map(now.get, counts)])
-    header = (
-        "batch size | images:, | base Acc@1:.2f | new Acc@1:.2f | points:+.2f | 95 % interval | lost | gained | answers changed"
-    )
-    return Table(
-        "Acc@1 in percent on the same images: new minus base, and how many images only one of them has right", header, rows
-    )
+    header = "batch size | images:, | base %:.2f | new %:.2f | points:+.2f | 95 % interval | lost | gained | answers changed"
+    return Table("Acc@1 on the same images, new minus base; lost and gained: right in one of them only", header, rows)
 
 
 def throughput(facts: Content) -> Table:
@@ -62,9 +58,7 @@ def throughput(facts: Content) -> Table:
         for of, (ratio, low, high) in row["throughput"]["ratios"].items():
             values = (side[of][0] if of in side else None for side in sides)
             rows.append([row["batch_size"], of, *values, ratio, f"{low:.3f} to {high:.3f}"])
-    caption = (
-        "Images/s of the call by its median, new over base as each has it; the interval of the check spans all but the product"
-    )
+    caption = "Median images/s of the call, and new over base as each has it; the check's interval spans all but the product"
     return Table(caption, "batch size | measured in | base:.1f | new:.1f | ratio:.3f | interval", rows)
 
 
@@ -79,9 +73,8 @@ def changed(facts: Content, new: Run) -> Gallery | Table | Banner:
         return Banner("note", "No answer changed", f"on {most['images']:,} images.")
     names = [f"{one_line(row['image'].rpartition('/')[2])}: label {words[row['label']]}" for row in shown]
     answers = [{side: [words[row[key]]] for side, key in (("base", "base_answer"), ("new", "answer"))} for row in shown]
-    caption = (
-        f"{len(shown)} of {most['changed']:,} changed answers of {most['images']:,} images, bs{size}: lost, never right, gained"
-    )
+    counts = f"{len(shown)} of {most['changed']:,} changed answers of {most['images']:,} images"
+    caption = f"{counts}, bs{size}: first lost, then never right, then gained"
     try:
         return Gallery(batches.crops_at(new, [row["index"] for row in shown]), names, caption, answers)
     except (ArtifactError, OSError):  # the run was carried here without them
@@ -97,9 +90,7 @@ def operators(facts: Content) -> Table | Banner:
         for one in row.get("operators", [])
     ]
     if not rows:
-        return Banner(
-            "note", "No operators compared.", "Both runs need a profile of the same batch size: notebooks/07_perf.ipynb."
-        )
+        return Banner("note", "No operators compared.", "Both runs need a profile: run notebooks/07_perf.ipynb.")
     caption = "Operators in ms per profiled batch: families, then the kinds that take most, without an interval"
     return Table(caption, "batch size | family | operator | base:.2f | new:.2f | difference:+.2f", rows)
 
@@ -116,9 +107,8 @@ def checks(facts: Content) -> Table:
     """Every check against its limit, the worst first."""
     rows = [[check["name"], one_line(check["text"], MOST_CHARACTERS), check["verdict"]] for check in facts["checks"]]
     failed = frozenset(i for i, row in enumerate(rows) if row[2] == "fail")
-    return Table(
-        f"Checks; the verdict is the worst of them: {facts['verdict']}", "check | result | verdict", rows, alarm=failed
-    )
+    caption = f"Checks; the verdict is the worst of them: {facts['verdict']}"
+    return Table(caption, "check | result | verdict", rows, alarm=failed)
 
 
 def junit(facts: Content) -> str:
@@ -131,9 +121,9 @@ def junit(facts: Content) -> str:
         case = ElementTree.SubElement(suite, "testcase", {"classname": sides, "name": check["name"]})
         tag = {"fail": "failure", "inconclusive": "skipped"}.get(check["verdict"], "system-out")
         said = ElementTree.SubElement(case, tag)
-        said.text = "\n".join([one_line(check["text"], 500), *(f"lost: {one_line(name)}" for name in check.get("lost", []))])
-        if tag != "system-out":
-            said.set("message", one_line(check["text"], MOST_CHARACTERS))
+        text = one_line(check["text"], MOST_CHARACTERS)
+        said.text = "\n".join([text, *(f"lost: {one_line(name)}" for name in check.get("lost", []))])
+        said.attrib |= {} if tag == "system-out" else {"message": text}
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suite, encoding="unicode")}\n'
 
 
@@ -142,10 +132,8 @@ def comment(facts: Content) -> str:
     lost = sorted({name for check in facts["checks"] for name in check.get("lost", [])})[:5]
     lines = [f"**{_markdown(facts['line'])}**", "", "| check | verdict | result |", "|---|---|---|"]
     lines += [f"| {' | '.join(_markdown(check[key]) for key in ('name', 'verdict', 'text'))} |" for check in facts["checks"]]
-    lines += [
-        "",
-        *(f"- {side}: {_markdown(', '.join(facts[side][k] for k in ('folder', 'what')))}" for side in ("base", "new")),
-    ]
+    sides = {side: [str(facts[side][key]) for key in ("folder", "what", "git_commit")] for side in ("base", "new")}
+    lines += ["", *(f"- {side}: {_markdown(', '.join(texts))}" for side, texts in sides.items())]
     return "\n".join([*lines, *([f"- lost, the first: {', '.join(map(_markdown, lost))}"] if lost else []), ""])
 
 

@@ -258,6 +258,15 @@ def test_rates_taken_beside_other_work_are_inconclusive(make: Make) -> None:
     assert "new: 07 ended before its median settled" in compare(base, new)["line"]
 
 
+def test_figures_of_tools_that_give_a_mean_alone_are_not_one_measurement(make: Make) -> None:
+    base, new = make(), make()
+    for run, rate in ((base, 20.0), (new, 10.0)):
+        take(run, np.array([]), interface_images_per_s=rate)
+        again(run, "perf", perf={"pure": None})
+    assert compare(base, new)["line"] == "inconclusive: throughput of bs4: too few batches for an interval"
+    assert compare(base, base)["verdict"] == "pass"
+
+
 def test_operators_are_in_ms_per_batch(make: Make) -> None:
     base, new = make(), make()
     new.file("profile").write_text(
