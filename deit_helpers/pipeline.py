@@ -159,9 +159,9 @@ def render(run: Run, show_code: bool = False) -> Path:
     """Publish every executed notebook again and rebuild `index.html` from what is there."""
     for notebook in STEPS:
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
-            for page in at.executed(notebook):
+            if at.page(notebook).exists():
                 with _page_lock(Step(notebook, at, "asked for"), lambda line: None):
-                    html.html(page, at.folder, show_code)
+                    html.html(at.page(notebook), at.folder, show_code)
     _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
     return run.folder / "index.html"
 
@@ -173,6 +173,28 @@ def notebook_source(notebook: str) -> Path:
         if path.exists():
             return path
     raise ArtifactError(f"notebooks/{notebook}.ipynb: not found; run from the project's folder")
+
+
+def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tuple[Path, dict[str, Any]]:
+    """Compare two run folders and publish the page; returns it and the content of `compare.json`.
+
+    Raises:
+        SpecError: no run folder.
+        ArtifactError: a file of a run is damaged, or one cannot be written.
+    """
+    from papermill.exceptions import PapermillExecutionError
+
+    before, now = audit.opened(base), audit.opened(new)
+    facts, folder = audit.compare(before, now, max_drop, max_slowdown), audit.folder_of(before, now)
+    audit.write(folder, facts)  # before the page: a gate needs no kernel
+    page, source = folder / "compare.ipynb", notebook_source("compare")
+    limits = {"max_drop": max_drop, "max_slowdown": max_slowdown}
+    parameters = {"base": str(before.folder), "new": str(now.folder), **limits}
+    try:
+        kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
+    except PapermillExecutionError as err:
+        raise DeitError(f"compare: {err.ename}: {err.evalue}; the verdict is in {folder / 'compare.json'}") from err
+    return html.html(page, now.folder), facts
 
 
 def _between(first: str | None, last: str | None) -> list[str]:
@@ -245,25 +267,3 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     if failure:
         raise failure
     files.write_json(_page_record(step.notebook, run), _page_key(step.notebook, run))
-
-
-def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tuple[Path, dict[str, Any]]:
-    """Compare two run folders and publish the page; returns it and the content of `compare.json`.
-
-    Raises:
-        SpecError: no run folder.
-        ArtifactError: a file of a run is damaged, or one cannot be written.
-    """
-    from papermill.exceptions import PapermillExecutionError
-
-    before, now = audit.opened(base), audit.opened(new)
-    facts, folder = audit.compare(before, now, max_drop, max_slowdown), audit.folder_of(before, now)
-    audit.write(folder, facts)  # before the page: a gate needs no kernel
-    page, source = folder / "compare.ipynb", notebook_source("compare")
-    limits = {"max_drop": max_drop, "max_slowdown": max_slowdown}
-    parameters = {"base": str(before.folder), "new": str(now.folder), **limits}
-    try:
-        kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
-    except PapermillExecutionError as err:
-        raise DeitError(f"compare: {err.ename}: {err.evalue}; the verdict is in {folder / 'compare.json'}") from err
-    return html.html(page, now.folder), facts

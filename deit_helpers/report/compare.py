@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 
 from ..data import batches, sources
 from ..errors import MOST_CHARACTERS, ArtifactError, one_line
+from ..files import read_json
+from ..run import predecessor
 from ..run.folder import Run
-from .elements import Banner, Cell, Element, Gallery, Table
+from .elements import Banner, Cell, Element, Gallery, Links, Table
 from .words import notes as notes
 
 MOST = 24
@@ -22,6 +24,18 @@ class Page(tuple[Element, ...]):
 
     def _repr_html_(self) -> str:
         return "".join(element._repr_html_() for element in self)
+
+
+def since(run: Run) -> Page:
+    """What a report says of the time before, and links to the comparisons that were made; nothing where there are none."""
+    said, links = predecessor.sentence(run), dict[str, str]()
+    for path in sorted(run.folder.glob("compare/*/compare.json")):
+        facts = read_json(path)
+        links[one_line(f"{facts['verdict']} against {facts['base']['folder']}")] = run.relative(path.with_suffix(".html"))
+    before = (
+        [Banner("note", "Since the time before.", f"{said}; `deit-report compare` tests such a difference.")] if said else []
+    )
+    return Page([*before, *([Links({"compared": links})] if links else [])])
 
 
 def page(facts: Content, new: Run) -> Page:

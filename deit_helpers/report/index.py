@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ..run import records
 from ..run.folder import Run, html_path
 from ..run.lineage import NOTEBOOKS
+from .compare import since as since
 from .elements import Banner, Cell, Facts, Links, Stack, Table
 from .words import notes as notes_of_pages
 from .words import trust
@@ -72,13 +72,7 @@ def pages(run: Run) -> Links:
     groups: dict[str, dict[str, str]] = {}
     for notebook in filter(run.asks_for, sorted(NOTEBOOKS.keys() - {"report"})):
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
-            for path in filter(Path.exists, map(html_path, at.executed(notebook))):
-                text = (
-                    f"batch size {at.batch_size}"
-                    if at.batch_size
-                    else "page"
-                    if path.parent == run.folder
-                    else path.parent.name
-                )
+            if (path := html_path(at.page(notebook))).exists():
+                text = f"batch size {at.batch_size}" if at.batch_size else "page"
                 groups.setdefault(notebook.replace("_", " "), {})[text] = run.relative(path)
     return Links(groups)

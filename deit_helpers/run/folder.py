@@ -131,10 +131,6 @@ class Run:
         row = NOTEBOOKS[notebook]
         return self.folder / row.folder.format(n=self.size if row.per_batch else None) / f"{notebook}.ipynb"
 
-    def executed(self, notebook: str) -> list[Path]:
-        """The executed notebooks there are of this name, at this batch size."""
-        return sorted(self.folder.glob(self.relative(self.page(notebook))))
-
     def asks_for(self, notebook: str) -> bool:
         """Whether the spec has the key that asks for a notebook, where there is one."""
         key = NOTEBOOKS[notebook].asked_by

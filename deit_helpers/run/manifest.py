@@ -8,7 +8,7 @@ from typing import Any
 
 from ..ascend import npu_smi
 from ..errors import ToolError
-from ..files import read_json, write_json
+from ..files import write_json
 from . import predecessor, records
 from .folder import Run
 from .host import git_commit, machine, version_of
@@ -20,12 +20,12 @@ PACKAGES = list(dict.fromkeys(["deit-report", *_OF_STAGES, "torchvision", "paper
 
 def write_manifest(run: Run) -> dict[str, Any]:
     """Collect the records of all stages into `manifest.json` and return it."""
-    files, path = {}, run.folder / "manifest.json"
+    files = {}
     for stage, at in all_stages(run):
         record = records.read_record(at, stage)
-        for name, facts in record.get("outputs", {}).items():
+        for path, facts in record.get("outputs", {}).items():
             made = {key: record[key] for key in ("seconds", "inputs", "packages", "git_commit")}
-            files[name] = {"sha256": facts["sha256"], "bytes": facts["bytes"], **made, "machine": record["machine"]["cpu"]}
+            files[path] = {"sha256": facts["sha256"], "bytes": facts["bytes"], **made, "machine": record["machine"]["cpu"]}
     report = None
     with contextlib.suppress(ToolError):  # a tool that fails says nothing of driver and chips
         report = npu_smi.info()
@@ -37,9 +37,9 @@ def write_manifest(run: Run) -> dict[str, Any]:
         "npu": {"driver": report.driver, "chips": [chip._asdict() for chip in report.chips]} if report else None,
         "packages": {name: version for name in PACKAGES if (version := version_of(name))},
         "artifacts": files,
-        "summary": predecessor.keep(run, read_json(path)),
+        "summary": predecessor.keep(run),
     }
-    write_json(path, manifest)
+    write_json(run.folder / "manifest.json", manifest)
     return manifest
 
 

@@ -365,8 +365,9 @@ def test_the_command_publishes_a_page_that_the_report_links_and_exits_with_one(m
     assert "Acc@1 of bs4 lost at least 1.74 points" in soup.find(class_="banner fail").text
     assert len(soup.select("figure.gallery li")) == 12
     assert {path.name for path in Path(published).parent.iterdir()} >= {"compare.json", "junit.xml", "comment.md"}
-    link = index.pages(open_run(new.folder / "spec.yaml")).groups["compare"]
-    assert link == {base.folder.name: new.relative(Path(published))}
+    (links,) = index.since(new)
+    assert links.groups == {"compared": {f"fail against {base.folder}": new.relative(Path(published))}}
+    assert tuple(index.since(base)) == ()
     assert "../../index.html" in {a.get("href") for a in soup.find_all("a")}
 
 
