@@ -183,6 +183,20 @@ def pack(run_dir: Path, output: Path | None, audit: bool) -> None:
     click.echo(str(path))
 
 
+@main.command()
+@click.argument("base", type=PATH)
+@click.argument("new", type=PATH)
+@click.option("--max-drop", type=click.FloatRange(0, 100), default=1.0, help="Points of Acc@1 that may be lost [1]; 100: any.")
+@click.option("--max-slowdown", type=click.FloatRange(0, 100), default=5.0, help="Percent of the rate, likewise [5]; 100: any.")
+def compare(base: Path, new: Path, **limits: float) -> None:
+    """Is run NEW as right and as fast as run BASE? Exit code 0: pass, 1: fail, 2: inconclusive, or not comparable."""
+    from . import pipeline
+
+    page, facts = pipeline.compare(base, new, **limits)
+    click.echo(f"{one_line(facts['line'], MOST_CHARACTERS)}\n{page}")
+    click.get_current_context().exit(("pass", "fail", "inconclusive").index(facts["verdict"]))
+
+
 def _spec_of(run_dir: Path) -> Path:
     if not (run_dir / "spec.yaml").exists():
         raise SpecError(f"{run_dir}: no run folder, it has no spec.yaml; give a folder such as reports/demo")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .audit import compare
 from .data import batches, sources
 from .errors import ArtifactError
 from .metrics.classification import among, softmax
 from .report import elements, index
+from .report.compare import Page, page
 from .report.flips import MOST, flips
 from .run import manifest, records
 from .run.expected import valid_classes
@@ -86,6 +89,11 @@ class OpenedRun(Run):
     def flips(self, count: int = MOST) -> elements.Gallery | elements.Table | elements.Banner:
         """The images whose answer differs from the fp32 reference's, the worst first: what `report.flips` shows on a page."""
         return flips(self, count)
+
+    def compare(self, base: str | Path | Run) -> Page:
+        """This run against another, an opened one or its folder, as `deit-report compare` judges it; no file is written."""
+        other = base if isinstance(base, Run) else compare.opened(base)
+        return page(compare.compare(other, self), self)
 
     def operators(self) -> pd.DataFrame:
         """The profile of this batch size: family, op_type, name, calls, total_us, share_percent, backend; most time first.

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import files, kernels
+from .audit import compare as audit
 from .data.labels import real_labels
 from .errors import ArtifactError, DeitError, SpecError, ToolError
 from .report import html
@@ -166,6 +167,28 @@ def render(run: Run, show_code: bool = False) -> Path:
                     _sign(notebook, at)
     _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
     return run.folder / "index.html"
+
+
+def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tuple[Path, dict[str, Any]]:
+    """Compare two run folders and publish the page; returns it and the content of `compare.json`.
+
+    Raises:
+        SpecError: no run folder.
+        ArtifactError: a file of a run is damaged, or one cannot be written.
+    """
+    from papermill.exceptions import PapermillExecutionError
+
+    before, now = audit.opened(base), audit.opened(new)
+    facts, folder = audit.compare(before, now, max_drop, max_slowdown), audit.folder_of(before, now)
+    audit.write(folder, facts)  # before the page: a gate needs no kernel
+    page, source = folder / "compare.ipynb", notebook_source("compare")
+    limits = {"max_drop": max_drop, "max_slowdown": max_slowdown}
+    parameters = {"base": str(before.folder), "new": str(now.folder), **limits}
+    try:
+        kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
+    except PapermillExecutionError as err:
+        raise DeitError(f"compare: {err.ename}: {err.evalue}; the verdict is in {folder / 'compare.json'}") from err
+    return html.html(page, now.folder), facts
 
 
 def _between(first: str | None, last: str | None) -> list[str]:

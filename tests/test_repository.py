@@ -38,7 +38,9 @@ def test_every_cell_has_an_id_of_its_own(cells: list[dict]) -> None:
 def test_a_notebook_is_title_parameters_setup_then_body(cells: list[dict]) -> None:
     assert [cell["metadata"].get("tags") for cell in cells[1:3]] == [["parameters"], ["setup"]]
     sides = 'left = "torch"\nright = "onnx"' if "Localize" in cells[0]["source"] else "batch_size = (8|None)"
-    assert re.fullmatch(f'spec = "params/demo.yaml"\n{sides}', cells[1]["source"])
+    one = f'spec = "params/demo.yaml"\n{sides}'
+    two = 'base = "reports/demo"\nnew = "reports/demo"\nmax_drop = 1.0\nmax_slowdown = 5.0'
+    assert re.fullmatch(two if cells[0]["source"].startswith("# Compare") else one, cells[1]["source"])
     title = cells[0]["source"]
     assert title.startswith("# ")
     assert len(title.split()) < 120

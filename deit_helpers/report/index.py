@@ -8,6 +8,7 @@ from typing import Any
 from ..run import records
 from ..run.folder import Run, html_path
 from ..run.lineage import NOTEBOOKS
+from .compare import since as since
 from .elements import Banner, Cell, Facts, Links, Table
 from .words import notes_and_trust as notes
 

@@ -175,6 +175,7 @@ NOTEBOOKS = {
         ),
     }, asked_by="rehearse"),
     "localize": Notebook("", by_hand=True),  # localize.json, suspects.json: no records, they depend on what it is given
+    "compare": Notebook("compare/*", by_hand=True),  # a folder for each run that this one was compared with
 }  # fmt: skip
 STAGES = {name: stage for notebook in NOTEBOOKS.values() for name, stage in notebook.stages.items()}
 NOTEBOOKS["report"] = Notebook("", shows=tuple(STAGES))
