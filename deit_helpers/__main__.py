@@ -118,11 +118,15 @@ def run(spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], pla
 
 @main.command()
 @click.argument("run_dir", type=PATH)
-@click.option("--code", is_flag=True, help="Show the code of the cells.")
+@click.option("--code", is_flag=True, help="Unfold the code of the cells.")
 def render(run_dir: Path, code: bool) -> None:
-    """Rebuild the pages and index.html of RUN_DIR from what is there."""
+    """Rebuild the pages and index.html of RUN_DIR from what is there; or make the page of one executed notebook (.ipynb)."""
     from . import pipeline
+    from .report import html
 
+    if run_dir.suffix == ".ipynb":
+        click.echo(str(html.html(run_dir, show_code=code)))
+        return
     click.echo(str(pipeline.render(open_run(_spec_of(run_dir)), code)))
 
 

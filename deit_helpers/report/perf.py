@@ -137,7 +137,7 @@ def throughput_chart(run: Run) -> Chart | Banner:
     """Images per second against batch size: the model call alone, and end to end."""
     rows = {size: row for size, row in per_batch(run, "infer", "infer").items() if isinstance(row, dict)}
     if not rows:
-        return Banner("note", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
+        return Banner("missing", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
     alone = [row["interface_images_per_s"] for row in rows.values()]
     end_to_end = [float(row["e2e_images_per_s"] or "nan") for row in rows.values()]  # where a vendor's file lacks it: no marker
     with new_figure(3.0) as (figure, axes):
@@ -168,7 +168,8 @@ def families_chart(run: Run) -> Chart | Banner:
     rows = {size: perf for size, perf in measured.items() if perf["families"]}
     if not rows:
         why = next((perf["profile_reason"] for perf in measured.values()), "run notebooks/07_perf.ipynb, or `deit-report run`")
-        return Banner("note", "Not profiled." if measured else "Not profiled yet.", f"{why[0].upper()}{why[1:]}.")
+        kind, title = ("note", "Not profiled.") if measured else ("missing", "Not profiled yet.")
+        return Banner(kind, title, f"{why[0].upper()}{why[1:]}.")
     shares = {size: [perf["families"][name]["share_percent"] for name in FAMILIES] for size, perf in rows.items()}
     height = 0.8 / len(rows)
     with new_figure(1.2 + 0.34 * len(FAMILIES) * max(1, 0.6 * len(rows))) as (figure, axes):

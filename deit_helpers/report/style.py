@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # One for each of `metrics.operators.FAMILIES`, in their order.
 FAMILY_COLOURS = ("#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#999999", "#CCCCCC")
 PURE, END_TO_END, NEUTRAL = "#0072B2", "#D55E00", "#999999"
+PAPER = "#fefefe"  # what is behind the drawing, which may be dark: `elements.Chart`; black is the colour of its text
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -33,3 +34,10 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN, columns: int = 1) -
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width_in, height_in))
         yield figure, figure.subplots(1, columns)
+
+
+def from_paper(colour: str) -> Any:
+    """Shades of a colour on whatever is behind the drawing: black on the weaker half, white on the stronger half is readable."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shades", [f"{colour}00", f"{colour}ff"])
