@@ -44,7 +44,7 @@ def html(notebook: Path, run: Run | None = None, show_code: bool = False) -> Pat
     cells = _cells(read(notebook))
     lines = (line for cell in cells for line in cell.source.splitlines())
     title = next((line for line in lines if line.startswith("# ")), "# Report")[2:].partition(":")[0]
-    about = {"title": title, "name": None, "steps": {}, "sizes": {}, "turn": {}}
+    about: dict[str, Any] = {"title": title, "name": None, "steps": {}, "sizes": {}, "turn": {}}
     if run:
         about |= {"name": run.spec.run, "title": f"{title} (bs{run.batch_size})" if run.batch_size else title}
         about |= _links(run, notebook.stem)

@@ -37,7 +37,7 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN, columns: int = 1) -
 
 
 def from_paper(colour: str) -> Any:
-    """Shades of a colour on whatever is behind the drawing: black on the weaker half, white on the stronger half is readable."""
+    """Shades of a colour on what is behind the drawing: black is readable on the weaker half, white on the stronger one."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("shades", [f"{colour}00", f"{colour}ff"])
