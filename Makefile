@@ -31,7 +31,7 @@ lint: $(READY) ## Check style, types, layers and that notebooks are stripped
 	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
 
 lab: $(READY) ## Open the notebooks in Jupyter: make lab ARGS=--no-browser
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks --FileContentsManager.post_save_hook=deit_helpers.lab.mark_clean $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 lock: $(READY) ## Pin the newest versions that pyproject.toml admits
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
