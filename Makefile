@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What nbstripout removes besides outputs and counts: what papermill and Jupyter note of an execution.
 OF_KERNEL := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer version)
-STRIP := --keep-id --extra-keys "metadata.papermill cell.metadata.papermill $(OF_KERNEL)"
+STRIP := --keep-id --drop-empty-cells --extra-keys "metadata.papermill cell.metadata.papermill $(OF_KERNEL)"
 
 .PHONY: report test slow bench lint lock lab clean help
 

@@ -221,9 +221,11 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
 
 
 def _notebook_sha256(path: Path) -> str:
-    """Hash of what is executed and read, not of outputs, counts and the kernel's name, which Jupyter saves with it."""
+    """Hash of what is executed and read, not of outputs, counts, empty cells and the kernel, which Jupyter saves with it."""
     cells = files.read_json(path).get("cells", [])
-    return hashing.fingerprint([(c["cell_type"], "".join(c["source"]), c["metadata"].get("tags")) for c in cells])
+    return hashing.fingerprint(
+        [(c["cell_type"], "".join(c["source"]), c["metadata"].get("tags")) for c in cells if c["source"]]
+    )
 
 
 def _run_notebook(step: Step, show_code: bool = False) -> None:

@@ -39,6 +39,7 @@ def save(path: Path, source: str = "") -> None:
     for count, cell in enumerate(cell for cell in node.cells if cell.cell_type == "code"):
         cell.execution_count, cell.outputs = count, [nbformat.v4.new_output("stream", text="said")]
     node.cells[-1].source += source
+    node.cells.append(nbformat.v4.new_code_cell())  # Shift+Enter in the last cell makes one
     node.metadata["language_info"] |= {"version": "3.11.7", "codemirror_mode": {"name": "ipython"}, "file_extension": ".py"}
     nbformat.write(node, path)
     lab.mark_clean(os_path=str(path), model={"type": "notebook"}, contents_manager=None)

@@ -72,13 +72,14 @@ def test_what_jupyter_saves_with_a_notebook_leaves_its_hash_and_a_changed_cell_d
     for cell in (cell for cell in node.cells if cell.cell_type == "code"):
         cell.execution_count, cell.outputs = 3, [nbformat.v4.new_output("stream", text="said")]
         cell.metadata |= {"execution": {"iopub.status.busy": "now"}, "collapsed": False}
+    node.cells.append(nbformat.v4.new_code_cell())  # Shift+Enter in the last cell makes one
     node.metadata |= {"kernelspec": {"name": "other", "display_name": "Other"}, "widgets": {}}
     nbformat.write(node, saved := tmp_path / "saved.ipynb")
     before = pipeline._notebook_sha256(source)
     assert pipeline._notebook_sha256(saved) == before
     for change in ({"source": "pass"}, {"metadata": {"tags": ["parameters"]}}, {"cell_type": "raw"}):
         changed = copy.deepcopy(node)
-        changed.cells[-2].update(change)
+        changed.cells[-3].update(change)
         saved.write_text(json.dumps(changed))
         assert pipeline._notebook_sha256(saved) != before, change
 
