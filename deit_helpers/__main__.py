@@ -121,18 +121,22 @@ def run(
 
 @main.command()
 @click.argument("run_dir", type=PATH)
-@click.option("--code", is_flag=True, help="Show the code of the cells.")
+@click.option("--code", is_flag=True, help="Unfold the code of the cells.")
 @click.option("--format", "form", help="Instead: markdown, csv, pdf, zip, perfetto, modelzoo-zh or modelzoo-en.")
 @click.option("-o", "--output", type=PATH, help="The file to write with --format; one in RUN_DIR without.")
 def render(run_dir: Path, code: bool, form: str | None, output: Path | None) -> None:
-    """Rebuild the pages and index.html of RUN_DIR from what is there, or write the run in another form."""
+    """Rebuild the pages of RUN_DIR from what is there, or the page of one executed .ipynb; or write the run in another form."""
     from . import pipeline
     from .delivery import formats
+    from .report import html
 
     if form is not None and form not in formats.FORMATS:
         raise SpecError(f"--format {form}: one of {', '.join(formats.FORMATS)}{nearest(form, list(formats.FORMATS))}")
     if output and not form:
         raise SpecError(f"-o {output}: say with --format what to write there, such as --format zip")
+    if run_dir.suffix == ".ipynb":
+        click.echo(str(html.html(run_dir, show_code=code)))
+        return
     opened = open_run(_spec_of(run_dir))
     click.echo(str(formats.write(opened, form, output) if form else pipeline.render(opened, code)))
 

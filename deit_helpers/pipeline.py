@@ -18,6 +18,7 @@ from .audit import compare as audit
 from .data.labels import real_labels
 from .errors import ArtifactError, DeitError, SpecError, ToolError
 from .report import html
+from .report.index import state
 from .report.words import notes
 from .run import hashing, journal, records
 from .run.expected import expected_row
@@ -117,7 +118,7 @@ def _check_spec(run: Run) -> None:
 @contextlib.contextmanager
 def _page_lock(step: Step, say: Callable[[str], None]) -> Iterator[None]:
     """Hold a page: another process that makes it, too, is waited for."""
-    path = _page_record(step.notebook, step.run).with_suffix(".lock")
+    path = step.run.page_record(step.notebook).with_suffix(".lock")
     files.write_dir(path.parent)
     lock = FileLock(path)
     try:
@@ -159,14 +160,18 @@ def _lanes(steps: list[Step]) -> Iterator[tuple[str, list[list[Step]]]]:
 
 def render(run: Run, show_code: bool = False) -> Path:
     """Publish every executed notebook again and rebuild `index.html` from what is there."""
+    _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
+    return run.folder / "index.html"
+
+
+def _publish_all(run: Run, show_code: bool) -> None:
+    """Every page again from its executed notebook: only now the links from one to the next are known."""
     for notebook in STEPS:
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
             if at.page(notebook).exists():
                 with _page_lock(Step(notebook, at, "asked for"), lambda line: None):
-                    html.html(at.page(notebook), at.folder, show_code)
+                    html.html(at.page(notebook), at, show_code)
                     _sign(notebook, at)
-    _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
-    return run.folder / "index.html"
 
 
 def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tuple[Path, dict[str, Any]]:
@@ -188,7 +193,7 @@ def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tupl
         kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
     except PapermillExecutionError as err:
         raise DeitError(f"compare: {err.ename}: {err.evalue}; the verdict is in {folder / 'compare.json'}") from err
-    return html.html(page, now.folder), facts
+    return html.html(page, now), facts
 
 
 def _between(first: str | None, last: str | None) -> list[str]:
@@ -208,16 +213,13 @@ def _why(notebook: str, run: Run) -> str:
         if why := records.problem(run, stage):
             return f"{stage}: {why}"
     page = run.page(notebook)
-    record = files.read_json(_page_record(notebook, run))
+    record = files.read_json(run.page_record(notebook))
     if not record or not page.exists() or not html_path(page).exists():
         return "no page yet"
+    if "stopped" in record:
+        return "it stopped with an error"
     changed = [name for name, value in _page_key(notebook, run).items() if record.get(name) != value]
     return f"changed: {', '.join(changed)}" if changed else ""
-
-
-def _page_record(notebook: str, run: Run) -> Path:
-    suffix = f"_bs{run.batch_size}" if run.batch_size else ""
-    return run.folder / "meta" / f"page_{notebook}{suffix}.json"
 
 
 def _page_key(notebook: str, run: Run) -> dict[str, Any]:
@@ -226,13 +228,21 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
     shown += [(s, at) for s in NOTEBOOKS[notebook].shows for at in (sizes if STAGES[s].per_batch else sizes[:1])]
     spec = run.spec.model_dump(mode="json") if notebook == "report" else {}  # the others show what their stages recorded
     return {
-        "notebook": hashing.sha256(notebook_source(notebook)),
+        "notebook": _notebook_sha256(notebook_source(notebook)),
         "helpers": hashing.code_sha256(PAGE_CODE),
-        "notes": hashing.fingerprint(notes(run)),
+        "notes": hashing.fingerprint(state(run) if notebook == "report" else notes(run)),
         "spec": hashing.fingerprint(spec),
         "files": hashing.fingerprint([records.hashes(at, stage) for stage, at in shown]),
         "state": hashing.fingerprint([records.problem(at, stage, strict=False) for stage, at in shown]),
     }
+
+
+def _notebook_sha256(path: Path) -> str:
+    """Hash of what is executed and read, not of outputs, counts, empty cells and the kernel, which Jupyter saves with it."""
+    cells = files.read_json(path).get("cells", [])
+    return hashing.fingerprint(
+        [(c["cell_type"], "".join(c["source"]), c["metadata"].get("tags")) for c in cells if c["source"]]
+    )
 
 
 def _run_notebook(step: Step, show_code: bool = False) -> None:
@@ -242,7 +252,7 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     run, page, source = step.run, step.run.page(step.notebook), notebook_source(step.notebook)
     files.write_dir(page.parent)
     html.read(source)
-    _page_record(step.notebook, run).unlink(missing_ok=True)
+    run.page_record(step.notebook).unlink(missing_ok=True)
     failure: DeitError | None = None
     parameters = {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size}
     bar = sys.stderr if NOTEBOOKS[step.notebook].alone and sys.stderr.isatty() else None
@@ -257,16 +267,19 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
         html.add_error(page, failure)
     except OSError as err:
         raise files.unwritable(page, err) from err
-    html.html(page, run.folder, show_code)
+    html.html(page, run, show_code)
+    if step.notebook == "report":
+        _publish_all(run, show_code)
     if failure:
+        files.write_json(run.page_record(step.notebook), {"stopped": str(failure)})
         raise failure
-    files.write_json(_page_record(step.notebook, run), _page_key(step.notebook, run))
+    files.write_json(run.page_record(step.notebook), _page_key(step.notebook, run))
     _sign(step.notebook, run)
 
 
 def _sign(notebook: str, run: Run) -> None:
     """Add to a page's record the hashes of what was published, for `verify`; a page that has none is made again anyway."""
-    path, made = _page_record(notebook, run), [html_path(run.page(notebook))]
+    path, made = run.page_record(notebook), [html_path(run.page(notebook))]
     made += [run.folder / "manifest.json"] if notebook == "report" else []
     if record := files.read_json(path):
         outputs = {

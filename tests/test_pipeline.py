@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
 from runs import REPOSITORY, opened, with_keys
 
-from deit_helpers import pipeline
+from deit_helpers import files, pipeline
 from deit_helpers.errors import ArtifactError, DeitError
 from deit_helpers.run.folder import Run, html_path
 from deit_helpers.stages import infer
@@ -47,7 +50,8 @@ def test_an_error_in_a_cell_is_one_line_and_stays_on_a_page_that_is_made_again(
         run_fixture(name)
     assert str(caught.value) == f"05_infer bs4: {error}"
     assert error.rpartition(": ")[2] in html_path(step.run.page(step.notebook)).read_text()
-    assert not pipeline._page_record(step.notebook, step.run).exists()
+    assert files.read_json(step.run.page_record(step.notebook)) == {"stopped": str(caught.value)}
+    assert pipeline._why(step.notebook, step.run)
     assert not step.run.page(step.notebook).with_suffix(".log").exists()
 
 
@@ -58,8 +62,26 @@ def test_a_failed_verdict_and_words_on_stderr_are_shown_and_fail_no_step(
     step: pipeline.Step, run_fixture: Callable[[str], str], capfd: pytest.CaptureFixture[str], name: str, text: str
 ) -> None:
     assert text in run_fixture(name)
-    assert pipeline._page_record(step.notebook, step.run).exists()
+    assert step.run.page_record(step.notebook).exists()
     assert text not in "".join(capfd.readouterr())
+
+
+def test_what_jupyter_saves_with_a_notebook_leaves_its_hash_and_a_changed_cell_does_not(tmp_path: Path) -> None:
+    source = REPOSITORY / "notebooks" / "06_accuracy.ipynb"
+    node = nbformat.read(source, as_version=4)
+    for cell in (cell for cell in node.cells if cell.cell_type == "code"):
+        cell.execution_count, cell.outputs = 3, [nbformat.v4.new_output("stream", text="said")]
+        cell.metadata |= {"execution": {"iopub.status.busy": "now"}, "collapsed": False}
+    node.cells.append(nbformat.v4.new_code_cell())  # Shift+Enter in the last cell makes one
+    node.metadata |= {"kernelspec": {"name": "other", "display_name": "Other"}, "widgets": {}}
+    nbformat.write(node, saved := tmp_path / "saved.ipynb")
+    before = pipeline._notebook_sha256(source)
+    assert pipeline._notebook_sha256(saved) == before
+    for change in ({"source": "pass"}, {"metadata": {"tags": ["parameters"]}}, {"cell_type": "raw"}):
+        changed = copy.deepcopy(node)
+        changed.cells[-3].update(change)
+        saved.write_text(json.dumps(changed))
+        assert pipeline._notebook_sha256(saved) != before, change
 
 
 def test_after_a_notebook_that_failed_only_the_report_is_made(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from runs import REPOSITORY
@@ -64,6 +65,12 @@ def test_committed_notebooks_are_stripped(notebook: Path) -> None:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
         assert "papermill" not in cell["metadata"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_notebooks_are_written_as_jupyter_writes_them(notebook: Path) -> None:
+    text = nbformat.writes(nbformat.read(notebook, as_version=4)) + "\n"
+    assert notebook.read_text() == text  # otherwise one that is opened and saved shows up in `git status`
 
 
 def test_environment_yml_asks_for_the_same_packages_as_pyproject() -> None:

@@ -314,7 +314,7 @@ def _drawn(notebook: str, run: Run, tally: Tally) -> list[Texts]:
             for output in (output for output in cell.outputs if "text/html" in output.get("data", {})):
                 output["data"]["text/html"] = value
     files.write_text(page, nbformat.writes(node))
-    return sections(html.html(page, run.folder))
+    return sections(html.html(page, run))
 
 
 def _value(source: str, names: dict[str, Any]) -> str:

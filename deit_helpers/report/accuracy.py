@@ -18,7 +18,7 @@ from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
 from .flips import flips as flips
-from .style import PURE, new_figure
+from .style import PURE, from_paper, new_figure
 from .words import notes as notes
 
 WEAKEST = 20  # so many classes are listed
@@ -124,7 +124,7 @@ def confusion_chart(run: Run) -> Chart | Table:
     words = sources.class_words(run)
     names = [words[index] for index in range(len(counts))]
     with new_figure(0.9 + 0.36 * len(counts)) as (figure, axes):
-        axes.imshow(counts, cmap="Blues", aspect="auto", vmax=max(1, counts.max()))
+        axes.imshow(counts, cmap=from_paper(PURE), aspect="auto", vmax=max(1, counts.max()))
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if count > counts.max() / 2 else "black"

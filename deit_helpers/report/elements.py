@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +20,33 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+from .style import PAPER
+
 CARD_PX = 160  # two dozen photographs of 224 px would double a page
 Cell = str | int | float | None
 
 
+STYLE_TAG = re.compile(r'<style class="deit">.*?</style>', re.DOTALL)
+
+
 @functools.cache
-def _macros() -> Any:
+def templates() -> Any:
+    """The environment of the folder `templates`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent / "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("elements.html.j2").module
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
 
 
 class Element:
-    """A value that is rendered by the macro of its class's name."""
+    """A value that is rendered by the macro of its class's name.
+
+    In Jupyter every output brings the style with it, for nothing says which output stays; a page has it once (`html.unstyled`).
+    """
 
     def _repr_html_(self) -> str:
-        html = str(getattr(_macros(), type(self).__name__.lower())(self))
+        macros = templates().get_template("elements.html.j2").module
+        html = str(macros.output(getattr(macros, type(self).__name__.lower())(self)))
         return html.encode("utf-8", "backslashreplace").decode()  # names of files may hold bytes that are no UTF-8
 
 
@@ -46,6 +57,7 @@ class Table(Element):
     Attributes:
         caption: what was measured, on what, over how many samples.
         header: the headings as they stand above the rows, such as `image | seconds:.2f`: the format of numbers after a colon.
+        folded: only the caption is seen until it is opened.
     """
 
     caption: str
@@ -53,6 +65,7 @@ class Table(Element):
     rows: Sequence[Sequence[Cell]]
     quoted: frozenset[int] = frozenset()
     alarm: frozenset[int] = frozenset()
+    folded: bool = False
 
     @functools.cached_property
     def formats(self) -> dict[str, str]:
@@ -88,7 +101,10 @@ class Facts(Element):
 
 @dataclass(frozen=True)
 class Chart(Element):
-    """A figure with its caption and a text that says in words what it shows."""
+    """A figure with its caption and a text that says in words what it shows.
+
+    What is black in it takes the colour of the text around it, `style.PAPER` that of what is behind it: light or dark.
+    """
 
     figure: Figure
     caption: str
@@ -100,9 +116,10 @@ class Chart(Element):
 
         buffer = io.StringIO()
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deit-report"}):
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
         svg = buffer.getvalue()
-        return svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1)
+        svg = svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true" fill="currentColor"', 1)  # black is not written
+        return svg.replace("stroke: #000000", "stroke: currentColor").replace(PAPER, "var(--paper)")
 
 
 @dataclass(frozen=True)
@@ -128,11 +145,16 @@ class Gallery(Element):
 
 @dataclass(frozen=True)
 class Banner(Element):
-    """One sentence that must not be missed; `kind` is pass, fail, inconclusive or note."""
+    """One sentence that must not be missed, and a link to the page with the rest.
+
+    Attributes:
+        kind: pass, fail, inconclusive, note; or missing: a section of nothing else is folded.
+    """
 
     kind: str
     title: str
     text: str
+    link: str = ""
 
 
 @dataclass(frozen=True)

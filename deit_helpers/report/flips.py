@@ -28,7 +28,7 @@ def flips(run: Run, count: int = MOST) -> Gallery | Table | Banner:
     sizes = [at for at in run.at_each(not run.batch_size) if at.file("logits").exists()]
     made = [at for at in sizes if not any(records.problem(at, stage, strict=False) for stage in _MADE_BY)]
     if not made:
-        return Banner("note", "No answers yet", "to compare with the reference: run notebooks/05_infer.ipynb.")
+        return Banner("missing", "No answers yet", "to compare with the reference: run notebooks/05_infer.ipynb.")
     run = min(made, key=lambda at: read_json(at.file("agreement")).get("top1_agreement_percent", 100.0))
     (names, labels), valid, words = sources.read_index(run), valid_classes(run), sources.class_words(run)
     reference, here = (among(np.load(run.file(name), mmap_mode="r"), valid) for name in ("reference", "logits"))

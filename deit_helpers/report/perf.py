@@ -140,7 +140,7 @@ def throughput_chart(run: Run) -> Chart | Banner:
     """Images per second against batch size: the model call alone, and end to end."""
     rows = {size: row for size, row in per_batch(run, "infer", "infer").items() if isinstance(row, dict)}
     if not rows:
-        return Banner("note", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
+        return Banner("missing", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
     alone = [row["interface_images_per_s"] for row in rows.values()]
     end_to_end = [float(row["e2e_images_per_s"] or "nan") for row in rows.values()]  # where a vendor's file lacks it: no marker
     hollow = [i for i, row in enumerate(rows.values()) if row.get("disturbed")]  # both rates are of 05
@@ -174,7 +174,8 @@ def _profiled(run: Run) -> dict[int, dict[str, Any]] | Banner:
     measured = {size: perf for size, perf in sizes if isinstance(perf, dict) and run.batch_size in (None, size)}
     why = next((perf["profile_reason"] for perf in measured.values()), "run notebooks/07_perf.ipynb, or `deit-report run`")
     rows = {size: perf for size, perf in measured.items() if perf["families"]}
-    return rows or Banner("note", "Not profiled." if measured else "Not profiled yet.", f"{why[0].upper()}{why[1:]}.")
+    kind, title = ("note", "Not profiled.") if measured else ("missing", "Not profiled yet.")
+    return rows or Banner(kind, title, f"{why[0].upper()}{why[1:]}.")
 
 
 def _stack(axes: Any, rows: dict[int, dict[str, float]], colours: tuple[str, ...]) -> float:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FAMILY_COLOURS = ("#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#999999", "#CCCCCC")
 LIMIT_COLOURS = ("#08519C", "#6BAED6", "#C6DBEF", "#BBBBBB", "#D5D9DE", "#D5D9DE")  # for each of `operators.LIMIT_PARTS`
 PURE, END_TO_END, NEUTRAL = "#0072B2", "#D55E00", "#999999"
+PAPER = "#fefefe"  # what is behind the drawing, which may be dark: `elements.Chart`; black is the colour of its text
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -36,3 +37,10 @@ def new_figure(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width_in, height_in))
         yield figure, figure.subplots(len(heights), columns, height_ratios=heights)
+
+
+def from_paper(colour: str) -> Any:
+    """Shades of a colour on what is behind the drawing: black is readable on the weaker half, white on the stronger one."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shades", [f"{colour}00", f"{colour}ff"])

@@ -50,7 +50,7 @@ def rungs_chart(run: Run) -> Chart:
                 axes.plot(after, y, "D", color="black", markersize=5)
             else:
                 colour = NEUTRAL if not row["significant"] else END_TO_END if after < before else PURE
-                fill = {"color": colour} if row["significant"] else {"facecolor": "white", "edgecolor": colour, "hatch": "////"}
+                fill = {"color": colour} if row["significant"] else {"facecolor": "none", "edgecolor": colour, "hatch": "////"}
                 axes.barh(y, after - before, left=before, height=0.6, **fill)
                 line = "black" if row["significant"] else NEUTRAL
                 axes.hlines(y, *(before + points for points in row["difference_ci95_points"]), color=line, linewidth=1)
