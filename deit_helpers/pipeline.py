@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +13,22 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import files, kernels
+from .data import sources
 from .data.labels import real_labels
 from .errors import ArtifactError, DeitError, SpecError, ToolError
-from .report import html
+from .model import checkpoint_files
+from .report import html, index
+from .report.elements import Banner
 from .report.words import notes
 from .run import hashing, journal, records
 from .run.expected import expected_row
 from .run.folder import Run, html_path, project_root
 from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
 from .run.spec import RunSpec
+from .run.validation import read_yaml
+from .terminal import Terminal
 
+PAGE_S = 5.0  # what a page takes besides its stages: a kernel starts, the page is drawn
 STEPS = tuple(name for name in NOTEBOOKS if name != "report")
 
 
@@ -40,13 +45,16 @@ class Step:
         return f"{self.notebook} bs{self.run.batch_size}" if self.run.batch_size else self.notebook
 
 
-def plan(run: Run, first: str | None = None, last: str | None = None, force: bool = False) -> list[Step]:
+def plan(
+    run: Run, first: str | None = None, last: str | None = None, force: bool = False, sizes: tuple[int, ...] = ()
+) -> list[Step]:
     """The notebooks of a run in order, each with the reason to run it. Reads files, changes nothing.
 
     Args:
         first: number of the first notebook, such as `05`; earlier ones are left out.
         last: number of the last one. The report is always made.
         force: run every notebook and make its files again.
+        sizes: the batch sizes to run, or all. Of the others only the pages that are there and show all sizes are made again.
 
     Raises:
         SpecError: `first` or `last` is no notebook's number.
@@ -62,39 +70,107 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
             earlier = [step for step in steps if step.why and step.run.batch_size in (None, at.batch_size, run.batch_size)]
             if not why and (earlier or (notebook == "report" and any(step.why for step in steps))):
                 why = f"if {earlier[0].name} changes what it reads" if earlier else "a page changed"
-            steps.append(Step(notebook, at, why))
+            if at.batch_size in (None, *(sizes or run.spec.batch_sizes)) or (
+                NOTEBOOKS[notebook].shows and html_path(at.page(notebook)).exists()
+            ):
+                steps.append(Step(notebook, at, why))
     return steps
 
 
-def execute(steps: list[Step], force: bool, say: Callable[[str], None]) -> None:
+def sizes_with(run: Run, sizes: tuple[int, ...]) -> list[int]:
+    """The batch sizes that a run folder has, and those to add."""
+    saved = run.folder / "spec.yaml"
+    before = read_yaml(saved).get("batch_sizes") if saved.exists() else None
+    return list(dict.fromkeys([*(before if isinstance(before, list) else []), *sizes]))
+
+
+def missing(steps: list[Step]) -> dict[str, str]:
+    """What the steps to run need and would not find: `images`, `labels` or `checkpoint` -> the error they would end with."""
+    needed = {
+        name
+        for step in steps
+        for stage in (records.stages_of(step.run, step.notebook) if step.why else ())
+        for name in records.inputs_of(step.run, stage)
+    }
+    run, errors = steps[-1].run, dict[str, str]()
+
+    def check(what: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except DeitError as err:
+            errors[what] = str(err)
+
+    if "source" in needed and run.spec.images != "demo":
+        check("images", lambda: sources.list_folder(run))
+        if not errors:
+            check("labels", lambda: sources.label_images(run, sources.list_folder(run), run.classes))
+    if "checkpoint" in needed and run.spec.checkpoint != "hub":
+        check("checkpoint", lambda: checkpoint_files.check(run.checkpoint))
+    return errors
+
+
+def seconds(step: Step) -> float | None:
+    """How long a step will take, by what its stages took in this run before, at another batch size where not at its own.
+
+    A step that runs only if an earlier one changes what it reads is taken to run. None where a stage is new.
+    """
+    whole = step.why == "forced" or step.why.startswith("if ")
+    total = PAGE_S
+    for stage in records.stages_of(step.run, step.notebook):
+        if whole or records.problem(step.run, stage):
+            at = [step.run, *(step.run.at_each() if STAGES[stage].per_batch else [])]
+            known = [records.read_record(run, stage).get("seconds") for run in at]
+            took = next((value for value in known if value is not None), None)
+            if took is None:
+                return None
+            total += took
+    return total
+
+
+def execute(steps: list[Step], force: bool, screen: Terminal) -> None:
     """Run the steps that are needed; each is judged again when its turn comes.
 
     A verdict that is not `pass` is no error here: the pages show it, and `accuracy.require_pass` says it from the files.
 
     Raises:
         DeitError: a notebook failed; its page is published with the error in it, the rest is not run but the report.
+        KeyboardInterrupt: Ctrl-C; `index.html` says where, and what goes on from there.
     """
+    screen.say(screen.command, shown=False)
     if force:
         _forget(steps)
     numbers = itertools.count(1)
 
     def run_in_turn(lane: list[Step]) -> None:
         for step in lane:
-            number = next(numbers)
-            with _page_lock(step, say):
+            label = f"[{next(numbers)}/{len(steps)}] {step.name}"
+            with _page_lock(step, screen.say):
                 _check_spec(step.run)
                 if force or _why(step.notebook, step.run):
-                    say(f"[{number}/{len(steps)}] {step.name}")
-                    _run_notebook(step)
+                    with screen.step(label, _progress(step), html_path(step.run.page(step.notebook))):
+                        _run_notebook(step)
 
-    for notebook, lanes in _lanes(steps):
-        try:
-            kernels.in_threads(run_in_turn, lanes, 1 if NOTEBOOKS[notebook].alone else os.cpu_count())
-        except DeitError:
-            if notebook != "report":  # it must not go on showing what held before
-                with contextlib.suppress(DeitError):  # the first error is the one to mend
-                    _make_report(steps[-1], say)
-            raise
+    try:
+        for notebook, lanes in _lanes(steps):
+            try:
+                kernels.in_threads(run_in_turn, lanes, 1 if NOTEBOOKS[notebook].alone else os.cpu_count())
+            except DeitError:
+                if notebook != "report":  # it must not go on showing what held before
+                    with contextlib.suppress(DeitError):  # the first error is the one to mend
+                        _make_report(steps[-1], screen.say)
+                raise
+    except KeyboardInterrupt:
+        _publish_interrupted(steps[-1].run, screen)
+        raise
+
+
+def _publish_interrupted(run: Run, screen: Terminal) -> None:
+    """Say on `index.html` what is not finished. Without a kernel: the prompt must be back in two seconds."""
+    kernels.remove_unfinished(run.folder)
+    _page_record("report", run).unlink(missing_ok=True)  # so that it is made again
+    text = f"interrupted at {' and '.join(screen.running) or 'the start of a step'}; go on with: {screen.command}"
+    html.mark(run.folder / "index.html", Banner("inconclusive", "Not finished:", text), index.pages(run))
+    screen.say(text, shown=False)
 
 
 def _make_report(step: Step, say: Callable[[str], None], show_code: bool = False) -> None:
@@ -203,6 +279,12 @@ def _page_record(notebook: str, run: Run) -> Path:
     return run.folder / "meta" / f"page_{notebook}{suffix}.json"
 
 
+def _progress(step: Step) -> Path:
+    """Where the step tells how far it is; named as what is unfinished, which is not packed."""
+    path = _page_record(step.notebook, step.run)
+    return path.with_name(f".tmp-{os.getpid()}-{path.name}")
+
+
 def _page_key(notebook: str, run: Run) -> dict[str, Any]:
     shown = [(stage, run) for stage in records.stages_of(run, notebook)]
     sizes = run.at_each()
@@ -228,13 +310,13 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     _page_record(step.notebook, run).unlink(missing_ok=True)
     failure: DeitError | None = None
     parameters = {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size}
-    bar = sys.stderr if NOTEBOOKS[step.notebook].alone and sys.stderr.isatty() else None
     try:
-        kernels.execute(source, page, parameters, run.root, stdout_file=bar)
+        kernels.execute(source, page, parameters, run.root, _progress(step))
     except PapermillExecutionError as err:
         ours = {kind.__name__ for kind in DeitError.__subclasses__()}
         if err.ename != "VerdictError":
             failure = DeitError(f"{step.name}: {'' if err.ename in ours else err.ename + ': '}{err.evalue}")
+            failure.__cause__ = err  # with the traceback, for the log
     except ToolError as err:
         failure = ToolError(f"{step.name}: {err}")
         html.add_error(page, failure)
