@@ -113,7 +113,7 @@ class Terminal:
         if self._is_live and (text or self._drawn):
             width = (os.get_terminal_size(self._stream.fileno()).columns or 80) - 1
             shown = text[:width]
-            print(f"\r{shown.ljust(self._drawn)}", end="" if text else "\r", file=self._stream, flush=True)
+            print(f"\r{shown.ljust(min(self._drawn, width))}", end="" if text else "\r", file=self._stream, flush=True)
             self._drawn = len(shown)
 
     def _log(self, text: str) -> None:

@@ -10,6 +10,8 @@ from runs import opened, write_spec
 
 from deit_helpers import files, pipeline
 from deit_helpers.__main__ import main
+from deit_helpers.run.folder import Run
+from deit_helpers.run.spec import RunSpec
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -56,12 +58,13 @@ def test_debug_shows_the_traceback(project: Path) -> None:
 
 
 def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_folders: Path) -> None:
-    write_spec(project, batch_sizes=[1, 8])
+    write_spec(project, batch_sizes=[1, 8], checkpoint="hub")
     before = sorted(project.rglob("*"))
     code, output = run("run", "params/test.yaml", "--plan")
     assert code == 0
     steps, needed = output.split("\n\n")
-    lines = steps.splitlines()
+    *lines, last = steps.splitlines()
+    assert last == "in all < 1 min, as the stages took in this run before (?: none did)"
     assert [line.split()[1] for line in lines if " bs" not in line] == ["01_export", "04_preprocess", "report"]
     assert len(lines) == 3 + 2 * 5
     assert all(line.startswith("run ") for line in lines)
@@ -69,6 +72,45 @@ def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_fol
     assert "where 2.00 % of the images are right in one of the two models only (assumed: nothing was observed yet)" in caption
     assert rows == ["0.1 | – | – | – | –", "0.3 | 14,265 | – | – | –", "0.5 | 5,331 | – | – | –", "1 | 1,497 | – | – | –"]
     assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        ({"images": "nowhere"}, ["images", "checkpoint"]),
+        ({"labels": "none.txt", "checkpoint": "hub"}, ["labels"]),
+        ({"images": "demo", "checkpoint": "demo"}, []),
+        ({"checkpoint": "hub"}, []),
+    ],
+)
+def test_a_plan_names_the_inputs_that_are_missing_in_the_words_of_the_run(
+    project: Path, class_folders: Path, keys: dict[str, str], missing: list[str]
+) -> None:
+    write_spec(project, **keys)
+    code, output = run("run", "params/test.yaml", "--plan")
+    lines = [line for line in output.splitlines() if line.startswith("missing")]
+    assert [line.split()[1] for line in lines] == missing
+    assert code == bool(missing)
+    assert all("no such f" in line for line in lines)
+    assert not (project / "reports").exists()
+
+
+def test_a_plan_needs_no_inputs_for_what_is_kept(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = finished.replace(images="nowhere", checkpoint="none.pth")
+    kept = [pipeline.Step("01_export", away, ""), pipeline.Step("report", away, "a page changed")]
+    assert pipeline.missing(kept) == {}
+    assert list(pipeline.missing([pipeline.Step("01_export", away, "forced")])) == ["images", "checkpoint"]
+
+
+def test_a_batch_size_is_added_to_a_run_and_none_is_dropped(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_spec(project, batch_sizes=[1, 8], checkpoint="demo", images="demo")
+    ran: list[str] = []
+    monkeypatch.setattr(pipeline, "execute", lambda steps, *_: ran.extend(step.name for step in steps))
+    for sizes in ([], ["-b", "4"], ["-b", "8"]):
+        ran.clear()
+        assert run("run", str(path), *sizes)[0] == 0
+    assert RunSpec.load(project / "reports/test/spec.yaml").batch_sizes == (1, 8, 4)
+    assert {name.rpartition(" ")[2] for name in ran if " bs" in name} == {"bs8"}
 
 
 def test_a_plan_from_05_to_06_leaves_the_others_out(project: Path, class_folders: Path) -> None:
