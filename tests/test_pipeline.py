@@ -158,7 +158,7 @@ def test_ctrl_c_leaves_an_index_that_says_so_once_and_is_made_again(
     html_path(run.at(8).page("05_infer")).touch()
     record = pipeline._page_record("report", run)
     if exists:
-        index.write_text('<body>\n<main id="main"><h1>Before</h1></main>')
+        index.write_text('<body>\n<main id="main" tabindex="-1"><h1>Before</h1></main>')
 
     def interrupted(step: pipeline.Step, show_code: bool = False) -> None:
         record.touch()

@@ -13,7 +13,7 @@ from ..errors import ArtifactError
 from ..run.folder import html_path
 from .elements import Banner, Links
 
-_MAIN = '<main id="main">'
+_MAIN = '<main id="main"[^>]*>'
 _one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
 
 
@@ -64,14 +64,15 @@ def add_error(notebook: Path, error: Exception) -> None:
 
 def mark(page: Path, banner: Banner, links: Links) -> None:
     """Put a banner on top of a page as it is, instead of one put there before; a page that is not there is made, of links."""
-    mark = f"{_MAIN}<!-- mark -->{banner._repr_html_()}<!-- /mark -->"
+    mark = f"<!-- mark -->{banner._repr_html_()}<!-- /mark -->"
     if page.exists():
         body = page.read_text(encoding="utf-8")
-        body = re.sub(f"{_MAIN}(<!-- mark -->.*?<!-- /mark -->)?", lambda _: mark, body, count=1, flags=re.DOTALL)
+        old = f"({_MAIN})(<!-- mark -->.*?<!-- /mark -->)?"
+        body = re.sub(old, lambda match: match[1] + mark, body, count=1, flags=re.DOTALL)
     else:
         style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
         head = f'<meta charset="utf-8"><title>{page.parent.name}</title><link rel="icon" href="data:,"><style>{style}</style>'
-        main = f"{mark}<h1>{page.parent.name}</h1>{links._repr_html_()}</main>"
+        main = f'<main id="main">{mark}<h1>{page.parent.name}</h1>{links._repr_html_()}</main>'
         body = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{main}</body></html>'
     files.write_text(page, body)
 
