@@ -135,7 +135,8 @@ def _conclude(run: Run, screen: Terminal, before: str = "") -> None:
     from .run.expected import for_dataset
 
     for line in card.lines(run):
-        screen.summarise(line)
+        screen.say(line, shown=False)
+        click.echo(line, err=True)
     click.echo(f"{before}{run.folder / 'index.html'}")
     recipe = preprocessing(run)
     for warning in filter(None, [for_dataset(run)[1], recipe and f"preprocessing: {recipe}"]):
@@ -146,26 +147,23 @@ def _print_plan(steps: list[Step]) -> None:
     """Exits with 1 where a step would not find what it needs."""
     from . import pipeline
     from .report import accuracy
+    from .terminal import duration
 
     took = [pipeline.seconds(step) if step.why else 0.0 for step in steps]
     for step, seconds in zip(steps, took, strict=True):
-        click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {_minutes(seconds):>7}  {step.why}".rstrip())
-    click.echo(
-        f"in all {_minutes(sum(filter(None, took)))}, as the stages took in this run before{' (?: none did)' * (None in took)}"
-    )
+        estimate = "?" if seconds is None else duration(seconds) if seconds else ""
+        click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {estimate:>6}  {step.why}".rstrip())
+    total = duration(sum(filter(None, took)))
+    click.echo(f"in all {total}, as its stages took in this run before{' (?: none did)' * (None in took)}")
     errors = pipeline.missing(steps)
-    for what, error in errors.items():
-        click.echo(f"missing  {what:10}  {error}")
+    for error in errors:
+        click.echo(f"missing  {error}")
     needed = accuracy.plan(steps[-1].run)
     click.echo(f"\n{needed.caption}")
     for cells in (needed.formats, *map(needed.texts, needed.rows)):
         click.echo(" | ".join(cells))
     if errors:
         sys.exit(1)
-
-
-def _minutes(seconds: float | None) -> str:
-    return "?" if seconds is None else "" if not seconds else "< 1 min" if seconds < 60 else f"{seconds / 60:.0f} min"
 
 
 @main.command()

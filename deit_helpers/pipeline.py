@@ -13,8 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import files, kernels
-from .data import sources
 from .data.labels import real_labels
+from .data.sources import label_images, list_folder
 from .errors import ArtifactError, DeitError, SpecError, ToolError
 from .model import checkpoint_files
 from .report import html, index
@@ -84,28 +84,20 @@ def sizes_with(run: Run, sizes: tuple[int, ...]) -> list[int]:
     return list(dict.fromkeys([*(before if isinstance(before, list) else []), *sizes]))
 
 
-def missing(steps: list[Step]) -> dict[str, str]:
-    """What the steps to run need and would not find: `images`, `labels` or `checkpoint` -> the error they would end with."""
-    needed = {
-        name
-        for step in steps
-        for stage in (records.stages_of(step.run, step.notebook) if step.why else ())
-        for name in records.inputs_of(step.run, stage)
-    }
-    run, errors = steps[-1].run, dict[str, str]()
-
-    def check(what: str, work: Callable[[], object]) -> None:
+def missing(steps: list[Step]) -> list[str]:
+    """The errors that steps to run would end with for want of images, labels or the checkpoint."""
+    planned = [(step.run, stage) for step in steps if step.why for stage in records.stages_of(step.run, step.notebook)]
+    needed = {name for run, stage in planned for name in records.inputs_of(run, stage)}
+    run, errors = steps[-1].run, list[str]()
+    checks: list[tuple[bool, Callable[[], object]]] = [
+        ("source" in needed and run.spec.images != "demo", lambda: label_images(run, list_folder(run), run.classes)),
+        ("checkpoint" in needed and run.spec.checkpoint != "hub", lambda: checkpoint_files.check(run.checkpoint)),
+    ]
+    for is_needed, check in checks:
         try:
-            work()
+            is_needed and check()
         except DeitError as err:
-            errors[what] = str(err)
-
-    if "source" in needed and run.spec.images != "demo":
-        check("images", lambda: sources.list_folder(run))
-        if not errors:
-            check("labels", lambda: sources.label_images(run, sources.list_folder(run), run.classes))
-    if "checkpoint" in needed and run.spec.checkpoint != "hub":
-        check("checkpoint", lambda: checkpoint_files.check(run.checkpoint))
+            errors.append(str(err))
     return errors
 
 
@@ -114,17 +106,11 @@ def seconds(step: Step) -> float | None:
 
     A step that runs only if an earlier one changes what it reads is taken to run. None where a stage is new.
     """
-    whole = step.why == "forced" or step.why.startswith("if ")
-    total = PAGE_S
-    for stage in records.stages_of(step.run, step.notebook):
-        if whole or records.problem(step.run, stage):
-            at = [step.run, *(step.run.at_each() if STAGES[stage].per_batch else [])]
-            known = [records.read_record(run, stage).get("seconds") for run in at]
-            took = next((value for value in known if value is not None), None)
-            if took is None:
-                return None
-            total += took
-    return total
+    whole, run = step.why == "forced" or step.why.startswith("if "), step.run
+    stages = [stage for stage in records.stages_of(run, step.notebook) if whole or records.problem(run, stage)]
+    took = [[records.read_record(at, stage).get("seconds") for at in (run, *run.at_each())] for stage in stages]
+    known = [next((value for value in values if value is not None), None) for values in took]
+    return None if None in known else PAGE_S + sum(filter(None, known))
 
 
 def execute(steps: list[Step], force: bool, screen: Terminal) -> None:
@@ -168,7 +154,7 @@ def _publish_interrupted(run: Run, screen: Terminal) -> None:
     """Say on `index.html` what is not finished. Without a kernel: the prompt must be back in two seconds."""
     kernels.remove_unfinished(run.folder)
     _page_record("report", run).unlink(missing_ok=True)  # so that it is made again
-    text = f"interrupted at {' and '.join(screen.running) or 'the start of a step'}; go on with: {screen.command}"
+    text = f"interrupted at {' and '.join(screen.steps) or 'the start of a step'}; go on with: {screen.command}"
     html.mark(run.folder / "index.html", Banner("inconclusive", "Not finished:", text), index.pages(run))
     screen.say(text, shown=False)
 

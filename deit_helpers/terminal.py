@@ -29,6 +29,7 @@ class Terminal:
     Attributes:
         log: `run.log` in the folder of the run: every line, and tracebacks; it is appended to.
         command: what goes on with the run, as a user types it.
+        steps: label of each step that runs, or ran when Ctrl-C came -> its file of `run/progress.py`, and since when.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Terminal:
         self.log, self.command = folder / "run.log", command
         self._stream, self._clock = stream or sys.stderr, clock
         self._is_live = self._stream.isatty()
-        self._steps: dict[str, tuple[Path, float]] = {}  # label -> the file of run/progress.py, and since when
+        self.steps: dict[str, tuple[Path, float]] = {}
         self._start_s, self._next_s, self._drawn = clock(), clock() + EVERY_S, 0
         self._logged = False
         self._lock, self._ended = threading.RLock(), threading.Event()
@@ -53,11 +54,6 @@ class Terminal:
             if self._logged:
                 print(f"log: {self.log}", file=self._stream, flush=True)
 
-    @property
-    def running(self) -> list[str]:
-        """The steps that run, or that ran when Ctrl-C came."""
-        return [label.partition("] ")[2] for label in self._steps]
-
     def say(self, text: str, shown: bool = True) -> None:
         """A line with its time: in the log, and where `shown` also on the terminal."""
         with self._lock:
@@ -67,27 +63,21 @@ class Terminal:
                 self._draw("")
                 print(time.strftime("%H:%M:%S", now), text, file=self._stream, flush=True)
 
-    def summarise(self, text: str) -> None:
-        """A line of what came of the run, after it; the log keeps it where anything was run."""
-        print(text, file=self._stream, flush=True)
-        if self._logged:
-            self.say(text, shown=False)
-
     @contextlib.contextmanager
     def step(self, label: str, progress: Path, page: Path) -> Iterator[None]:
         """A step is run: `progress` is where its kernel tells how far it is, `page` what shows its error."""
-        self._steps[label] = progress, (start_s := self._clock())
+        self.steps[label] = progress, (start_s := self._clock())
         self.say(label, not self._is_live)
         try:
             yield
         except StoppedError:  # it stays among those that run
             raise
         except Exception as err:
-            del self._steps[label]
+            del self.steps[label]
             self.say(f"{label} failed after {duration(self._clock() - start_s)}: see {page}")
             self._log(_COLOURS.sub("", "".join(traceback.format_exception(err))))
             raise
-        del self._steps[label]
+        del self.steps[label]
         self.say(f"{label} done in {duration(self._clock() - start_s)}")
 
     def tick(self) -> None:
@@ -95,7 +85,7 @@ class Terminal:
         with self._lock:
             if self._ended.is_set():
                 return
-            now_s, steps = self._clock(), list(self._steps.items())
+            now_s, steps = self._clock(), list(self.steps.items())
             texts = [f"{label}  {duration(now_s - since)}{progress_text(read_json(path))}" for label, (path, since) in steps]
             if texts and now_s >= self._next_s:
                 self._next_s = now_s + EVERY_S
@@ -127,9 +117,10 @@ def progress_text(facts: dict[str, Any]) -> str:
     """What a file of `run/progress.py` says: `infer  1,200/50,000 images  41.2 images/s  Acc@1 79.6 % so far  ETA 12 min`."""
     parts = [facts.get("phase", "")]
     if total := facts.get("total"):
-        done, seconds = facts["done"], facts["seconds"]
+        (first, start_s), (done, now_s) = facts["first"], facts["last"]
         parts += [f"{done:,}/{total:,} images"]
-        if rate := (done - facts["first"]) / seconds if seconds else 0.0:
+        if done > first and now_s > start_s:
+            rate = (done - first) / (now_s - start_s)
             parts += [f"{rate:.1f} images/s", facts["text"], f"ETA {duration((total - done) / rate)}"]
     return "".join(f"  {part}" for part in parts if part)
 

@@ -147,7 +147,7 @@ def test_a_signal_ends_the_run_and_all_it_started(project: Path, code: str, numb
     assert without_log(said) == [f"interrupted: what is finished is kept; go on with: {command}"]
     assert [path.name for path in (*project.rglob(".tmp-*"), *project.rglob("*.log"))] == ["run.log"]
     index = (project / "reports/test/index.html").read_text()
-    assert f"interrupted at 06_accuracy bs1; go on with: {command}" in index
+    assert f"interrupted at [1/2] 06_accuracy bs1; go on with: {command}" in index
 
 
 LAUNCHER = """
@@ -302,7 +302,7 @@ def test_the_command_that_an_interrupted_run_prints_goes_on_with_it(finished_pro
     assert "] 06_accuracy bs1 done in " in result.stderr
     assert "Not finished:" not in (project / "reports/mini/index.html").read_text()
     said = (project / "reports/mini/run.log").read_text()
-    assert said.index("interrupted at 06_accuracy") < said.index("] report done in ")
+    assert said.index("interrupted at [") < said.index("] report done in ")
 
 
 PLACES = {  # names of folders in which a project may lie

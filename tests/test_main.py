@@ -64,7 +64,7 @@ def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_fol
     assert code == 0
     steps, needed = output.split("\n\n")
     *lines, last = steps.splitlines()
-    assert last == "in all < 1 min, as the stages took in this run before (?: none did)"
+    assert last == "in all 0 s, as its stages took in this run before (?: none did)"
     assert [line.split()[1] for line in lines if " bs" not in line] == ["01_export", "04_preprocess", "report"]
     assert len(lines) == 3 + 2 * 5
     assert all(line.startswith("run ") for line in lines)
@@ -77,20 +77,20 @@ def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_fol
 @pytest.mark.parametrize(
     ("keys", "missing"),
     [
-        ({"images": "nowhere"}, {"images": "no such folder", "checkpoint": "no such file"}),
-        ({"labels": "none.txt", "checkpoint": "hub"}, {"labels": "none.txt"}),
-        ({"images": "demo", "checkpoint": "demo"}, {}),
-        ({"checkpoint": "hub"}, {}),
+        ({"images": "nowhere"}, ["images: no such folder ", "checkpoint: no such file "]),
+        ({"labels": "none.txt", "checkpoint": "hub"}, ["none.txt: "]),
+        ({"images": "demo", "checkpoint": "demo"}, []),
+        ({"checkpoint": "hub"}, []),
     ],
 )
 def test_a_plan_names_the_inputs_that_are_missing_in_the_words_of_the_run(
-    project: Path, class_folders: Path, keys: dict[str, str], missing: dict[str, str]
+    project: Path, class_folders: Path, keys: dict[str, str], missing: list[str]
 ) -> None:
     write_spec(project, **keys)
     code, output = run("run", "params/test.yaml", "--plan")
     lines = [line for line in output.splitlines() if line.startswith("missing")]
-    assert [line.split()[1] for line in lines] == list(missing)
-    assert all(text in line for text, line in zip(missing.values(), lines, strict=True))
+    assert len(lines) == len(missing)
+    assert all(text in line for text, line in zip(missing, lines, strict=True))
     assert code == bool(missing)
     assert not (project / "reports").exists()
 
@@ -98,8 +98,8 @@ def test_a_plan_names_the_inputs_that_are_missing_in_the_words_of_the_run(
 def test_a_plan_needs_no_inputs_for_what_is_kept(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     away = finished.replace(images="nowhere", checkpoint="none.pth")
     kept = [pipeline.Step("01_export", away, ""), pipeline.Step("report", away, "a page changed")]
-    assert pipeline.missing(kept) == {}
-    assert list(pipeline.missing([pipeline.Step("01_export", away, "forced")])) == ["images", "checkpoint"]
+    assert pipeline.missing(kept) == []
+    assert len(pipeline.missing([pipeline.Step("01_export", away, "forced")])) == 2
 
 
 def test_a_batch_size_is_added_to_a_run_and_none_is_dropped(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from deit_helpers.run import progress
 from deit_helpers.terminal import Terminal
 
 LABEL = "[9/18] 05_infer bs8"
-HALF_WAY = {"phase": "infer", "done": 1200, "total": 50_000, "text": "Acc@1 79.6 % so far", "first": 200, "seconds": 20.0}
+HALF_WAY = {"phase": "infer", "first": [200, 10.0], "last": [1200, 30.0], "total": 50_000, "text": "Acc@1 79.6 % so far"}
 
 
 class Clock:
@@ -108,7 +108,7 @@ def test_a_step_that_fails_names_its_page_and_the_log_keeps_the_traceback(tmp_pa
         fails()
     assert said(stream)[1:] == [f"{LABEL} failed after 3 s: see 05_infer.html"]
     assert (tmp_path / "run.log").read_text().endswith("ValueError: no memory\n")
-    assert screen.running == []
+    assert screen.steps == {}
 
 
 def test_a_folder_that_takes_no_log_stops_no_run(tmp_path: Path, clock: Clock) -> None:
@@ -133,7 +133,7 @@ def test_progress_is_written_once_a_second_and_at_the_end_and_what_was_there_bef
     for done in range(400, 501):  # 400 of an interrupted run, then eight a second
         progress.count(done, 500, "")
         facts = json.loads(path.read_text())
-        written += [facts["done"]] if facts["done"] not in written else []
+        written += [facts["last"][0]] if facts["last"][0] not in written else []
         clock.now += 0.125
     assert written == [*range(400, 500, 8), 500]
     assert terminal.progress_text(facts) == "  infer  500/500 images  8.0 images/s  ETA 0 s"

@@ -13,24 +13,21 @@ FILE = "DEIT_REPORT_PROGRESS"  # in the environment of a kernel: where to write;
 EVERY_S = 1.0
 
 _now: dict[str, Any] = {}
-_times: dict[str, float] = {}  # of the first count of the phase, and of the last writing
 
 
 def phase(name: str) -> None:
     """Another stage is being made."""
     _now.clear()
-    _times.clear()
     _now["phase"] = name
     _write()
 
 
 def count(done: int, total: int, text: str) -> None:
     """So many images of the phase are done; written at most every EVERY_S seconds, and when all are."""
-    now = time.monotonic()
-    start = _times.setdefault("first", now)
-    _now.update(done=done, total=total, text=text, first=_now.get("first", done), seconds=now - start)
-    if done == total or now - _times.get("written", 0.0) >= EVERY_S:
-        _times["written"] = now
+    now_s = time.monotonic()
+    _now.setdefault("first", (done, now_s))  # what an interrupted run had done is no speed
+    if done == total or now_s - _now.get("last", (0, 0.0))[1] >= EVERY_S:
+        _now.update(last=(done, now_s), total=total, text=text)
         _write()
 
 
