@@ -51,6 +51,10 @@ class BackendError(DeitError):
     """A runtime could not be loaded, refused its input or returned something impossible."""
 
 
+class StoppedError(DeitError):
+    """Ctrl-C ended it."""
+
+
 class VerdictError(DeitError):
     """The accuracy verdict is `fail`, or the labels are wrong. Raised after everything was rendered and written.
 

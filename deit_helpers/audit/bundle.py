@@ -57,7 +57,8 @@ def pack(folder: Path, output: Path) -> Path:
     def chosen(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         if entry.isdev():
             raise ArtifactError(f"{folder.parent / entry.name}: is no plain file: remove it from the run folder")
-        hidden = Path(entry.name).name.startswith(".tmp-") or entry.name.endswith((".lock", ".tar.gz", ".tar.xz"))
+        unwanted = (".lock", ".tar.gz", ".tar.xz", "/run.log", "/report.zip")
+        hidden = Path(entry.name).name.startswith(".tmp-") or entry.name.endswith(unwanted)
         inside = entry.name.partition("/")[2]
         return None if hidden or f"{inside}/".startswith(f"{LEFT_OUT}/") else entry
 

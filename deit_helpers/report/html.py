@@ -12,9 +12,10 @@ from typing import Any
 from .. import files
 from ..errors import ArtifactError, DeitError
 from ..run.folder import Run, html_path
-from .elements import STYLE_TAG, templates
+from .elements import STYLE_TAG, Banner, Links, templates
 
 ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
+_MAIN = '<main id="main"[^>]*>'
 _NOTHING = re.compile(r'<div class="banner missing".*?</div>|</?div[^>]*>', re.DOTALL)
 
 
@@ -128,6 +129,21 @@ def add_error(notebook: Path, error: Exception) -> None:
 def unstyled(text: str) -> str:
     """An element's HTML without the style it brings to Jupyter, which a page has once."""
     return STYLE_TAG.sub("", text)
+
+
+def mark(page: Path, banner: Banner, links: Links) -> None:
+    """Put a banner on top of a page as it is, instead of one put there before; a page that is not there is made, of links."""
+    mark = f"<!-- mark -->{banner._repr_html_()}<!-- /mark -->"
+    if page.exists():
+        body = page.read_text(encoding="utf-8")
+        old = f"({_MAIN})(<!-- mark -->.*?<!-- /mark -->)?"
+        body = re.sub(old, lambda match: match[1] + mark, body, count=1, flags=re.DOTALL)
+    else:
+        style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+        head = f'<meta charset="utf-8"><title>{page.parent.name}</title><link rel="icon" href="data:,"><style>{style}</style>'
+        main = f'<main id="main">{mark}<h1>{page.parent.name}</h1>{links._repr_html_()}</main>'
+        body = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{main}</body></html>'
+    files.write_text(page, body)
 
 
 @functools.cache
