@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..errors import one_line
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -33,3 +35,8 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN, columns: int = 1) -
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width_in, height_in))
         yield figure, figure.subplots(1, columns)
+
+
+def plain(name: object) -> str:
+    """A name as a chart may hold it: one short line, its dollar signs no beginning of a formula."""
+    return one_line(name, 40).replace("$", r"\$")
