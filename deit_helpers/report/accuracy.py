@@ -129,14 +129,15 @@ def confusion_chart(run: Run) -> Chart | Banner:
     counts = np.array(stored)
     words = sources.class_words(run)
     names = [plain(words[index]) for index in range(len(counts))]
-    with new_figure(0.9 + 0.36 * len(counts)) as (figure, axes):
+    upright = max(map(len, names)) < 4
+    with new_figure(0.9 + 0.36 * len(counts) + (0 if upright else 0.1 * max(map(len, names)))) as (figure, axes):
         axes.imshow(counts, cmap="Blues", aspect="auto", vmax=max(1, counts.max()))
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if count > counts.max() / 2 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
         axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="answer", ylabel="label")
-        axes.set_xticklabels(names, rotation=0 if max(map(len, names)) < 4 else 90)
+        axes.set_xticklabels(names, rotation=0 if upright else 90)
         axes.set_yticklabels(names)
     wrong = counts - np.diag(np.diag(counts))
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,8 @@ class Chart(Element):
         import matplotlib
 
         buffer = io.StringIO()
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deit-report"}):
+        with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deit-report"}):
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it measures text; the reader's fonts draw it
             self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         svg = buffer.getvalue()
         return svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1)

@@ -39,4 +39,4 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN, columns: int = 1) -
 
 def plain(name: object) -> str:
     """A name as a chart may hold it: one short line, its dollar signs no beginning of a formula."""
-    return one_line(name, 40).replace("$", r"\$")
+    return one_line(name, 24).replace("$", r"\$")
