@@ -16,12 +16,14 @@ from ..metrics.verdict import evidence, how_bad, of_run, readings, sentence
 from ..run.expected import MAX_DROP_POINTS, expected_row
 from ..run.folder import Run
 from ..run.records import per_batch
+from .cards import changed as changed
+from .cards import wrong as wrong
 from .elements import Banner, Cell, Chart, Facts, Table
-from .flips import flips as flips
-from .style import PURE, from_paper, new_figure
+from .style import PURE, from_paper, new_figure, plain
 from .words import notes as notes
 
-WEAKEST = 20  # so many classes are listed
+MOST_CLASSES = 20  # are listed
+flips = changed  # as notebooks called it before the wrong ones were shown, too
 Scored = tuple[int, dict[str, Any], float | None]  # batch size, its `accuracy.json`, images per second end to end
 
 
@@ -99,7 +101,7 @@ def classes_chart(run: Run) -> Chart:
     rows = run.read("accuracy")["per_class"]
     shares = [row["top1_percent"] for row in rows]
     words = sources.class_words(run)
-    names = [words[row["class"]] for row in rows]
+    names = [plain(words[row["class"]]) for row in rows]
     few = len(rows) <= FEW_CLASSES
     with new_figure(0.8 + 0.26 * len(rows) if few else 2.6) as (figure, axes):
         if few:
@@ -115,22 +117,26 @@ def classes_chart(run: Run) -> Chart:
     return Chart(figure, f"Acc@1 by class, bs{run.batch_size}", text)
 
 
-def confusion_chart(run: Run) -> Chart | Table:
-    """Which class is taken for which; a table of the weakest classes when there are too many to draw."""
+def confusion_chart(run: Run) -> Chart | Banner:
+    """Which class is taken for which; a note when there are too many to draw."""
     stored = run.read("accuracy").get("confusion")
     if stored is None:
-        return weakest_classes(run)
+        text = (
+            f"More than {FEW_CLASSES} classes: label and answer of every image are in {run.relative(run.file('predictions'))}."
+        )
+        return Banner("note", "Not drawn.", text)
     counts = np.array(stored)
     words = sources.class_words(run)
-    names = [words[index] for index in range(len(counts))]
-    with new_figure(0.9 + 0.36 * len(counts)) as (figure, axes):
+    names = [plain(words[index]) for index in range(len(counts))]
+    upright = max(map(len, names)) < 4
+    with new_figure(0.9 + 0.36 * len(counts) + (0 if upright else 0.1 * max(map(len, names)))) as (figure, axes):
         axes.imshow(counts, cmap=from_paper(PURE), aspect="auto", vmax=max(1, counts.max()))
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if count > counts.max() / 2 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
         axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="answer", ylabel="label")
-        axes.set_xticklabels(names, rotation=0 if max(map(len, names)) < 4 else 90)
+        axes.set_xticklabels(names, rotation=0 if upright else 90)
         axes.set_yticklabels(names)
     wrong = counts - np.diag(np.diag(counts))
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
@@ -138,15 +144,27 @@ def confusion_chart(run: Run) -> Chart | Table:
     return Chart(figure, f"Images by label and top-1 answer, bs{run.batch_size}", text)
 
 
-def weakest_classes(run: Run) -> Table:
-    """The classes with the lowest Acc@1."""
+def class_differences(run: Run) -> Table:
+    """The classes whose Acc@1 lost most against the reference, significant losses marked; after those the weakest."""
     classes = run.read("accuracy")["per_class"]
-    worst = sorted(classes, key=lambda row: (row["top1_percent"], row["class"]))[:WEAKEST]
+    net = {row["class"]: row.get("gained", 0) - row.get("lost", 0) for row in classes}  # older runs lack these two
+    worst = sorted(classes, key=lambda row: (net[row["class"]], row["top1_percent"], row["class"]))[:MOST_CLASSES]
     words = sources.class_words(run)
     others = [None if row["mistaken_for"] is None else words[row["mistaken_for"]] for row in worst]
-    rows = [[words[row["class"]], row["images"], row["top1_percent"], other] for row, other in zip(worst, others, strict=True)]
-    caption = f"The {len(rows)} weakest of {len(classes)} classes, bs{run.batch_size}"
-    return Table(caption, "class | images | Acc@1:.1f | most often mistaken for", rows)
+    keys = ("images", "top1_percent", "reference_top1_percent", "gained", "lost", "p_value_holm")
+    rows = [[words[row["class"]], *map(row.get, keys), other] for row, other in zip(worst, others, strict=True)]
+    lower, higher = (sum(sign * images < 0 for images in net.values()) for sign in (1, -1))
+    what = f"Acc@1 is below the reference's in {lower} of {len(classes)} classes, above it in {higher}"
+    if "gained" not in classes[0]:
+        what = "Scored by an older version, which did not compare classes with the reference"
+    return Table(
+        f"{what}; bs{run.batch_size}; {len(rows)} are listed, the largest loss first, then the weakest. Gained, lost: images "
+        "that only this run, only the reference has right; p: McNemar's exact, corrected for all classes (Holm); of a few "
+        "images it shows nothing",
+        "class | images | Acc@1:.1f | reference's:.1f | gained | lost | p, corrected:.2g | most often mistaken for",
+        rows,
+        alarm=frozenset(i for i, row in enumerate(worst) if net[row["class"]] < 0 and row["p_value_holm"] < LEVEL),
+    )
 
 
 def plan(run: Run) -> Table:

@@ -10,6 +10,7 @@ import base64
 import functools
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ class Chart(Element):
         import matplotlib
 
         buffer = io.StringIO()
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deit-report"}):
+        with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deit-report"}):
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it measures text; the reader's fonts draw it
             self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
         svg = buffer.getvalue()
         svg = svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true" fill="currentColor"', 1)  # black is not written
@@ -124,18 +126,26 @@ class Chart(Element):
 
 @dataclass(frozen=True)
 class Gallery(Element):
-    """Crops (N, H, W, 3) uint8, each with a label below it, and below that with lines under headings, where there are some."""
+    """Crops (N, H, W, 3) uint8, each with a label below it, and below that with lines under headings, where there are some.
 
-    crops: np.ndarray
+    `crops` is None where the images are not here, `df` what is known of them and of others like them.
+    """
+
+    crops: np.ndarray | None
     labels: Sequence[str]
     caption: str
     lists: Sequence[Mapping[str, Sequence[str]]] = ()
+    df: pd.DataFrame | None = None
 
     def pictures(self) -> Iterator[tuple[str, str, Mapping[str, Sequence[str]]]]:
-        """Every crop as a JPEG file in base64, with its label and its lists."""
+        """Every crop as a JPEG file in base64, empty where it is not here, with its label and its lists."""
         from PIL import Image
 
-        for pixels, label, lists in zip(self.crops, self.labels, self.lists or [{}] * len(self.labels), strict=True):
+        crops = [None] * len(self.labels) if self.crops is None else self.crops
+        for pixels, label, lists in zip(crops, self.labels, self.lists or [{}] * len(self.labels), strict=True):
+            if pixels is None:
+                yield "", label, lists
+                continue
             buffer, image = io.BytesIO(), Image.fromarray(pixels)
             if lists:
                 image.thumbnail((CARD_PX, CARD_PX))

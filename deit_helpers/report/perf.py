@@ -259,14 +259,15 @@ def top_operators(run: Run, count: int = 12) -> Table | Banner:
         return Banner("note", "Not profiled.", f"{perf['profile_reason']}.")
     by_kind = pd.read_csv(run.file("profile")).groupby(["family", "op_type"], as_index=False)
     totals = by_kind.agg(nodes=("name", "size"), total_us=("total_us", "sum"), share_percent=("share_percent", "sum"))
-    rows = totals.sort_values("total_us", ascending=False).head(count).assign(total_us=lambda row: row["total_us"] / 1000)
+    totals["total_us"] /= 1000 * perf["profiled_batches"]  # ms per batch
+    rows = totals.sort_values("total_us", ascending=False).head(count)
     of_all = f" of {perf['profiled_ms']:.1f}" if perf["profiled_ms"] else ""
     device = runtime_text(perf["runtime"], streams=False)
     return Table(
         f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on {device}; families are "
         f"Ascend's names for the same work. {perf['operators_ms']:.1f}{of_all} ms per batch lie in operators"
         f"{_unattributed(perf)}",
-        "family | operator | nodes | total ms:.1f | share %:.2f",
+        "family | operator | nodes | ms per batch:.3f | share %:.2f",
         list(rows.itertuples(index=False, name=None)),
     )
 

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..errors import one_line
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -44,3 +46,8 @@ def from_paper(colour: str) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("shades", [f"{colour}00", f"{colour}ff"])
+
+
+def plain(name: object) -> str:
+    """A name as a chart may hold it: one short line, its dollar signs no beginning of a formula."""
+    return one_line(name, 24).replace("$", r"\$")

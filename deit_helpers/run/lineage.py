@@ -137,7 +137,7 @@ NOTEBOOKS = {
     }, alone=True),
     "06_accuracy": Notebook("bs{n}", {
         "score": Stage(
-            {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json"},
+            {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json", "predictions": "bs{n}/predictions.csv"},
             ("logits", "reference", "index", "preprocess", "expected", "real_labels"),
             ("expected", "real_labels", "batch_sizes"),
             ("stages/accuracy.py", *(f"metrics/{name}.py" for name in ("classification", "planner", "proportions", "verdict")),

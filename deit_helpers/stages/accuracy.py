@@ -1,4 +1,4 @@
-"""06_accuracy: saved logits and labels -> `result.json` (the recipe's layout), `accuracy.json` and the verdict.
+"""06_accuracy: saved logits and labels -> `result.json` (the recipe's layout), `predictions.csv`, `accuracy.json`, the verdict.
 
 Scoring reads files only; it never runs a model.
 """
@@ -6,21 +6,24 @@ Scoring reads files only; it never runs a model.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import files
 from ..data.labels import real_labels
-from ..data.sources import check_labels, read_index
+from ..data.sources import check_labels, class_words, read_index
 from ..errors import VerdictError
-from ..metrics import proportions, verdict
-from ..metrics.classification import FEW_CLASSES, TOP, among, compare, confusion, label_ranks, per_class, percent_within
+from ..metrics import classification, proportions, verdict
+from ..metrics.classification import FEW_CLASSES, TOP, among, compare, confusion, label_ranks, percent_within, predictions
 from ..metrics.planner import VALIDATION_IMAGES
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, expected_row, valid_classes
 from ..run.folder import Run
 from ..run.records import makes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REFERENCE = "ONNX Runtime fp32, exported graph"
 OWN_REFERENCE = "fp32 reference of this run"
@@ -83,6 +86,7 @@ def _score(run: Run) -> dict[str, Any]:
     checks, tests = _checks(facts, limit, run)
     cause = _cause(facts, int(np.sum(reference_ranks == 0)), checks)
     files.write_text(run.file("result"), json.dumps(seed_result(facts)))
+    _write_predictions(run, predictions(names, labels, logits, reference_logits, class_words(run)))
     return facts | {
         "drop_points": checks[0]["drop_points"],
         "max_drop_points": limit,
@@ -90,9 +94,21 @@ def _score(run: Run) -> dict[str, Any]:
         "tests": tests,
         "verdict": "inconclusive" if cause else verdict.worst(checks),
         "cause": cause,
-        "per_class": per_class(logits, labels),
+        "per_class": _per_class(logits, labels, reference_logits),
         "confusion": confusion(logits, labels).tolist() if classes <= FEW_CLASSES else None,
     }
+
+
+def _write_predictions(run: Run, table: pd.DataFrame) -> None:
+    """Write the table as CSV, names as in `index.csv`: bytes that are no UTF-8 as they are, a bare carriage return quoted."""
+    with files.atomic(run.file("predictions")) as temporary:
+        table.to_csv(temporary, index=False, errors="surrogateescape", lineterminator="\r\n")
+
+
+def _per_class(logits: np.ndarray, labels: np.ndarray, reference: np.ndarray) -> list[dict[str, Any]]:
+    rows = classification.per_class(logits, labels, reference)
+    p_values = proportions.mcnemar_p(*([row[key] for row in rows] for key in ("gained", "lost")))
+    return [row | {"p_value_holm": p} for row, p in zip(rows, proportions.holm(p_values.tolist()), strict=True)]
 
 
 def _real(run: Run, names: list[str], logits: np.ndarray, reference_logits: np.ndarray) -> dict[str, Any]:

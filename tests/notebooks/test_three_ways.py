@@ -29,6 +29,7 @@ PROMISED = [
     "bs8/perf_vision_batchsize_8_device_0.txt",
     "bs8/result.json",
     "bs8/accuracy.json",
+    "bs8/predictions.csv",
     "bs8/profile.csv",
     "bs8/perf.json",
     "manifest.json",
