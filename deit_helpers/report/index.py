@@ -9,7 +9,7 @@ from ..run import records
 from ..run.folder import Run, html_path
 from ..run.lineage import NOTEBOOKS
 from .elements import Banner, Cell, Facts, Links, Table
-from .words import notes_and_trust as notes
+from .words import notes_and_trust as notes  # noqa: F401 - for the notebook
 
 
 def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
