@@ -16,6 +16,7 @@ ENGLISH, CHINESE, BOTH = "en", "zh", "both"
 _FOLDER = Path(__file__).parent / "zh"
 _MARKUP = re.compile(r"(<style.*?</style>|<[^>]*>)", re.S)
 _SPOKEN = re.compile(r'((?:aria-label|alt|title)=")([^"]*)(")')
+_BETWEEN = re.compile("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")  # spaces, which Chinese has beside other scripts only
 _JOINTS = ((". ", "。"), ("; ", "；"), (": ", "："), (", ", "，"))  # of parts that are known one by one, in this order
 
 
@@ -43,7 +44,7 @@ def chinese(text: str) -> str:
         return str(sentences[words])
     for pattern, template in _patterns():
         if match := pattern.fullmatch(words):
-            return template.format(*map(chinese, match.groups()))
+            return _BETWEEN.sub("", template.format(*map(chinese, match.groups())))
     if words.endswith("."):
         ending = chinese(words[:-1])
         return f"{ending}。" if ending != words[:-1] else text
