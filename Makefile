@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What nbstripout removes besides outputs and counts: what papermill and Jupyter note of an execution.
+OF_KERNEL := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer version)
+STRIP := --keep-id --drop-empty-cells --extra-keys "metadata.papermill cell.metadata.papermill $(OF_KERNEL)"
 
 .PHONY: report test slow bench sample lint lock lab clean help
 
@@ -25,7 +28,7 @@ lint: $(READY) ## Check style, types, layers and that notebooks are stripped
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
+	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
 
 sample: $(READY) ## Make docs/sample, a small report to look at, and its screenshots (needs Chromium)
 	$(BIN)/deit-report run params/demo.yaml -b 1 -b 8 -s run=sample
@@ -35,8 +38,8 @@ sample: $(READY) ## Make docs/sample, a small report to look at, and its screens
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1500 \
 	  --screenshot=docs/report.png docs/sample/index.html
 
-lab: $(READY) ## Open the notebooks in Jupyter
-	$(BIN)/jupyter lab notebooks
+lab: $(READY) ## Open the notebooks in Jupyter: make lab ARGS=--no-browser
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks --FileContentsManager.post_save_hook=deit_helpers.lab.mark_clean $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 lock: $(READY) ## Pin the newest versions that pyproject.toml admits
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
@@ -46,7 +49,8 @@ clean: ## Remove the environment and all runs
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find reports -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 
-# The last line builds matplotlib's font cache, which would otherwise happen, and be announced, inside a notebook.
+# The last lines build matplotlib's font cache, which would otherwise happen, and be announced, inside a notebook, and tell a
+# git checkout to leave out of a notebook what Jupyter saves with it (.gitattributes).
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -54,4 +58,5 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	$(BIN)/python -c 'import matplotlib.font_manager'
+	test ! "$$(git rev-parse --show-toplevel 2>/dev/null)" -ef . || git config filter.notebook.clean '"$(CURDIR)/$(BIN)/nbstripout" $(STRIP)'
 	touch $(READY)

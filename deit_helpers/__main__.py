@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,8 +22,14 @@ from .run.folder import Run
 from .run.spec import RunSpec
 from .run.validation import given_path, nearest, parse_yaml
 
+if TYPE_CHECKING:
+    from .pipeline import Step
+    from .terminal import Terminal
+
 PATH = click.types.FuncParamType(given_path)
 PATH.name = "path"  # in --help
+ADDED = "Run this batch size alone: an addition to those of a run that exists, else instead of the spec's."
+PLANNED = "Print what would run, why, for how long, and which inputs are missing (then the exit code is 1); run nothing."
 
 
 class _Group(click.Group):
@@ -49,8 +58,19 @@ class _Group(click.Group):
             click.echo(f"error: {one_line(text, MOST_CHARACTERS)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as err:
-            click.echo("interrupted: what is finished is kept, and the same command goes on from there", err=True)
-            ctx.exit(*err.args or (128 + signal.SIGINT,))
+            click.echo(f"interrupted: what is finished is kept; go on with: {_resume_command()}", err=True)
+            (code,) = err.args or (128 + signal.SIGINT,)
+            if threading.active_count() > 1:  # one may draw a page, which nobody waits for
+                sys.stdout.flush()
+                os._exit(code)
+            ctx.exit(code)
+
+
+def _resume_command() -> str:
+    """The command as it was typed, without `--force`: what it forgot is not made twice."""
+    program = Path(sys.argv[0]).name
+    typed = ["python", "-m", __package__] if program == "__main__.py" else [program]
+    return shlex.join([*typed, *(word for word in sys.argv[1:] if word != "--force")])
 
 
 @contextlib.contextmanager
@@ -75,64 +95,98 @@ def main(debug: bool) -> None:
 
 @main.command()
 @click.argument("spec", type=PATH, default="params/demo.yaml")
-@click.option("-b", "--batch-size", "batch_sizes", type=int, multiple=True, help="Instead of the spec's batch sizes.")
+@click.option("-b", "--batch-size", "batch_sizes", type=int, multiple=True, help=ADDED)
 @click.option("-s", "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec.")
 @click.option("--from", "first", metavar="NN", help="First notebook to run, such as 05.")
 @click.option("--to", "last", metavar="NN", help="Last notebook to run before the report.")
 @click.option("--force", is_flag=True, help="Make everything again, whatever is current.")
 @click.option("--wait-for-quiet", is_flag=True, help="Measure when others leave the CPU alone; wait 10 minutes at most.")
-@click.option("--plan", "plan_only", is_flag=True, help="Print what would run, and why; run nothing.")
+@click.option("--plan", "plan_only", is_flag=True, help=PLANNED)
 def run(
     spec: Path, batch_sizes: tuple[int, ...], settings: tuple[str, ...], plan_only: bool, wait_for_quiet: bool, **which: Any
 ) -> None:
     """Run the notebooks of SPEC that are not current and publish the report."""
-    from . import pipeline
-    from .model import timm_config
-    from .report import accuracy
-    from .report.words import preprocessing
-    from .run.expected import for_dataset
-    from .stages.accuracy import require_pass
+    from .terminal import Terminal
 
     overrides = dict(_setting(text) for text in settings)
-    if batch_sizes:
-        overrides["batch_sizes"] = list(batch_sizes)
-    opened = timm_config.resolved(Run.resolve(spec, overrides=overrides))
-    steps = pipeline.plan(opened, **which)
+    given = Run.resolve(spec, overrides=overrides)
+    with Terminal(given.folder, _resume_command()) as screen:  # before what takes seconds: imports, hashes of large files
+        from . import pipeline
+        from .model import timm_config
+        from .stages.accuracy import require_pass
+
+        if batch_sizes:
+            overrides["batch_sizes"] = pipeline.sizes_with(given, batch_sizes)
+        opened = timm_config.resolved(Run.resolve(spec, overrides=overrides))
+        steps = pipeline.plan(opened, **which, sizes=batch_sizes)
+        needed = any(step.why for step in steps)
+        if not plan_only:
+            opened.save_spec()
+            if needed:
+                pipeline.execute(steps, which["force"], screen, wait_for_quiet)
     if plan_only:
-        for step in steps:
-            click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {step.why}".rstrip())
-        needed = accuracy.plan(opened)
-        click.echo(f"\n{needed.caption}")
-        for cells in (needed.formats, *map(needed.texts, needed.rows)):
-            click.echo(" | ".join(cells))
-        return
-    opened.save_spec()
-    page = opened.folder / "index.html"
-    if any(step.why for step in steps):
-        pipeline.execute(steps, which["force"], lambda line: click.echo(line, err=True), wait_for_quiet)
-        click.echo(str(page))
+        _print_plan(steps)
     else:
-        click.echo(f"nothing to do, all {len(steps)} pages are current: {page}")
-    recipe = preprocessing(opened)
-    for warning in filter(None, [for_dataset(opened)[1], recipe and f"preprocessing: {recipe}"]):
+        _conclude(opened, screen, "" if needed else f"nothing to do, all {len(steps)} pages are current: ")
+        require_pass(opened)
+
+
+def _conclude(run: Run, screen: Terminal, before: str = "") -> None:
+    """Say what came of a run and what to doubt, and print where its page is: that alone is output."""
+    from .report import card
+    from .report.words import preprocessing
+    from .run.expected import for_dataset
+
+    for line in card.lines(run):
+        screen.say(line, shown=False)
+        click.echo(line, err=True)
+    click.echo(f"{before}{run.folder / 'index.html'}")
+    recipe = preprocessing(run)
+    for warning in filter(None, [for_dataset(run)[1], recipe and f"preprocessing: {recipe}"]):
         click.echo(f"warning: {warning}", err=True)
-    require_pass(opened)
+
+
+def _print_plan(steps: list[Step]) -> None:
+    """Exits with 1 where a step would not find what it needs."""
+    from . import pipeline
+    from .report import accuracy
+    from .terminal import duration
+
+    took = [pipeline.seconds(step) if step.why else 0.0 for step in steps]
+    for step, seconds in zip(steps, took, strict=True):
+        estimate = "?" if seconds is None else duration(seconds) if seconds else ""
+        click.echo(f"{'run ' if step.why else 'keep'}  {step.name:20} {estimate:>6}  {step.why}".rstrip())
+    total = duration(sum(filter(None, took)))
+    click.echo(f"in all {total}, as its stages took in this run before{' (?: none did)' * (None in took)}")
+    errors = pipeline.missing(steps)
+    for error in errors:
+        click.echo(f"missing  {error}")
+    needed = accuracy.plan(steps[-1].run)
+    click.echo(f"\n{needed.caption}")
+    for cells in (needed.formats, *map(needed.texts, needed.rows)):
+        click.echo(" | ".join(cells))
+    if errors:
+        sys.exit(1)
 
 
 @main.command()
 @click.argument("run_dir", type=PATH)
-@click.option("--code", is_flag=True, help="Show the code of the cells.")
+@click.option("--code", is_flag=True, help="Unfold the code of the cells.")
 @click.option("--format", "form", help="Instead: markdown, csv, pdf, zip, perfetto, modelzoo-zh or modelzoo-en.")
 @click.option("-o", "--output", type=PATH, help="The file to write with --format; one in RUN_DIR without.")
 def render(run_dir: Path, code: bool, form: str | None, output: Path | None) -> None:
-    """Rebuild the pages and index.html of RUN_DIR from what is there, or write the run in another form."""
+    """Rebuild the pages of RUN_DIR from what is there, or the page of one executed .ipynb; or write the run in another form."""
     from . import pipeline
     from .delivery import formats
+    from .report import html
 
     if form is not None and form not in formats.FORMATS:
         raise SpecError(f"--format {form}: one of {', '.join(formats.FORMATS)}{nearest(form, list(formats.FORMATS))}")
     if output and not form:
         raise SpecError(f"-o {output}: say with --format what to write there, such as --format zip")
+    if run_dir.suffix == ".ipynb":
+        click.echo(str(html.html(run_dir, show_code=code)))
+        return
     opened = open_run(_spec_of(run_dir))
     click.echo(str(formats.write(opened, form, output) if form else pipeline.render(opened, code)))
 
@@ -150,6 +204,7 @@ def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof
     """Bring the files of a vendor's tool, measured elsewhere, into RUN_DIR (or a spec's), and publish its report."""
     from . import imported, pipeline
     from .stages.accuracy import require_pass
+    from .terminal import Terminal
 
     path = run_dir if run_dir.is_file() else _spec_of(run_dir)
     sizes = RunSpec.load(path).batch_sizes
@@ -159,20 +214,43 @@ def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof
     imported.import_results(opened, perf, dumps, prof, **measured)
     steps = pipeline.plan(opened, "05" if dumps else "07", "07")
     mine = [step for step in steps if step.run.batch_size in (None, batch_size)]
-    pipeline.execute(mine, False, lambda line: click.echo(line, err=True))
-    click.echo(str(opened.folder / "index.html"))
+    with Terminal(opened.folder, _resume_command()) as screen:
+        pipeline.execute(mine, False, screen)
+    _conclude(opened, screen)
     if dumps:
         require_pass(opened)
 
 
 @main.command()
 @click.argument("run_dir", type=PATH)
-@click.option("-o", "--output", type=PATH, help="The file to write; <run>.tar.gz without.")
-def pack(run_dir: Path, output: Path | None) -> None:
+@click.option("-o", "--output", type=PATH, help="The file to write; <run>.tar.gz without, <run>.audit.tar.xz with --audit.")
+@click.option("--audit", is_flag=True, help="At most 2 MB, for `verify`: answers instead of logits, no images and graphs.")
+def pack(run_dir: Path, output: Path | None, audit: bool) -> None:
     """Put RUN_DIR into one file to carry to a device host: everything 03 to 07 need, without the demo's images."""
-    from .audit.bundle import pack as write
+    from .audit import bundle
 
-    click.echo(str(write(_spec_of(run_dir).parent, output or Path(f"{run_dir.resolve().name}.tar.gz"))))
+    spec = _spec_of(run_dir)
+    path = output or Path(f"{run_dir.resolve().name}{'.audit.tar.xz' if audit else '.tar.gz'}")
+    if audit:
+        left_out = bundle.pack_audit(Run.resolve(spec), path)
+        click.echo(f"left out: {one_line(', '.join(sorted(left_out, key=lambda name: -left_out[name])), 400)}", err=True)
+    else:
+        bundle.pack(spec.parent, path)
+    click.echo(str(path))
+
+
+@main.command()
+@click.argument("base", type=PATH)
+@click.argument("new", type=PATH)
+@click.option("--max-drop", type=click.FloatRange(0, 100), default=1.0, help="Points of Acc@1 that may be lost [1]; 100: any.")
+@click.option("--max-slowdown", type=click.FloatRange(0, 100), default=5.0, help="Percent of the rate, likewise [5]; 100: any.")
+def compare(base: Path, new: Path, **limits: float) -> None:
+    """Is run NEW as right and as fast as run BASE? Exit code 0: pass, 1: fail, 2: inconclusive, or not comparable."""
+    from . import pipeline
+
+    page, facts = pipeline.compare(base, new, **limits)
+    click.echo(f"{one_line(facts['line'], MOST_CHARACTERS)}\n{page}")
+    click.get_current_context().exit(("pass", "fail", "inconclusive").index(facts["verdict"]))
 
 
 def _spec_of(run_dir: Path) -> Path:
@@ -193,6 +271,18 @@ def doctor(run_dir: Path | None) -> None:
         rows += time_backends(opened.at(8 if 8 in opened.spec.batch_sizes else opened.spec.batch_sizes[-1]))
     for row in rows:
         click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:52} {row.detail}")
+
+
+@main.command()
+@click.argument("given", type=PATH, metavar="RUN")
+@click.pass_context
+def verify(context: click.Context, given: Path) -> None:
+    """Check RUN, a run folder or a file of `pack`: hashes, figures and pages, from raw predictions; exit 1 if any differs."""
+    from .audit.verify import verify as check
+    from .explore import OpenedRun
+
+    wrong = check(given if given.is_file() else _spec_of(given).parent, OpenedRun.resolve, click.echo)
+    context.exit(1 if wrong else 0)
 
 
 def _setting(text: str) -> tuple[str, Any]:

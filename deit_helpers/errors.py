@@ -26,6 +26,10 @@ class DeitError(Exception):
     def __str__(self) -> str:
         return one_line(super().__str__(), MOST_CHARACTERS)
 
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter and papermill show in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class SpecError(DeitError):
     """A spec file or parameter is wrong: the message names the file, the key and what is allowed."""
@@ -45,6 +49,10 @@ class ToolError(DeitError):
 
 class BackendError(DeitError):
     """A runtime could not be loaded, refused its input or returned something impossible."""
+
+
+class StoppedError(DeitError):
+    """Ctrl-C ended it."""
 
 
 class VerdictError(DeitError):

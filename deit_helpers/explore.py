@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .audit import compare
 from .data import batches, sources
-from .errors import ArtifactError
+from .errors import ArtifactError, SpecError
 from .metrics.classification import among, softmax
-from .report import elements, index
-from .report.flips import MOST, flips
+from .metrics.operators import FAMILIES
+from .report import cards, elements, index
+from .report.compare import Page, page
 from .run import manifest, records
 from .run.expected import valid_classes
 from .run.folder import Run
@@ -60,40 +63,49 @@ class OpenedRun(Run):
         Returns:
             A row per image: image, label and answer (class indices), label_name, answer_name (words where there are some),
             correct, top5 (class indices, best first), margin (logit of the best class minus that of the second), probability
-            (softmax of the answer), reference (its answer) and agrees.
+            (softmax of the answer), reference (its answer), agrees and reference_margin. `bsN/predictions.csv` has the same.
 
         Raises:
             ArtifactError: 05 was not run at this batch size, or its files are not current; the notebook to run.
         """
-        import pandas as pd
-
         records.require(self, "logits", "index", "reference")
-        valid, (names, labels) = valid_classes(self), sources.read_index(self)
-        logits, reference = (among(np.load(self.file(name)), valid) for name in ("logits", "reference"))
-        ranking = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
-        best = np.take_along_axis(logits, ranking, axis=1)
-        words = sources.class_words(self)
-        table = pd.DataFrame({"image": names, "label": labels, "label_name": [words[c] for c in labels.tolist()]})
-        table["answer"], table["answer_name"] = ranking[:, 0], [words[c] for c in ranking[:, 0].tolist()]
-        table["correct"] = ranking[:, 0] == labels
-        table["top5"] = ranking.tolist()
-        table["margin"] = best[:, 0] - best[:, 1] if best.shape[1] > 1 else np.nan
-        table["probability"] = softmax(logits).max(axis=1)
-        table["reference"] = reference.argmax(axis=1)
-        table["agrees"] = table["reference"] == table["answer"]
-        return table
+        return cards.predictions(self)
 
-    def flips(self, count: int = MOST) -> elements.Gallery | elements.Table | elements.Banner:
-        """The images whose answer differs from the fp32 reference's, the worst first: what `report.flips` shows on a page."""
-        return flips(self, count)
+    def changed(self, count: int = cards.MOST_CHANGED) -> elements.Gallery:
+        """Cards of the images whose answer differs from the fp32 reference's, the worst first; `.df` has all of them.
 
-    def operators(self) -> pd.DataFrame:
+        Opened without a batch size: those of the size that agrees least.
+
+        Raises:
+            ArtifactError: no answers yet; the notebook to run.
+        """
+        return _shown(cards.changed(self, count))
+
+    flips = changed
+
+    def wrong(self, count: int = cards.MOST_WRONG) -> elements.Gallery:
+        """Cards of the images whose answer is not their label, those that only the reference has right first; as `changed`."""
+        return _shown(cards.wrong(self, count))
+
+    def compare(self, base: str | Path | Run) -> Page:
+        """This run against another, an opened one or its folder, as `deit-report compare` judges it; no file is written."""
+        other = base if isinstance(base, Run) else compare.opened(base)
+        return page(compare.compare(other, self), self)
+
+    def operators(self, family: str | None = None) -> pd.DataFrame:
         """The profile of this batch size: family, op_type, name, calls, total_us, share_percent, backend; most time first.
+
+        Args:
+            family: one of `metrics.operators.FAMILIES`, such as SoftmaxV2; all of them where it is left out.
 
         Raises:
             ArtifactError: 07 was not run at this batch size; the notebook to run.
+            SpecError: no such family; the nearest right one.
         """
-        return self._table("profile")
+        if family not in (None, *FAMILIES):
+            raise SpecError(f"family: no {family!r}{nearest(str(family), list(FAMILIES))}; there are {', '.join(FAMILIES)}")
+        table = self._table("profile")
+        return table if family is None else table[table["family"] == family]
 
     def latencies(self) -> pd.DataFrame:
         """The timings of every batch of 05 in ms, with its number of images; the columns are those of `latency.csv`.
@@ -133,3 +145,9 @@ class OpenedRun(Run):
 
         records.require(self, name)
         return pd.read_csv(self.file(name))
+
+
+def _shown(gallery: elements.Gallery | elements.Banner) -> elements.Gallery:
+    if isinstance(gallery, elements.Banner):
+        raise ArtifactError(f"{gallery.title} {gallery.text}")
+    return gallery

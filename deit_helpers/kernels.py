@@ -12,35 +12,45 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from subprocess import Popen
-from typing import IO, Any, TypeVar
+from subprocess import Popen, TimeoutExpired
+from typing import IO, Any, NamedTuple, TypeVar
 
-from .errors import DeitError, ToolError
+from .errors import DeitError, StoppedError, ToolError
 from .metrics.latency import MOST_OTHER_PERCENT
 from .run import host
+from .run import progress as told
 
 Task = TypeVar("Task")
 START_LIMITS_S = (60, 300)  # a second start gets other ports and more time: a program took one of them, or the host is busy
 QUIET_S, QUIET_LIMIT_S = 5, 600  # seconds in a row that others leave the machine alone; it is waited for them so long
-GRACE_S = 3.0  # from Ctrl-C in a kernel, after which a stage removes what is unfinished, to its end
+GRACE_S = 0.7  # from Ctrl-C in a kernel, after which a stage removes what is unfinished, to its end
+PAGES_S = 0.3  # from there until a page that is being drawn is waited for no longer
 
-_running: dict[Path, Popen[bytes]] = {}  # by page
+
+class _Kernel(NamedTuple):
+    process: Popen[bytes]
+    connection: Path  # the file with its ports and key
+
+
+_running: dict[Path, _Kernel] = {}  # by page
+_starting = threading.Lock()  # held until a new kernel is among them
+_killed: set[int] = set()
 _interrupted = threading.Event()
 
 
-def execute(notebook: Path, page: Path, parameters: dict[str, Any], cwd: Path, stdout_file: IO[str] | None) -> None:
+def execute(notebook: Path, page: Path, parameters: dict[str, Any], cwd: Path, progress: Path | None) -> None:
     """Run a notebook with papermill and write it, with its outputs so far, to `page`.
 
     Args:
-        stdout_file: where what the cells print goes, besides the page.
+        progress: the file that tells how far its stage is (`run/progress.py`), while it runs.
 
     Raises:
         PapermillExecutionError: a cell failed.
         ToolError: the kernel did not start, or died; what it said is in `page` with the suffix `.log`.
-        DeitError: Ctrl-C ended it.
+        StoppedError: Ctrl-C ended it.
     """
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -49,29 +59,29 @@ def execute(notebook: Path, page: Path, parameters: dict[str, Any], cwd: Path, s
     for limit_s in START_LIMITS_S:
         try:
             with log.open("wb") as output:
-                _execute(notebook, page, parameters, cwd, stdout_file, output, limit_s)
-            log.unlink()
+                _execute(notebook, page, parameters, cwd, _kernel_class(page, output, progress), limit_s)
+            log.unlink(missing_ok=True)
             return
         except (PapermillExecutionError, DeitError):
-            log.unlink()
+            log.unlink(missing_ok=True)
             raise
         except DeadKernelError as err:
-            how = f"its kernel {_how_it_ended(_running[page].poll())}"
+            how = f"its kernel {_how_it_ended(_running[page].process.poll())}"
             with log.open("a") as text:  # what was killed had no last words
                 text.write(f"{how}\n")
             raise ToolError(f"{how}: see {log}") from err
         except RuntimeError as err:  # it was never ready
             failure = str(err)
         finally:
-            if process := _running.pop(page, None):
-                _signal(process, "SIGKILL")  # what a dead kernel leaves, too
+            if kernel := _running.pop(page, None):
+                _signal(kernel.process, "SIGKILL")  # what a dead kernel leaves, too
+            if progress:
+                progress.unlink(missing_ok=True)
     said = log.read_text(errors="replace").strip().splitlines()
     raise ToolError(f"its kernel did not start, twice: {said[-1] if said else failure}: see {log}")
 
 
-def _execute(
-    notebook: Path, page: Path, parameters: dict[str, Any], cwd: Path, stdout_file: IO[str] | None, log: IO[bytes], limit_s: int
-) -> None:
+def _execute(notebook: Path, page: Path, parameters: dict[str, Any], cwd: Path, kernel_class: type, limit_s: int) -> None:
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it says of kernels is in the errors raised here
@@ -84,17 +94,16 @@ def _execute(
             cwd=cwd,
             kernel_name="python3",  # whatever the notebook says of the kernel it was edited with
             language="python",
-            kernel_manager_class=_kernel_class(page, log),
+            kernel_manager_class=kernel_class,
             start_timeout=limit_s,
             progress_bar=False,
-            stdout_file=stdout_file,
             shutdown_kernel="immediate",  # everything is on disk; a graceful end interrupts the kernel, noisily
         )
     finally:
         stop_if_interrupted()
 
 
-def _kernel_class(page: Path, log: IO[bytes]) -> type:
+def _kernel_class(page: Path, log: IO[bytes], progress: Path | None) -> type:
     """A manager of kernels of this Python, whatever is installed as `python3`; they print to `log`."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -105,11 +114,12 @@ def _kernel_class(page: Path, log: IO[bytes]) -> type:
         kernel_spec = own
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # as its base does
-            stop_if_interrupted()
-            await super().start_kernel(**options, stdout=log, stderr=log)
-            _running[page] = self.provisioner.process  # type: ignore[union-attr]  # a LocalProvisioner's
-            if _interrupted.is_set():  # meanwhile
-                _signal(_running[page], "SIGKILL")
+            environment = {**os.environ, told.FILE: str(progress)} if progress else dict(os.environ)
+            with _starting:
+                stop_if_interrupted()
+                await super().start_kernel(**options, env=environment, stdout=log, stderr=log)
+                process = self.provisioner.process  # type: ignore[union-attr]  # a LocalProvisioner's
+                _running[page] = _Kernel(process, Path(self.connection_file))
 
     return OwnKernel
 
@@ -123,20 +133,33 @@ def _how_it_ended(code: int | None) -> str:
 
 
 def in_threads(work: Callable[[Task], None], tasks: Iterable[Task], count: int | None) -> None:
-    """Run `work` on tasks side by side; Ctrl-C ends the kernels that it started.
+    """Run `work` on tasks side by side; Ctrl-C ends the kernels that it started, a second one at once.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C. A thread that draws a page may still do so: whoever catches it ends the process.
         The first error of the work, when what runs has ended.
     """
     _interrupted.clear()
-    with _ended_by_interrupt(), ThreadPoolExecutor(count) as pool, _ended_by_interrupt():  # while it works, while it is awaited
-        list(pool.map(work, tasks))
+    pool = ThreadPoolExecutor(count)
+    futures = [pool.submit(work, task) for task in tasks]
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+        pool.shutdown(cancel_futures=True)
+    except KeyboardInterrupt:
+        _interrupted.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        _end_kernels()
+        wait(futures, PAGES_S)
+        raise
+    for future in futures:
+        if not future.cancelled():
+            future.result()
 
 
 def stop_if_interrupted() -> None:
-    """Raise a DeitError where work was to go on that Ctrl-C has ended."""
+    """Raise StoppedError where work was to go on that Ctrl-C has ended."""
     if _interrupted.is_set():
-        raise DeitError("interrupted")
+        raise StoppedError("interrupted")
 
 
 def wait_for_quiet(say: Callable[[str], None]) -> None:
@@ -156,22 +179,32 @@ def wait_for_quiet(say: Callable[[str], None]) -> None:
             return
 
 
-@contextlib.contextmanager
-def _ended_by_interrupt() -> Iterator[None]:
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files that this process and the kernels that it killed were writing below a folder."""
+    for process in (os.getpid(), *_killed):
+        for path in folder.rglob(f".tmp-{process}-*"):
+            path.unlink(missing_ok=True)
+
+
+def _end_kernels() -> None:
     try:
-        yield
-    except KeyboardInterrupt:
-        _interrupted.set()
-        try:
-            for process in list(_running.values()):
-                _signal(process, "SIGINT")
-            deadline = time.monotonic() + GRACE_S
-            while _running and time.monotonic() < deadline:
-                time.sleep(0.05)
-        finally:  # at once, if Ctrl-C is pressed again
-            for process in list(_running.values()):
-                _signal(process, "SIGKILL")
-        raise
+        with _starting:
+            started = list(_running.values())
+        for kernel in started:
+            _signal(kernel.process, "SIGINT")
+        deadline = time.monotonic() + GRACE_S
+        while _running and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:  # at once, if Ctrl-C is pressed again
+        killed = list(_running.items())
+        for page, kernel in killed:
+            _killed.add(kernel.process.pid)
+            _signal(kernel.process, "SIGKILL")
+            for path in (page.with_suffix(".log"), kernel.connection):
+                path.unlink(missing_ok=True)
+        for _, kernel in killed:
+            with contextlib.suppress(TimeoutExpired):
+                kernel.process.wait(PAGES_S)  # its memory is given back
 
 
 def _signal(process: Popen[bytes], name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +13,23 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import files, kernels
+from .audit import compare as audit
 from .data.labels import real_labels
+from .data.sources import label_images, list_folder
 from .errors import ArtifactError, DeitError, SpecError, ToolError
-from .report import html
+from .model import checkpoint_files
+from .report import html, index
+from .report.elements import Banner
 from .report.words import notes
 from .run import hashing, journal, records
 from .run.expected import expected_row
-from .run.folder import Run, html_path, project_root
+from .run.folder import Run, html_path, notebook_source
 from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
 from .run.spec import RunSpec
+from .run.validation import read_yaml
+from .terminal import Terminal
 
+PAGE_S = 5.0  # what a page takes besides its stages: a kernel starts, the page is drawn
 STEPS = tuple(name for name in NOTEBOOKS if name != "report")
 
 
@@ -40,13 +46,16 @@ class Step:
         return f"{self.notebook} bs{self.run.batch_size}" if self.run.batch_size else self.notebook
 
 
-def plan(run: Run, first: str | None = None, last: str | None = None, force: bool = False) -> list[Step]:
+def plan(
+    run: Run, first: str | None = None, last: str | None = None, force: bool = False, sizes: tuple[int, ...] = ()
+) -> list[Step]:
     """The notebooks of a run in order, each with the reason to run it. Reads files, changes nothing.
 
     Args:
         first: number of the first notebook, such as `05`; earlier ones are left out.
         last: number of the last one. The report is always made.
         force: run every notebook and make its files again.
+        sizes: the batch sizes to run, or all. Of the others only the pages that are there and show all sizes are made again.
 
     Raises:
         SpecError: `first` or `last` is no notebook's number.
@@ -62,41 +71,95 @@ def plan(run: Run, first: str | None = None, last: str | None = None, force: boo
             earlier = [step for step in steps if step.why and step.run.batch_size in (None, at.batch_size, run.batch_size)]
             if not why and (earlier or (notebook == "report" and any(step.why for step in steps))):
                 why = f"if {earlier[0].name} changes what it reads" if earlier else "a page changed"
-            steps.append(Step(notebook, at, why))
+            if at.batch_size in (None, *(sizes or run.spec.batch_sizes)) or (
+                NOTEBOOKS[notebook].shows and html_path(at.page(notebook)).exists()
+            ):
+                steps.append(Step(notebook, at, why))
     return steps
 
 
-def execute(steps: list[Step], force: bool, say: Callable[[str], None], wait_for_quiet: bool = False) -> None:
+def sizes_with(run: Run, sizes: tuple[int, ...]) -> list[int]:
+    """The batch sizes that a run folder has, and those to add."""
+    saved = run.folder / "spec.yaml"
+    before = read_yaml(saved).get("batch_sizes") if saved.exists() else None
+    return list(dict.fromkeys([*(before if isinstance(before, list) else []), *sizes]))
+
+
+def missing(steps: list[Step]) -> list[str]:
+    """The errors that steps to run would end with for want of images, labels or the checkpoint."""
+    planned = [(step.run, stage) for step in steps if step.why for stage in records.stages_of(step.run, step.notebook)]
+    needed = {name for run, stage in planned for name in records.inputs_of(run, stage)}
+    run, errors = steps[-1].run, list[str]()
+    checks: list[tuple[bool, Callable[[], object]]] = [
+        ("source" in needed and run.spec.images != "demo", lambda: label_images(run, list_folder(run), run.classes)),
+        ("checkpoint" in needed and run.spec.checkpoint != "hub", lambda: checkpoint_files.check(run.checkpoint)),
+    ]
+    for is_needed, check in checks:
+        try:
+            is_needed and check()
+        except DeitError as err:
+            errors.append(str(err))
+    return errors
+
+
+def seconds(step: Step) -> float | None:
+    """How long a step will take, by what its stages took in this run before, at another batch size where not at its own.
+
+    A step that runs only if an earlier one changes what it reads is taken to run. None where a stage is new.
+    """
+    whole, run = step.why == "forced" or step.why.startswith("if "), step.run
+    stages = [stage for stage in records.stages_of(run, step.notebook) if whole or records.problem(run, stage)]
+    took = [[records.read_record(at, stage).get("seconds") for at in (run, *run.at_each())] for stage in stages]
+    known = [next((value for value in values if value is not None), None) for values in took]
+    return None if None in known else PAGE_S + sum(filter(None, known))
+
+
+def execute(steps: list[Step], force: bool, screen: Terminal, wait_for_quiet: bool = False) -> None:
     """Run the steps that are needed; each is judged again when its turn comes.
 
     A verdict that is not `pass` is no error here: the pages show it, and `accuracy.require_pass` says it from the files.
 
     Raises:
         DeitError: a notebook failed; its page is published with the error in it, the rest is not run but the report.
+        KeyboardInterrupt: Ctrl-C; `index.html` says where, and what goes on from there.
     """
+    screen.say(screen.command, shown=False)
     if force:
         _forget(steps)
     numbers = itertools.count(1)
 
     def run_in_turn(lane: list[Step]) -> None:
         for step in lane:
-            number = next(numbers)
-            with _page_lock(step, say):
+            label = f"[{next(numbers)}/{len(steps)}] {step.name}"
+            with _page_lock(step, screen.say):
                 _check_spec(step.run)
                 if force or _why(step.notebook, step.run):
-                    say(f"[{number}/{len(steps)}] {step.name}")
                     if wait_for_quiet and NOTEBOOKS[step.notebook].alone:
-                        kernels.wait_for_quiet(say)
-                    _run_notebook(step)
+                        kernels.wait_for_quiet(screen.say)
+                    with screen.step(label, _progress(step), html_path(step.run.page(step.notebook))):
+                        _run_notebook(step)
 
-    for notebook, lanes in _lanes(steps):
-        try:
-            kernels.in_threads(run_in_turn, lanes, 1 if NOTEBOOKS[notebook].alone else os.cpu_count())
-        except DeitError:
-            if notebook != "report":  # it must not go on showing what held before
-                with contextlib.suppress(DeitError):  # the first error is the one to mend
-                    _make_report(steps[-1], say)
-            raise
+    try:
+        for notebook, lanes in _lanes(steps):
+            try:
+                kernels.in_threads(run_in_turn, lanes, 1 if NOTEBOOKS[notebook].alone else os.cpu_count())
+            except DeitError:
+                if notebook != "report":  # it must not go on showing what held before
+                    with contextlib.suppress(DeitError):  # the first error is the one to mend
+                        _make_report(steps[-1], screen.say)
+                raise
+    except KeyboardInterrupt:
+        _publish_interrupted(steps[-1].run, screen)
+        raise
+
+
+def _publish_interrupted(run: Run, screen: Terminal) -> None:
+    """Say on `index.html` what is not finished. Without a kernel: the prompt must be back in two seconds."""
+    kernels.remove_unfinished(run.folder)
+    run.page_record("report").unlink(missing_ok=True)  # so that it is made again
+    text = f"interrupted at {' and '.join(screen.steps) or 'the start of a step'}; go on with: {screen.command}"
+    html.mark(run.folder / "index.html", Banner("inconclusive", "Not finished:", text), index.pages(run))
+    screen.say(text, shown=False)
 
 
 def _make_report(step: Step, say: Callable[[str], None], show_code: bool = False) -> None:
@@ -116,7 +179,7 @@ def _check_spec(run: Run) -> None:
 @contextlib.contextmanager
 def _page_lock(step: Step, say: Callable[[str], None]) -> Iterator[None]:
     """Hold a page: another process that makes it, too, is waited for."""
-    path = _page_record(step.notebook, step.run).with_suffix(".lock")
+    path = step.run.page_record(step.notebook).with_suffix(".lock")
     files.write_dir(path.parent)
     lock = FileLock(path)
     try:
@@ -158,22 +221,40 @@ def _lanes(steps: list[Step]) -> Iterator[tuple[str, list[list[Step]]]]:
 
 def render(run: Run, show_code: bool = False) -> Path:
     """Publish every executed notebook again and rebuild `index.html` from what is there."""
-    for notebook in STEPS:
-        for at in run.at_each(NOTEBOOKS[notebook].per_batch):
-            if at.page(notebook).exists():
-                with _page_lock(Step(notebook, at, "asked for"), lambda line: None):
-                    html.html(at.page(notebook), at.folder, show_code)
     _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
     return run.folder / "index.html"
 
 
-def notebook_source(notebook: str) -> Path:
-    """The notebook itself: in the working directory's project, or beside this package."""
-    for root in (project_root(), Path(__file__).parents[1]):
-        path = root / "notebooks" / f"{notebook}.ipynb"
-        if path.exists():
-            return path
-    raise ArtifactError(f"notebooks/{notebook}.ipynb: not found; run from the project's folder")
+def _publish_all(run: Run, show_code: bool) -> None:
+    """Every page again from its executed notebook: only now the links from one to the next are known."""
+    for notebook in STEPS:
+        for at in run.at_each(NOTEBOOKS[notebook].per_batch):
+            if at.page(notebook).exists():
+                with _page_lock(Step(notebook, at, "asked for"), lambda line: None):
+                    html.html(at.page(notebook), at, show_code)
+                    _sign(notebook, at)
+
+
+def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tuple[Path, dict[str, Any]]:
+    """Compare two run folders and publish the page; returns it and the content of `compare.json`.
+
+    Raises:
+        SpecError: no run folder.
+        ArtifactError: a file of a run is damaged, or one cannot be written.
+    """
+    from papermill.exceptions import PapermillExecutionError
+
+    before, now = audit.opened(base), audit.opened(new)
+    facts, folder = audit.compare(before, now, max_drop, max_slowdown), audit.folder_of(before, now)
+    audit.write(folder, facts)  # before the page: a gate needs no kernel
+    page, source = folder / "compare.ipynb", notebook_source("compare")
+    limits = {"max_drop": max_drop, "max_slowdown": max_slowdown}
+    parameters = {"base": str(before.folder), "new": str(now.folder), **limits}
+    try:
+        kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
+    except PapermillExecutionError as err:
+        raise DeitError(f"compare: {err.ename}: {err.evalue}; the verdict is in {folder / 'compare.json'}") from err
+    return html.html(page, now), facts
 
 
 def _between(first: str | None, last: str | None) -> list[str]:
@@ -193,16 +274,19 @@ def _why(notebook: str, run: Run) -> str:
         if why := records.problem(run, stage):
             return f"{stage}: {why}"
     page = run.page(notebook)
-    record = files.read_json(_page_record(notebook, run))
+    record = files.read_json(run.page_record(notebook))
     if not record or not page.exists() or not html_path(page).exists():
         return "no page yet"
+    if "stopped" in record:
+        return "it stopped with an error"
     changed = [name for name, value in _page_key(notebook, run).items() if record.get(name) != value]
     return f"changed: {', '.join(changed)}" if changed else ""
 
 
-def _page_record(notebook: str, run: Run) -> Path:
-    suffix = f"_bs{run.batch_size}" if run.batch_size else ""
-    return run.folder / "meta" / f"page_{notebook}{suffix}.json"
+def _progress(step: Step) -> Path:
+    """Where the step tells how far it is; named as what is unfinished, which is not packed."""
+    path = step.run.page_record(step.notebook)
+    return path.with_name(f".tmp-{os.getpid()}-{path.name}")
 
 
 def _page_key(notebook: str, run: Run) -> dict[str, Any]:
@@ -211,13 +295,22 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
     shown += [(s, at) for s in NOTEBOOKS[notebook].shows for at in (sizes if STAGES[s].per_batch else sizes[:1])]
     spec = run.spec.model_dump(mode="json") if notebook == "report" else {}  # the others show what their stages recorded
     return {
-        "notebook": hashing.sha256(notebook_source(notebook)),
+        "notebook": _notebook_sha256(notebook_source(notebook)),
         "helpers": hashing.code_sha256(PAGE_CODE),
-        "notes": hashing.fingerprint(notes(run)),
+        "notes": hashing.fingerprint(index.state(run) if notebook == "report" else notes(run)),
         "spec": hashing.fingerprint(spec),
+        "lang": run.spec.lang,
         "files": hashing.fingerprint([records.hashes(at, stage) for stage, at in shown]),
         "state": hashing.fingerprint([records.problem(at, stage, strict=False) for stage, at in shown]),
     }
+
+
+def _notebook_sha256(path: Path) -> str:
+    """Hash of what is executed and read, not of outputs, counts, empty cells and the kernel, which Jupyter saves with it."""
+    cells = files.read_json(path).get("cells", [])
+    return hashing.fingerprint(
+        [(c["cell_type"], "".join(c["source"]), c["metadata"].get("tags")) for c in cells if c["source"]]
+    )
 
 
 def _run_notebook(step: Step, show_code: bool = False) -> None:
@@ -227,22 +320,37 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     run, page, source = step.run, step.run.page(step.notebook), notebook_source(step.notebook)
     files.write_dir(page.parent)
     html.read(source)
-    _page_record(step.notebook, run).unlink(missing_ok=True)
+    run.page_record(step.notebook).unlink(missing_ok=True)
     failure: DeitError | None = None
     parameters = {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size}
-    bar = sys.stderr if NOTEBOOKS[step.notebook].alone and sys.stderr.isatty() else None
     try:
-        kernels.execute(source, page, parameters, run.root, stdout_file=bar)
+        kernels.execute(source, page, parameters, run.root, _progress(step))
     except PapermillExecutionError as err:
         ours = {kind.__name__ for kind in DeitError.__subclasses__()}
         if err.ename != "VerdictError":
             failure = DeitError(f"{step.name}: {'' if err.ename in ours else err.ename + ': '}{err.evalue}")
+            failure.__cause__ = err  # with the traceback, for the log
     except ToolError as err:
         failure = ToolError(f"{step.name}: {err}")
         html.add_error(page, failure)
     except OSError as err:
         raise files.unwritable(page, err) from err
-    html.html(page, run.folder, show_code)
+    html.html(page, run, show_code)
+    if step.notebook == "report":
+        _publish_all(run, show_code)
     if failure:
+        files.write_json(run.page_record(step.notebook), {"stopped": str(failure)})
         raise failure
-    files.write_json(_page_record(step.notebook, run), _page_key(step.notebook, run))
+    files.write_json(run.page_record(step.notebook), _page_key(step.notebook, run))
+    _sign(step.notebook, run)
+
+
+def _sign(notebook: str, run: Run) -> None:
+    """Add to a page's record the hashes of what was published, for `verify`; a page that has none is made again anyway."""
+    path, made = run.page_record(notebook), [html_path(run.page(notebook))]
+    made += [run.folder / "manifest.json"] if notebook == "report" else []
+    if record := files.read_json(path):
+        outputs = {
+            run.relative(file): {"sha256": hashing.sha256(file), "bytes": file.stat().st_size} for file in made if file.exists()
+        }
+        files.write_json(path, record | {"outputs": outputs})

@@ -11,7 +11,7 @@ from runs import CLASSES, IMAGES, copy_of, new_run
 
 from deit_helpers import open_run
 from deit_helpers.data import sources
-from deit_helpers.errors import ArtifactError
+from deit_helpers.errors import ArtifactError, SpecError
 from deit_helpers.explore import OpenedRun
 from deit_helpers.report import accuracy as page
 from deit_helpers.run import records
@@ -71,13 +71,25 @@ def test_an_image_that_is_not_there_is_one_line(run: OpenedRun, name: str, reaso
     assert "\n" not in str(caught.value)
 
 
-def test_flips_are_the_gallery_of_the_page(run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_and_wrong_are_the_cards_of_the_page(run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = open_run(copy_of(run, tmp_path).folder / "spec.yaml", 4)
     np.save(copy.file("logits"), -np.load(copy.file("logits")))
-    assert copy.flips().title == "No answers yet"  # what was planted is not what the record says
+    with pytest.raises(ArtifactError, match="No answers yet to compare with the reference: run notebooks/05_infer"):
+        copy.changed()  # what was planted is not what the record says
     monkeypatch.setattr(records, "problem", lambda *_, **__: None)
-    assert copy.flips(5)._repr_html_() == page.flips(copy, 5)._repr_html_()
-    assert "5 of 13 changed answers" in copy.flips(5).caption
+    assert copy.changed(5)._repr_html_() == copy.flips(5)._repr_html_() == page.changed(copy, 5)._repr_html_()
+    assert copy.wrong(5)._repr_html_() == page.wrong(copy, 5)._repr_html_()
+    assert "5 of 13 changed answers" in copy.changed(5).caption
+    table = copy.predictions()
+    assert set(copy.wrong(1).df["image"]) == set(table[~table["correct"]]["image"])
+
+
+def test_operators_of_a_family_are_its_rows_and_an_unknown_one_is_a_line(run: OpenedRun) -> None:
+    table = run.operators()
+    assert list(run.operators(family="SoftmaxV2")["name"]) == list(table[table["family"] == "SoftmaxV2"]["name"])
+    assert 0 < len(run.operators(family="SoftmaxV2")) < len(table)
+    with pytest.raises(SpecError, match="family: no 'Softmax'; did you mean 'SoftmaxV2'"):
+        run.operators(family="Softmax")
 
 
 def test_what_was_not_run_names_its_notebook(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from deit_helpers.run.backends import BACKENDS
 # How a run is kept, files written and errors said: used by every stage, and not followed. What of `run/` decides a result
 # is in the rows: recipes, edits, expected, journal.
 INFRASTRUCTURE = ("files.py", "errors.py", *(f"run/{name}.py" for name in (
-    "backends", "folder", "hashing", "host", "lineage", "manifest", "records", "spec", "validation")))  # fmt: skip
+    "backends", "folder", "hashing", "host", "lineage", "manifest", "progress", "records", "spec", "validation")))  # fmt: skip
 # What a stage uses beside its store, graph, shards or OM: statistics and vendor's formats, a change of which makes none again.
 COMPARED = ("metrics/classification.py",)
 TIMED = ("metrics/latency.py", "metrics/operators.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -84,6 +85,13 @@ def start(project: Path, *options: str, **environment: str) -> subprocess.Popen[
     )
 
 
+def without_log(said: str) -> list[str]:
+    """What is said on stderr besides the lines with a time, which the log has too, and where the log is."""
+    lines = said.splitlines()
+    assert lines[0][2] == ":"
+    return [line for line in lines if line[2:3] != ":" and not line.startswith("log: ")]
+
+
 def run_06(project: Path, code: str, **environment: str) -> tuple[int, str]:
     """Run a notebook of this code as 06, and an empty report; exit code and stderr."""
     write_spec(project, batch_sizes=[1])
@@ -138,8 +146,11 @@ def test_a_signal_ends_the_run_and_all_it_started(project: Path, code: str, numb
     exit_code, said, left = stopped(process, number, group)
     assert left == []
     assert exit_code == 128 + number
-    assert said.splitlines()[1:] == ["interrupted: what is finished is kept, and the same command goes on from there"]
-    assert [*project.rglob(".tmp-*"), *project.rglob("*.log")] == []
+    command = "python -m deit_helpers run params/test.yaml --from 06 --to 06"
+    assert without_log(said) == [f"interrupted: what is finished is kept; go on with: {command}"]
+    assert [path.name for path in (*project.rglob(".tmp-*"), *project.rglob("*.log"))] == ["run.log"]
+    index = (project / "reports/test/index.html").read_text()
+    assert f"interrupted at [1/2] 06_accuracy bs1; go on with: {command}" in index
 
 
 LAUNCHER = """
@@ -187,7 +198,7 @@ def test_a_kernel_that_never_starts_is_one_line_with_its_last_words(project: Pat
     code, said = run_06(project, "1 + 1")
     assert code == 1
     log = project / "reports/test/bs1/06_accuracy.log"
-    assert said.splitlines()[1:] == [
+    assert without_log(said) == [
         f"error: 06_accuracy bs1: its kernel did not start, twice: ImportError: no module zmq: see {log}"
     ]
     assert "no module zmq" in log.read_text()
@@ -224,7 +235,7 @@ def test_a_kernel_that_dies_is_one_line_and_leaves_nothing(project: Path, death:
     imports = "import os, pathlib, subprocess, sys"
     code, said = run_06(project, f"{imports}; {child}; pathlib.Path('child').write_text(str(p.pid)); {death}")
     assert code == 1
-    (line,) = said.splitlines()[1:]
+    (line,) = without_log(said)
     assert line.startswith(f"error: 06_accuracy bs1: its kernel {how}")
     log = project / "reports/test/bs1/06_accuracy.log"
     assert line.endswith(f": see {log}")
@@ -254,7 +265,7 @@ def test_a_notebook_with_a_conflict_of_a_merge_is_named(project: Path) -> None:
     process = start(project, "params/test.yaml", "--from", "06", "--to", "06")
     _, said = process.communicate(timeout=2 * BUSY_S)
     assert process.returncode == 1
-    (line,) = said.splitlines()[1:]
+    (line,) = without_log(said)
     assert line.startswith(f"error: {path}: cannot be read as a notebook")
 
 
@@ -274,8 +285,27 @@ def test_ctrl_c_leaves_no_process_of_a_real_stage(finished_project: Path, tmp_pa
     code, said, left = stopped(process, signal.SIGINT, group=True)
     assert left == []
     assert code == 130
-    assert said.splitlines()[-1] == "interrupted: what is finished is kept, and the same command goes on from there"
+    assert said.splitlines()[-1].startswith("interrupted: what is finished is kept; go on with: python -m deit_helpers run ")
+    assert "--force" not in said.splitlines()[-1]
     assert "Traceback" not in said
+    assert list(project.rglob(".tmp-*")) == []
+    assert "Not finished:" in (project / "reports/mini/index.html").read_text()
+
+
+def test_the_command_that_an_interrupted_run_prints_goes_on_with_it(finished_project: Path, tmp_path: Path) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished_project, project)
+    process = start(project, "params/mini.yaml", "-s", "expected=null", "--from", "06", "--to", "06", "--force")
+    until(psutil.Process(process.pid).children, process)
+    _, said, _ = stopped(process, signal.SIGINT, group=True)
+    typed = shlex.split(said.rpartition("go on with: python ")[2])
+    assert typed == ["-m", "deit_helpers", "run", "params/mini.yaml", "-s", "expected=null", "--from", "06", "--to", "06"]
+    result = subprocess.run([sys.executable, *typed], cwd=project, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "] 06_accuracy bs1 done in " in result.stderr
+    assert "Not finished:" not in (project / "reports/mini/index.html").read_text()
+    said = (project / "reports/mini/run.log").read_text()
+    assert said.index("interrupted at [") < said.index("] report done in ")
 
 
 PLACES = {  # names of folders in which a project may lie

@@ -10,6 +10,8 @@ from runs import opened, write_spec
 
 from deit_helpers import files, pipeline
 from deit_helpers.__main__ import main
+from deit_helpers.run.folder import Run
+from deit_helpers.run.spec import RunSpec
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -56,12 +58,13 @@ def test_debug_shows_the_traceback(project: Path) -> None:
 
 
 def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_folders: Path) -> None:
-    write_spec(project, batch_sizes=[1, 8])
+    write_spec(project, batch_sizes=[1, 8], checkpoint="hub")
     before = sorted(project.rglob("*"))
     code, output = run("run", "params/test.yaml", "--plan")
     assert code == 0
     steps, needed = output.split("\n\n")
-    lines = steps.splitlines()
+    *lines, last = steps.splitlines()
+    assert last == "in all 0 s, as its stages took in this run before (?: none did)"
     assert [line.split()[1] for line in lines if " bs" not in line] == ["01_export", "04_preprocess", "report"]
     assert len(lines) == 3 + 2 * 5
     assert all(line.startswith("run ") for line in lines)
@@ -71,10 +74,49 @@ def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_fol
     assert sorted(project.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        ({"images": "nowhere"}, ["images: no such folder ", "checkpoint: no such file "]),
+        ({"labels": "none.txt", "checkpoint": "hub"}, ["none.txt: "]),
+        ({"images": "demo", "checkpoint": "demo"}, []),
+        ({"checkpoint": "hub"}, []),
+    ],
+)
+def test_a_plan_names_the_inputs_that_are_missing_in_the_words_of_the_run(
+    project: Path, class_folders: Path, keys: dict[str, str], missing: list[str]
+) -> None:
+    write_spec(project, **keys)
+    code, output = run("run", "params/test.yaml", "--plan")
+    lines = [line for line in output.splitlines() if line.startswith("missing")]
+    assert len(lines) == len(missing)
+    assert all(text in line for text, line in zip(missing, lines, strict=True))
+    assert code == bool(missing)
+    assert not (project / "reports").exists()
+
+
+def test_a_plan_needs_no_inputs_for_what_is_kept(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = finished.replace(images="nowhere", checkpoint="none.pth")
+    kept = [pipeline.Step("01_export", away, ""), pipeline.Step("report", away, "a page changed")]
+    assert pipeline.missing(kept) == []
+    assert len(pipeline.missing([pipeline.Step("01_export", away, "forced")])) == 2
+
+
+def test_a_batch_size_is_added_to_a_run_and_none_is_dropped(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_spec(project, batch_sizes=[1, 8], checkpoint="demo", images="demo")
+    ran: list[str] = []
+    monkeypatch.setattr(pipeline, "execute", lambda steps, *_: ran.extend(step.name for step in steps))
+    for sizes in ([], ["-b", "4"], ["-b", "8"]):
+        ran.clear()
+        assert run("run", str(path), *sizes)[0] == 0
+    assert RunSpec.load(project / "reports/test/spec.yaml").batch_sizes == (1, 8, 4)
+    assert {name.rpartition(" ")[2] for name in ran if " bs" in name} == {"bs8"}
+
+
 def test_a_plan_from_05_to_06_leaves_the_others_out(project: Path, class_folders: Path) -> None:
     write_spec(project, batch_sizes=[8])
     _, output = run("run", "params/test.yaml", "--plan", "--from", "05", "--to", "06")
-    assert [line.split()[1] for line in output.split("\n\n")[0].splitlines()] == ["05_infer", "06_accuracy", "report"]
+    assert [line.split()[1] for line in output.split("\n\n")[0].splitlines()] == ["05_infer", "06_accuracy", "report", "all"]
 
 
 def test_a_run_folder_that_cannot_be_written_is_named(project: Path, class_folders: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from runs import REPOSITORY
@@ -38,7 +39,9 @@ def test_every_cell_has_an_id_of_its_own(cells: list[dict]) -> None:
 def test_a_notebook_is_title_parameters_setup_then_body(cells: list[dict]) -> None:
     assert [cell["metadata"].get("tags") for cell in cells[1:3]] == [["parameters"], ["setup"]]
     sides = 'left = "torch"\nright = "onnx"' if "Localize" in cells[0]["source"] else "batch_size = (8|None)"
-    assert re.fullmatch(f'spec = "params/demo.yaml"\n{sides}', cells[1]["source"])
+    one = f'spec = "params/demo.yaml"\n{sides}'
+    two = 'base = "reports/demo"\nnew = "reports/demo"\nmax_drop = 1.0\nmax_slowdown = 5.0'
+    assert re.fullmatch(two if cells[0]["source"].startswith("# Compare") else one, cells[1]["source"])
     title = cells[0]["source"]
     assert title.startswith("# ")
     assert len(title.split()) < 120
@@ -62,6 +65,12 @@ def test_committed_notebooks_are_stripped(notebook: Path) -> None:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
         assert "papermill" not in cell["metadata"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_notebooks_are_written_as_jupyter_writes_them(notebook: Path) -> None:
+    text = nbformat.writes(nbformat.read(notebook, as_version=4)) + "\n"
+    assert notebook.read_text() == text  # otherwise one that is opened and saved shows up in `git status`
 
 
 def test_environment_yml_asks_for_the_same_packages_as_pyproject() -> None:

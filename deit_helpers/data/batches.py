@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ArtifactError
+from ..run import progress as told
 from ..run.folder import Run
 from ..run.host import cores
 from .prefetch import ahead, mapped
@@ -119,6 +120,14 @@ def _first_decodable(run: Run, items: list[Item]) -> tuple[str, np.ndarray]:
     raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
 
 
+class _Bar(tqdm):  # type: ignore[misc]  # it has no types
+    """A bar that also tells the process which runs the notebook."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        told.count(self.n + n, self.total, self.postfix or "")
+        return super().update(n)
+
+
 def progress(total: int) -> tqdm:
     """A bar for `total` images, shown once the work has lasted two seconds. On stdout: stderr would look like an error."""
-    return tqdm(total=total, unit="image", file=sys.stdout, delay=2, mininterval=0.5, dynamic_ncols=False, ncols=88)
+    return _Bar(total=total, unit="image", file=sys.stdout, delay=2, mininterval=0.5, dynamic_ncols=False, ncols=88)

@@ -10,6 +10,8 @@ from ..errors import SpecError, one_line
 
 IMAGENET = 1000
 SYNSET = re.compile("n[0-9]{8}")
+# Checkpoints that facebookresearch/deit trained on ImageNet's 1000 classes, by the names it gives its files.
+OFFICIAL = re.compile(r"deit_(tiny|small|base)_(distilled_)?patch16_(224|384)-[0-9a-f]{8}\.pth")
 
 
 @functools.cache

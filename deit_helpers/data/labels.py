@@ -21,7 +21,7 @@ from .classes import SYNSET, class_indices, devkit_indices
 from .transforms import SUFFIXES
 
 _LABEL = re.compile(f"[0-9]{{1,9}}|{SYNSET.pattern}")
-_OF_VALIDATION = re.compile(r"ILSVRC2012_val_0*(\d{1,8})\.[A-Za-z]+$")
+OF_VALIDATION = re.compile(r"ILSVRC2012_val_0*(\d{1,8})\.[A-Za-z]+$")
 _MOST_BYTES = 1 << 28  # ImageNet's largest, LOC_train_solution.csv, has 60 MB
 _MOST_IN_LINE = 20_000  # characters: all boxes of an image
 _COMPARED = 20_000  # so many lines are looked through for the nearest one
@@ -89,7 +89,7 @@ def real_labels(run: Run, names: list[str]) -> list[list[int]]:
         ) from err
     rows = []
     for name in names:
-        number = int(match[1]) if (match := _OF_VALIDATION.search(name)) else 0
+        number = int(match[1]) if (match := OF_VALIDATION.search(name)) else 0
         if not 0 < number <= len(right):
             raise ArtifactError(f"{name}: none of the {len(right)} images of {path}: real_labels is of ILSVRC2012_val alone")
         rows.append(right[number - 1])

@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import ArtifactError, SpecError
 from ..files import read_json
 from ..run.folder import Run
-from .classes import class_indices, synset_names
-from .labels import labels_of, lines_of
+from .classes import IMAGENET, OFFICIAL, class_indices, synset_names
+from .labels import OF_VALIDATION, labels_of, lines_of
 from .transforms import SUFFIXES
 
 _HELD_OUT = ("val", "validation", "valid", "test")  # folders that stand beside `train`, the best to measure on first
@@ -77,8 +77,18 @@ def list_images(run: Run, listing: Listing | None = None) -> list[Item]:
     if limit is None or limit >= len(items):
         return items
     names = [item.name for item in items]
-    labels = [line.label for line in lines_of(run, names)[1]] if run.spec.labels else [name.split("/")[0] for name in names]
-    return [items[i] for i in spread(labels, limit, run.spec.limit_seed)]
+    return [items[i] for i in spread(written_labels(run, names), limit, run.spec.limit_seed)]
+
+
+def written_labels(run: Run, names: list[str]) -> list[str]:
+    """The label of each of these images, which are all of the run's, as written: in the label file, or the folder's name."""
+    return [line.label for line in lines_of(run, names)[1]] if run.spec.labels else [name.split("/")[0] for name in names]
+
+
+def are_synsets(run: Run, labels: dict[str, int]) -> bool:
+    """Whether the labels, index by name of all images, are written as synsets, each of which has its index in ImageNet."""
+    synsets, written = list(synset_names()), written_labels(run, [*labels])
+    return all(synsets[index : index + 1] == [text] for index, text in zip(labels.values(), written, strict=True))
 
 
 def spread(labels: list[str], count: int, seed: int) -> list[int]:
@@ -133,12 +143,23 @@ def class_words(run: Run) -> ClassWords:
 
     Empty with a label file of any other images. Taken from the names in the store, so the images need not be here.
     """
-    folders = {int(label): name.partition("/")[0] for name, label in zip(*read_index(run), strict=True)}
+    names, labels = read_index(run)
+    folders = {int(label): name.partition("/")[0] for name, label in zip(names, labels, strict=True)}
     imagenet, synsets = synset_names(), list(synset_names())
-    is_known = run.classes == len(synsets) and read_json(run.file("preprocess")).get("dataset")
-    if is_known or (not run.spec.labels and all(synsets[label : label + 1] == [name] for label, name in folders.items())):
+    has_synsets = not run.spec.labels and all(synsets[label : label + 1] == [name] for label, name in folders.items())
+    if has_synsets or (run.classes == IMAGENET and _are_imagenets(run, names)):
         return ClassWords({index: words.split(",")[0] for index, words in enumerate(imagenet.values())})
     return ClassWords({} if run.spec.labels else {label: imagenet.get(n, n).split(",")[0] for label, n in folders.items()})
+
+
+def _are_imagenets(run: Run, names: list[str]) -> bool:
+    """Whether the 1000 classes of a head are ImageNet's, as its images, their labels or the checkpoint's origin say: 1000
+    classes of something else are numbers to us, and class folders have their own names."""
+    facts, checkpoint = read_json(run.file("preprocess")), run.spec.checkpoint
+    if facts.get("dataset") or facts.get("synsets"):
+        return True
+    official = checkpoint == "hub" or OFFICIAL.fullmatch(Path(checkpoint).name)  # timm's and Meta's heads of 1000
+    return bool(run.spec.labels and (official or all(map(OF_VALIDATION.search, names))))
 
 
 def read_index(run: Run) -> tuple[list[str], np.ndarray]:

@@ -79,7 +79,7 @@ def _predicted(
                 stop = batch.start + len(valid)
                 logits[batch.start - shard.first : stop - shard.first] = valid
                 right, count = right + int(np.sum(valid.argmax(axis=1) == targets[batch.start : stop])), count + len(valid)
-                bar.set_postfix_str(f"Acc@1={100 * right / count:.1f}%", refresh=False)
+                bar.set_postfix_str(f"Acc@1 {100 * right / count:.1f} % so far", refresh=False)
                 bar.update(len(valid))
                 end_ns = time.perf_counter_ns()
                 wait_ms, waited_ms = timed.waited_ms - waited_ms, timed.waited_ms

@@ -64,6 +64,8 @@ _FAMILIES = (  # in the order of tables and charts
 _TORCH_ORDER = ["Other", "Conv2D", "SoftmaxV2", "BatchMatMulV2", "LayerNorm", "Gelu", "MatMulV2", "TransData", "Elementwise"]
 FAMILIES = tuple(family.name for family in _FAMILIES)
 NAMED_FIRST = FAMILIES[:3]  # the three the users must account for
+LIMIT_PARTS = ("at the peak", "shapes of products", "other operators", "host", "other operators and host", "not profiled")
+WITH_FLOPS = ("BatchMatMulV2", "MatMulV2", "Conv2D")  # what `graph/flops.py` counts
 _MATMULS = frozenset({"MatMul", "FusedMatMul", "TransposeMatMul"})  # their family depends on what is multiplied
 _LAYER_NORM_STEPS = frozenset({"ReduceMean", "Sub", "Pow", "Add", "Sqrt", "Div", "Mul"})
 
@@ -135,6 +137,35 @@ def family_shares(table: pd.DataFrame) -> dict[str, float]:
     """Percent of the operators' time by family: all of FAMILIES, the named three first."""
     shares = table.groupby("family")["share_percent"].sum()
     return {family: float(shares.get(family, 0.0)) for family in FAMILIES}
+
+
+def chip_limit(perf: dict[str, Any]) -> dict[str, float]:
+    """What the ms of an image go to, from the chip's peak to the measured rate; they add up to the measured ms.
+
+    The profiler slows what it measures: its shares are laid on the time without it.
+
+    Args:
+        perf: the content of `perf.json`.
+
+    Returns:
+        Part -> ms per image: the counted FLOPs at the peak; what the products take longer, for want of better shapes; all
+        other operators; outside operators. Parts that the profile cannot tell apart are one. Empty without a peak or FLOPs.
+    """
+    peak, flops = perf.get("peak_flops_per_s"), perf.get("flops_per_image")
+    if not peak or not flops:
+        return {}
+    measured = 1000 / (perf["pure"] or perf)["images_per_s"]
+    at_peak = min(1000 * flops / peak, measured)
+    if not perf["families"]:
+        return {LIMIT_PARTS[0]: at_peak, LIMIT_PARTS[-1]: measured - at_peak}
+    whole = max(perf["operators_ms"], perf["profiled_ms"] or measured * perf["batch_size"])
+    operators = measured * perf["operators_ms"] / whole
+    products = operators * sum(perf["families"][name]["share_percent"] for name in WITH_FLOPS) / 100
+    at_peak = min(at_peak, products)  # a peak below what the products reach is none
+    known = [at_peak, products - at_peak, operators - products, measured - operators]
+    if perf["profiled_ms"] is None:
+        known[2:] = [0.0, 0.0, measured - products]
+    return {name: ms for name, ms in zip(LIMIT_PARTS, known, strict=False) if ms}
 
 
 def unattributed(table: pd.DataFrame) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""A drop in points against its limit: pass, fail or inconclusive."""
+"""A drop in points against its limit: pass, fail or inconclusive; and what the checks of a run say of the port."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import planner, proportions
@@ -9,7 +10,65 @@ from .proportions import LEVEL
 
 PUBLISHED, REFERENCE, SAME_IMAGES = "published", "reference", "same images"  # kinds of checks
 AGREEMENT = "top-1 agreement"  # a metric, and a kind of its own
+WORST_LAST = ("pass", "inconclusive", "fail")
+NOT_THE_PORT = "the labels, not the port"
 _ROUNDING_POINTS = 1e-9  # 81.98 - 80.98 is 1.0000000000000142
+_PORT = {  # whether it agrees with fp32, whether it meets the expectation (None: none is named)
+    ("pass", "pass"): "the port is right: it agrees with fp32 and meets the expectation",
+    ("pass", "inconclusive"): "the port agrees with fp32; whether it meets the expectation these images cannot tell",
+    ("pass", "fail"): "the port is faithful, it agrees with fp32: the checkpoint, the labels or the recipe are wrong",
+    ("pass", None): "the port is faithful, it agrees with fp32; no expectation is named, so the checkpoint is not judged",
+    ("inconclusive", "pass"): "the expectation is met; whether the port agrees with fp32 these images cannot tell",
+    ("inconclusive", "inconclusive"): "these images cannot tell whether the port agrees with fp32 and meets the expectation",
+    ("inconclusive", "fail"): "the expectation is missed; whether by the port or by checkpoint, labels or recipe is not told",
+    ("inconclusive", None): "these images cannot tell whether the port agrees with fp32",
+    ("fail", "pass"): "within tolerance of the expectation, but accuracy is lost against fp32: see the changed images",
+    ("fail", "inconclusive"): "the port loses accuracy against fp32; whether it meets the expectation these images cannot tell",
+    ("fail", "fail"): "the port loses accuracy: it misses both fp32 and the expectation",
+    ("fail", None): "the port does not agree with fp32: see the changed images",
+}
+
+
+def worst(rows: Iterable[dict[str, Any]]) -> str:
+    """The worst verdict of rows of `checks`."""
+    return max((row["verdict"] for row in rows), key=WORST_LAST.index)
+
+
+def port(agrees: str, meets: str | None) -> tuple[str, str]:
+    """The verdict of a run and what it says of the port, a sentence of one line.
+
+    Args:
+        agrees: the verdict of the checks against the run's own fp32 reference: whether the port is faithful.
+        meets: that of the checks against the expected figures; None where the spec names none.
+    """
+    return max(agrees, meets or "pass", key=WORST_LAST.index), _PORT[agrees, meets]
+
+
+def of_run(scored: Sequence[dict[str, Any]], missing: Sequence[str] = ()) -> tuple[str, str]:
+    """As `port`, from the `accuracy.json` of the batch sizes: banner, card, terminal and error all say this.
+
+    Args:
+        missing: the batch sizes that were not scored; without them nothing passes.
+    """
+    if not scored:
+        return "inconclusive", "not scored yet"
+    cause = next((row["cause"] for row in scored if row.get("cause")), None)
+    if cause and all(row["verdict"] != "fail" for row in scored):  # its checks say nothing: the reference itself guesses
+        return "inconclusive", port("pass" if cause.startswith(NOT_THE_PORT) else "inconclusive", "fail")[1]
+    checks = [check for row in scored for check in row["checks"]]
+    of_expected = [check for check in checks if check.get("kind") in (PUBLISHED, SAME_IMAGES)]
+    of_reference = [check for check in checks if check not in of_expected]
+    kind, text = port(worst(of_reference), worst(of_expected) if of_expected else None)
+    if missing and kind == "pass":
+        return "inconclusive", f"{', '.join(missing)} not scored yet; else {text}"
+    return kind, text
+
+
+def how_bad(row: dict[str, Any]) -> tuple[int, bool, float]:
+    """What sorts rows of `checks`, the worst last; of those with one verdict Acc@1 goes before Acc@5, as everywhere."""
+    bound = row.get("drop_at_most_points")
+    beyond = (row["drop_points"] if bound is None else bound) - row["max_drop_points"]
+    return WORST_LAST.index(row["verdict"]), row["metric"] != "Acc@5", beyond
 
 
 def decide(drop: float, bounds: list[float] | None, limit: float) -> str:
@@ -60,7 +119,7 @@ def readings(percent: float, expected: float, limit: float) -> str:
 
 def guessing(hits: int, count: int, classes: int, agreement_percent: float, agrees: bool) -> str:
     """Why nothing follows from accuracies where the reference's own cannot be told from guessing."""
-    guilty = "the labels, not the port" if agrees else "the labels, and perhaps the port"
+    guilty = NOT_THE_PORT if agrees else "the labels, and perhaps the port"
     right = f"the fp32 reference itself has {hits} of {count} right, which cannot be told from guessing among {classes} classes"
     todo = "check labels, labels_format, class_order, preprocess, and that the checkpoint was trained for these classes"
     return f"{guilty}: {right}; the port gives the same top-1 on {agreement_percent:.2f} %; {todo}"

@@ -49,7 +49,7 @@ def read(path: Path, ema: bool = False) -> tuple[dict[str, Any], dict[str, Any]]
     """
     import torch
 
-    _check_file(path)
+    check(path)
     name, entries = _entry(path, _content(path), ema)
     state = entries.pop(name)
     for weight, tensor in state.items():
@@ -64,7 +64,7 @@ def read(path: Path, ema: bool = False) -> tuple[dict[str, Any], dict[str, Any]]
     return state, {"entry": name or None, "ema": ema, "other_entries": [one_line(other, 60) for other in entries][:9]}
 
 
-def _check_file(path: Path) -> None:
+def check(path: Path) -> None:
     """Raises ArtifactError for what is no checkpoint, and for one that is not the file that its name says."""
     if path.is_dir():
         inside = _weights_in(path)

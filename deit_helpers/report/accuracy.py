@@ -12,17 +12,18 @@ from ..files import read_json
 from ..metrics import planner
 from ..metrics.classification import FEW_CLASSES, TOP
 from ..metrics.proportions import LEVEL
-from ..metrics.verdict import evidence, readings, sentence
+from ..metrics.verdict import evidence, how_bad, of_run, readings, sentence
 from ..run.expected import MAX_DROP_POINTS, expected_row
 from ..run.folder import Run
 from ..run.records import per_batch
+from .cards import changed as changed
+from .cards import wrong as wrong
 from .elements import Banner, Cell, Chart, Facts, Table
-from .flips import flips as flips
-from .style import PURE, new_figure
+from .style import PURE, from_paper, new_figure, plain
 from .words import notes as notes
 
-WEAKEST = 20  # so many classes are listed
-WORST_LAST = ("pass", "inconclusive", "fail")
+MOST_CLASSES = 20  # are listed
+flips = changed  # as notebooks called it before the wrong ones were shown, too
 Scored = tuple[int, dict[str, Any], float | None]  # batch size, its `accuracy.json`, images per second end to end
 
 
@@ -100,7 +101,7 @@ def classes_chart(run: Run) -> Chart:
     rows = run.read("accuracy")["per_class"]
     shares = [row["top1_percent"] for row in rows]
     words = sources.class_words(run)
-    names = [words[row["class"]] for row in rows]
+    names = [plain(words[row["class"]]) for row in rows]
     few = len(rows) <= FEW_CLASSES
     with new_figure(0.8 + 0.26 * len(rows) if few else 2.6) as (figure, axes):
         if few:
@@ -116,22 +117,26 @@ def classes_chart(run: Run) -> Chart:
     return Chart(figure, f"Acc@1 by class, bs{run.batch_size}", text)
 
 
-def confusion_chart(run: Run) -> Chart | Table:
-    """Which class is taken for which; a table of the weakest classes when there are too many to draw."""
+def confusion_chart(run: Run) -> Chart | Banner:
+    """Which class is taken for which; a note when there are too many to draw."""
     stored = run.read("accuracy").get("confusion")
     if stored is None:
-        return weakest_classes(run)
+        text = (
+            f"More than {FEW_CLASSES} classes: label and answer of every image are in {run.relative(run.file('predictions'))}."
+        )
+        return Banner("note", "Not drawn.", text)
     counts = np.array(stored)
     words = sources.class_words(run)
-    names = [words[index] for index in range(len(counts))]
-    with new_figure(0.9 + 0.36 * len(counts)) as (figure, axes):
-        axes.imshow(counts, cmap="Blues", aspect="auto", vmax=max(1, counts.max()))
+    names = [plain(words[index]) for index in range(len(counts))]
+    upright = max(map(len, names)) < 4
+    with new_figure(0.9 + 0.36 * len(counts) + (0 if upright else 0.1 * max(map(len, names)))) as (figure, axes):
+        axes.imshow(counts, cmap=from_paper(PURE), aspect="auto", vmax=max(1, counts.max()))
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if count > counts.max() / 2 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
         axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="answer", ylabel="label")
-        axes.set_xticklabels(names, rotation=0 if max(map(len, names)) < 4 else 90)
+        axes.set_xticklabels(names, rotation=0 if upright else 90)
         axes.set_yticklabels(names)
     wrong = counts - np.diag(np.diag(counts))
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
@@ -139,20 +144,32 @@ def confusion_chart(run: Run) -> Chart | Table:
     return Chart(figure, f"Images by label and top-1 answer, bs{run.batch_size}", text)
 
 
-def weakest_classes(run: Run) -> Table:
-    """The classes with the lowest Acc@1."""
+def class_differences(run: Run) -> Table:
+    """The classes whose Acc@1 lost most against the reference, significant losses marked; after those the weakest."""
     classes = run.read("accuracy")["per_class"]
-    worst = sorted(classes, key=lambda row: (row["top1_percent"], row["class"]))[:WEAKEST]
+    net = {row["class"]: row.get("gained", 0) - row.get("lost", 0) for row in classes}  # older runs lack these two
+    worst = sorted(classes, key=lambda row: (net[row["class"]], row["top1_percent"], row["class"]))[:MOST_CLASSES]
     words = sources.class_words(run)
     others = [None if row["mistaken_for"] is None else words[row["mistaken_for"]] for row in worst]
-    rows = [[words[row["class"]], row["images"], row["top1_percent"], other] for row, other in zip(worst, others, strict=True)]
-    caption = f"The {len(rows)} weakest of {len(classes)} classes, bs{run.batch_size}"
-    return Table(caption, "class | images | Acc@1:.1f | most often mistaken for", rows)
+    keys = ("images", "top1_percent", "reference_top1_percent", "gained", "lost", "p_value_holm")
+    rows = [[words[row["class"]], *map(row.get, keys), other] for row, other in zip(worst, others, strict=True)]
+    lower, higher = (sum(sign * images < 0 for images in net.values()) for sign in (1, -1))
+    what = f"Acc@1 is below the reference's in {lower} of {len(classes)} classes, above it in {higher}"
+    if "gained" not in classes[0]:
+        what = "Scored by an older version, which did not compare classes with the reference"
+    return Table(
+        f"{what}; bs{run.batch_size}; {len(rows)} are listed, the largest loss first, then the weakest. Gained, lost: images "
+        "that only this run, only the reference has right; p: McNemar's exact, corrected for all classes (Holm); of a few "
+        "images it shows nothing",
+        "class | images | Acc@1:.1f | reference's:.1f | gained | lost | p, corrected:.2g | most often mistaken for",
+        rows,
+        alarm=frozenset(i for i, row in enumerate(worst) if net[row["class"]] < 0 and row["p_value_holm"] < LEVEL),
+    )
 
 
 def plan(run: Run) -> Table:
     """How many images it takes to tell a loss from none, against the reference and against the published figure."""
-    scored, expected = list(_scored(run)), expected_row(run) or {}
+    scored, expected = list(scored_sizes(run)), expected_row(run) or {}
     one_only = ("only_this_right", "only_reference_right")
     observed = [sum(row["paired"][key] for key in one_only) / row["images"] for _, row, _ in scored]
     share = max(observed, default=planner.ASSUMED_DISCORDANCE)
@@ -172,46 +189,56 @@ def plan(run: Run) -> Table:
     )
 
 
-def _scored(run: Run) -> Iterator[Scored]:
+def scored_sizes(run: Run) -> Iterator[Scored]:
+    """The batch sizes that were scored."""
     for size, row in per_batch(run, "score", "accuracy").items():
         if isinstance(row, dict):
             yield size, row, read_json(run.at(size).file("infer")).get("e2e_images_per_s")
 
 
 def verdict(run: Run) -> Banner:
-    """The verdict over all batch sizes of the run, with the check of each kind that came out worst."""
-    scored = list(_scored(run))
+    """The verdict over all batch sizes of the run, what it says of the port, and the check of each kind that came out worst."""
+    kind, told = run_verdict(run)
+    return Banner(kind, f"{kind.capitalize()}.", in_words(told, *reasons(run)))
+
+
+def in_words(*sentences: str) -> str:
+    """Sentences as a paragraph."""
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences)
+
+
+def run_verdict(run: Run) -> tuple[str, str]:
+    """`verdict.of_run` of the batch sizes that the run has: the word and the sentence that all pages and the terminal say."""
+    return of_run([row for _, row, _ in scored_sizes(run)], _unscored(run))
+
+
+def _unscored(run: Run) -> list[str]:
+    return [f"bs{size}" for size, row in per_batch(run, "score", "accuracy").items() if isinstance(row, str)]
+
+
+def reasons(run: Run) -> Iterator[str]:
+    """Sentences: the check of each kind that came out worst, and what its images show of it; or what else is wrong."""
+    scored = list(scored_sizes(run))
     rows = [row for _, row, _ in scored]
-    missing = [f"bs{size}" for size, row in per_batch(run, "score", "accuracy").items() if isinstance(row, str)]
     if not rows:
-        return Banner("inconclusive", "Not scored yet.", "Run notebooks 01 to 06 first.")
-    failed = any(row["verdict"] == "fail" for row in rows)
-    if not failed and (cause := next((row["cause"] for row in rows if row.get("cause")), None)):
-        return Banner("inconclusive", "Inconclusive.", f"{cause[0].upper()}{cause[1:]}.")
-    judged = [(check, row, rate) for _, row, rate in scored for check in row["checks"]]
-    worst: dict[str, Any] = {}  # of each kind of check: what is least certain to lie within the limit
-    for one in sorted(judged, key=lambda one: _how_bad(one[0]), reverse=True):
-        worst.setdefault(one[0].get("kind"), one)
-    sentences = [f"On {rows[0]['images']:,} images:"]
-    for check, row, rate in worst.values():
-        sentences.append(f"{sentence(check)}{evidence(check, row['images'], row.get('tests', 1), rate)}.")
+        yield "run notebooks 01 to 06 first"
+        return
+    cause = next((row["cause"] for row in rows if row.get("cause")), None)
+    if cause and all(row["verdict"] != "fail" for row in rows):
+        yield cause
+        return
+    judged = sorted(((check, row, rate) for _, row, rate in scored for check in row["checks"]), key=lambda one: how_bad(one[0]))
+    worst_of_kind = {check.get("kind"): (check, row, rate) for check, row, rate in judged}
+    for check, row, rate in sorted(worst_of_kind.values(), key=lambda one: how_bad(one[0]), reverse=True):
+        yield f"on {row['images']:,} images {sentence(check)}{evidence(check, row['images'], row.get('tests', 1), rate)}"
     if run.spec.expected is None:
-        faithful = "this says that the port is faithful, nothing about the checkpoint"
-        sentences.append(f"The spec names no published figure: {faithful}.")
+        yield "the spec names no published figure"
     else:
         agreement = min(row["reference"]["agreement_percent"] for row in rows)
         lowest = min(row["top1_percent"] for row in rows)
-        sentences.append(f"{readings(lowest, rows[0]['expected']['top1_percent'], rows[0]['max_drop_points'])}.")
-        sentences.append(f"Top-1 agrees with the fp32 reference on {agreement:.2f} % of the images.")
+        yield readings(lowest, rows[0]["expected"]["top1_percent"], rows[0]["max_drop_points"])
+        yield f"top-1 agrees with the fp32 reference on {agreement:.2f} % of the images"
     if tests := rows[0].get("tests"):  # the rule of `stages.accuracy`
-        sentences.append(f"Of {tests} tests all must pass, which needs no correction; each may fail at 5 % / {tests}.")
-    if missing:
-        sentences.append(f"Not scored: {', '.join(missing)}.")
-    kind = next(iter(worst.values()))[0]["verdict"]
-    kind = "inconclusive" if missing and kind == "pass" else kind
-    return Banner(kind, f"{kind.capitalize()}.", " ".join(sentences))
-
-
-def _how_bad(check: dict[str, Any]) -> tuple[int, float]:
-    bound = check.get("drop_at_most_points")
-    return WORST_LAST.index(check["verdict"]), (check["drop_points"] if bound is None else bound) - check["max_drop_points"]
+        yield f"of {tests} tests all must pass, which needs no correction; each may fail at 5 % / {tests}"
+    if missing := _unscored(run):
+        yield f"not scored: {', '.join(missing)}"

@@ -9,33 +9,45 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
 
+from .style import PAPER
+
 CARD_PX = 160  # two dozen photographs of 224 px would double a page
 Cell = str | int | float | None
 
 
+STYLE_TAG = re.compile(r'<style class="deit">.*?</style>', re.DOTALL)
+
+
 @functools.cache
-def _macros() -> Any:
+def templates() -> Any:
+    """The environment of the folder `templates`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent / "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("elements.html.j2").module
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
 
 
 class Element:
-    """A value that is rendered by the macro of its class's name."""
+    """A value that is rendered by the macro of its class's name.
+
+    In Jupyter every output brings the style with it, for nothing says which output stays; a page has it once (`html.unstyled`).
+    """
 
     def _repr_html_(self) -> str:
-        html = str(getattr(_macros(), type(self).__name__.lower())(self))
+        macros = templates().get_template("elements.html.j2").module
+        html = str(macros.output(getattr(macros, type(self).__name__.lower())(self)))
         return html.encode("utf-8", "backslashreplace").decode()  # names of files may hold bytes that are no UTF-8
 
 
@@ -46,6 +58,7 @@ class Table(Element):
     Attributes:
         caption: what was measured, on what, over how many samples.
         header: the headings as they stand above the rows, such as `image | seconds:.2f`: the format of numbers after a colon.
+        folded: only the caption is seen until it is opened.
     """
 
     caption: str
@@ -53,6 +66,7 @@ class Table(Element):
     rows: Sequence[Sequence[Cell]]
     quoted: frozenset[int] = frozenset()
     alarm: frozenset[int] = frozenset()
+    folded: bool = False
 
     @functools.cached_property
     def formats(self) -> dict[str, str]:
@@ -88,7 +102,10 @@ class Facts(Element):
 
 @dataclass(frozen=True)
 class Chart(Element):
-    """A figure with its caption and a text that says in words what it shows."""
+    """A figure with its caption and a text that says in words what it shows.
+
+    What is black in it takes the colour of the text around it, `style.PAPER` that of what is behind it: light or dark.
+    """
 
     figure: Figure
     caption: str
@@ -99,26 +116,36 @@ class Chart(Element):
         import matplotlib
 
         buffer = io.StringIO()
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deit-report"}):
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deit-report"}):
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it measures text; the reader's fonts draw it
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
         svg = buffer.getvalue()
-        return svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1)
+        svg = svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true" fill="currentColor"', 1)  # black is not written
+        return svg.replace("stroke: #000000", "stroke: currentColor").replace(PAPER, "var(--paper)")
 
 
 @dataclass(frozen=True)
 class Gallery(Element):
-    """Crops (N, H, W, 3) uint8, each with a label below it, and below that with lines under headings, where there are some."""
+    """Crops (N, H, W, 3) uint8, each with a label below it, and below that with lines under headings, where there are some.
 
-    crops: np.ndarray
+    `crops` is None where the images are not here, `df` what is known of them and of others like them.
+    """
+
+    crops: np.ndarray | None
     labels: Sequence[str]
     caption: str
     lists: Sequence[Mapping[str, Sequence[str]]] = ()
+    df: pd.DataFrame | None = None
 
     def pictures(self) -> Iterator[tuple[str, str, Mapping[str, Sequence[str]]]]:
-        """Every crop as a JPEG file in base64, with its label and its lists."""
+        """Every crop as a JPEG file in base64, empty where it is not here, with its label and its lists."""
         from PIL import Image
 
-        for pixels, label, lists in zip(self.crops, self.labels, self.lists or [{}] * len(self.labels), strict=True):
+        crops = [None] * len(self.labels) if self.crops is None else self.crops
+        for pixels, label, lists in zip(crops, self.labels, self.lists or [{}] * len(self.labels), strict=True):
+            if pixels is None:
+                yield "", label, lists
+                continue
             buffer, image = io.BytesIO(), Image.fromarray(pixels)
             if lists:
                 image.thumbnail((CARD_PX, CARD_PX))
@@ -128,11 +155,16 @@ class Gallery(Element):
 
 @dataclass(frozen=True)
 class Banner(Element):
-    """One sentence that must not be missed; `kind` is pass, fail, inconclusive or note."""
+    """One sentence that must not be missed, and a link to the page with the rest.
+
+    Attributes:
+        kind: pass, fail, inconclusive, note; or missing: a section of nothing else is folded.
+    """
 
     kind: str
     title: str
     text: str
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,3 +179,22 @@ class Links(Element):
     """Links to other pages, in groups."""
 
     groups: dict[str, dict[str, str]]
+
+
+class Tile(NamedTuple):
+    """A figure of a card: what it is, its value with its unit, and what must be known to read it."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Card(Element):
+    """The verdict (`kind` as of a banner) with its sentence under what was judged, the figures, and lines of small print."""
+
+    kind: str
+    title: str
+    text: str
+    tiles: Sequence[Tile]
+    notes: Sequence[str] = ()

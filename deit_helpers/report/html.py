@@ -4,33 +4,103 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .. import files
-from ..errors import ArtifactError
-from ..run.folder import html_path
+from ..errors import ArtifactError, DeitError
+from ..run.folder import Run, html_path
+from . import language
+from .elements import STYLE_TAG, Banner, Links, templates
 
-_one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
+ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
+_MAIN = '<main id="main"[^>]*>'
+_NOTHING = re.compile(r'<div class="banner missing".*?</div>|</?div[^>]*>', re.DOTALL)
 
 
-def html(notebook: Path, run_folder: Path, show_code: bool = False) -> Path:
+@dataclass
+class Section:
+    """A heading of the second level and the cells below it; what comes before the first one has no title."""
+
+    title: str
+    id: str
+    cells: list[Any] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Whether all that is below it says that there is nothing yet: then it is folded into a line."""
+        outputs = [output for cell in self.cells if cell.cell_type == "code" for output in cell.outputs]
+        texts = [output.get("data", {}).get("text/html", "something") for output in outputs]
+        return bool(self.title and texts) and not any(_NOTHING.sub("", unstyled(text)).strip() for text in texts)
+
+
+def html(notebook: Path, run: Run | None = None, show_code: bool = False) -> Path:
     """Render an executed notebook beside itself (the report becomes `index.html`).
 
     Args:
-        run_folder: the folder of the run, to link back to its index.
-        show_code: keep the cells' code, which is otherwise left out.
+        run: the run that it is a page of, to link the other pages; at the page's batch size.
+        show_code: the cells' code is unfolded.
     """
-    node = read(notebook)
-    title = next((line for cell in node.cells for line in cell.source.splitlines() if line.startswith("# ")), "# Report")[2:]
-    page = html_path(notebook)
-    links = [] if notebook.stem == "report" else [("Report", os.path.relpath(run_folder / "index.html", page.parent))]
-    batch = f" ({page.parent.name})" if page.parent.name.startswith("bs") else ""
-    resources = {"page_title": title.partition(":")[0] + batch, "links": links}
-    with _one_at_a_time:
-        body, _ = _exporter(show_code).from_notebook_node(node, resources)
-    files.write_text(page, body)
+    cells = _cells(read(notebook))
+    lines = (line for cell in cells for line in cell.source.splitlines())
+    title = next((line for line in lines if line.startswith("# ")), "# Report")[2:].partition(":")[0]
+    about: dict[str, Any] = {"title": title, "name": None, "steps": {}, "sizes": {}, "turn": {}}
+    if run:
+        about |= {"name": run.spec.run, "title": f"{title} (bs{run.batch_size})" if run.batch_size else title}
+        about |= _links(run, notebook.stem)
+    if run and notebook.stem == "report":
+        from .card import title as title_of_run  # other pages do without what it imports
+
+        about["title"] = title_of_run(run)
+    page, spoken = html_path(notebook), run.spec.lang if run else language.ENGLISH
+    language.translated_cells(cells, spoken)
+    body = _template().render(about, sections=_sections(cells), show_code=show_code)
+    files.write_text(page, language.translated_page(body, spoken))
     return page
+
+
+def _cells(node: Any) -> list[Any]:
+    """The cells of a page: without papermill's marks and overridden defaults, and to the error where one stopped it."""
+    tags = [cell.metadata.get("tags", []) for cell in node.cells]
+    hidden = {ERROR_MARK, *(["parameters"] if ["injected-parameters"] in tags else [])}
+    cells = [cell for cell, tag in zip(node.cells, tags, strict=True) if not hidden & set(tag)]
+    errors = {
+        i: output.ename for i, cell in enumerate(cells) for output in cell.get("outputs", []) if output.output_type == "error"
+    }
+    stopped_at = next((i for i, name in errors.items() if name != "VerdictError"), len(cells))
+    return cells[: stopped_at + 1]
+
+
+def _sections(cells: list[Any]) -> list[Section]:
+    sections = [Section("", "")]
+    for cell in cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            heading, _, cell.source = cell.source[3:].partition("\n")
+            sections.append(Section(heading, re.sub(r"\W+", "-", heading.lower())))
+        sections[-1].cells.append(cell)
+    return sections
+
+
+def _links(run: Run, notebook: str) -> dict[str, dict[str, str | None]]:
+    """To the report and every step at this batch size, the steps beside this one, this step at others; None for itself."""
+    pages, start = run.published(), run.page(notebook).parent
+    size = run.batch_size or run.spec.batch_sizes[0]
+
+    def to(path: Path) -> str | None:
+        return None if path == html_path(run.page(notebook)) else os.path.relpath(path, start)
+
+    steps = {name: sizes.get(size) or sizes.get(None) for name, sizes in pages.items()}
+    targets = {name.replace("_", " "): to(path) for name, path in steps.items() if path}
+    steps_and_report = {"Report": to(run.folder / "index.html"), **targets}
+    here = next((i for i, target in enumerate(targets.values()) if target is None), None)
+    beside = [] if here is None else [i for i in (here - 1, here + 1) if 0 <= i < len(targets)]
+    return {
+        "steps": steps_and_report,
+        "sizes": {f"batch size {n}": to(path) for n, path in pages.get(notebook, {}).items() if n},
+        "turn": dict([*targets.items()][i] for i in beside),
+    }
 
 
 def read(notebook: Path):  # type: ignore[no-untyped-def]  # nbformat has no types
@@ -59,14 +129,32 @@ def add_error(notebook: Path, error: Exception) -> None:
     files.write_text(notebook, nbformat.writes(node) + "\n")
 
 
-@functools.cache
-def _exporter(show_code: bool):  # type: ignore[no-untyped-def]  # nbconvert has no types
-    from nbconvert import HTMLExporter
+def unstyled(text: str) -> str:
+    """An element's HTML without the style it brings to Jupyter, which a page has once."""
+    return STYLE_TAG.sub("", text)
 
-    return HTMLExporter(
-        extra_template_basedirs=[str(Path(__file__).parent)],
-        template_name="templates",
-        exclude_input=not show_code,
-        exclude_input_prompt=True,
-        exclude_anchor_links=True,
-    )
+
+def mark(page: Path, banner: Banner, links: Links) -> None:
+    """Put a banner on top of a page as it is, instead of one put there before; a page that is not there is made, of links."""
+    mark = f"<!-- mark -->{banner._repr_html_()}<!-- /mark -->"
+    if page.exists():
+        body = page.read_text(encoding="utf-8")
+        old = f"({_MAIN})(<!-- mark -->.*?<!-- /mark -->)?"
+        body = re.sub(old, lambda match: match[1] + mark, body, count=1, flags=re.DOTALL)
+    else:
+        style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+        head = f'<meta charset="utf-8"><title>{page.parent.name}</title><link rel="icon" href="data:,"><style>{style}</style>'
+        main = f'<main id="main">{mark}<h1>{page.parent.name}</h1>{links._repr_html_()}</main>'
+        body = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{main}</body></html>'
+    files.write_text(page, body)
+
+
+@functools.cache
+def _template() -> Any:
+    from nbconvert.filters import strip_ansi
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    environment, markdown = templates(), MarkdownWithMath(IPythonRenderer(escape=False, exclude_anchor_links=True))
+    environment.filters |= {"markdown2html": markdown.render, "strip_ansi": strip_ansi, "unstyled": unstyled}
+    environment.globals["ours"] = {kind.__name__ for kind in DeitError.__subclasses__()}
+    return environment.get_template("page.html.j2")

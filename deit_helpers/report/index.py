@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..files import read_json
 from ..run import records
 from ..run.folder import Run, html_path
 from ..run.lineage import NOTEBOOKS
-from .elements import Banner, Cell, Facts, Links, Table
-from .words import notes_and_trust as notes  # noqa: F401 - for the notebook
+from .compare import since as since
+from .elements import Banner, Cell, Facts, Links, Stack, Table
+from .words import notes_and_trust as notes
 
 
 def shown(run: Run, stage: str, draw: Callable[[Run], Any]) -> Any:
     """What `draw` makes of the run, or a note that says which notebook must run first."""
     why = records.problem(run, stage, strict=False)
-    return Banner("note", "Not here yet.", f"{stage}: {why}; {records.how_to_make(run, stage)}") if why else draw(run)
+    return Banner("missing", "Not here yet.", f"{stage}: {why}; {records.how_to_make(run, stage)}") if why else draw(run)
 
 
 def summary(run: Run) -> Facts:
@@ -57,15 +59,24 @@ def files(manifest: dict[str, Any]) -> Table:
         for path, row in manifest["artifacts"].items()
     ]
     header = "file | bytes:, | made in s:.1f | sha256, first 16 | made from"
-    return Table("Files of this run; manifest.json has the full hashes", header, rows)
+    return Table("Files of this run; manifest.json has the full hashes", header, rows, folded=True)
 
 
 def pages(run: Run) -> Links:
     """Links to every published page, by step."""
-    groups: dict[str, dict[str, str]] = {}
-    for notebook in filter(run.asks_for, sorted(NOTEBOOKS.keys() - {"report"})):
-        for at in run.at_each(NOTEBOOKS[notebook].per_batch):
-            if (path := html_path(at.page(notebook))).exists():
-                text = f"batch size {at.batch_size}" if at.batch_size else "page"
-                groups.setdefault(notebook.replace("_", " "), {})[text] = run.relative(path)
+    groups = {
+        name.replace("_", " "): {f"batch size {size}" if size else "page": run.link(path) for size, path in paths.items()}
+        for name, paths in run.published().items()
+    }
     return Links(groups)
+
+
+def state(run: Run) -> Stack:
+    """What must be said before anything else: the steps that stopped with an error, then the notes of every page."""
+    stopped = []
+    for notebook in filter(run.asks_for, NOTEBOOKS):
+        for at in run.at_each(NOTEBOOKS[notebook].per_batch):
+            if error := read_json(at.page_record(notebook)).get("stopped"):
+                step, _, text = error.partition(": ")
+                stopped.append(Banner("fail", f"Stopped at {step}:", text, run.link(html_path(at.page(notebook)))))
+    return Stack([*stopped, *notes(run).items])

@@ -10,7 +10,7 @@ import numpy as np
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Table
-from .style import END_TO_END, NEUTRAL, PURE, WIDTH_IN, new_figure
+from .style import END_TO_END, NEUTRAL, PAPER, PURE, WIDTH_IN, new_figure
 from .words import notes as notes
 
 MOST_KINDS = 8  # of operators an edit may name before they are only counted
@@ -172,7 +172,7 @@ def _draw_block(axes: Any, nodes: list[dict[str, Any]], places: list[tuple[int, 
             # Down its own column first, so that no line passes behind a box that is not its own.
             axes.plot([x0, x0, x], [y0, max(y0, y - 0.75), y], color=NEUTRAL, linewidth=0.8, zorder=0)
         colour, line = {True: (PURE, "-"), False: (END_TO_END, "--"), None: (NEUTRAL, "-")}[node["aligned"]]
-        box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "linestyle": line}
+        box = {"boxstyle": "round,pad=0.25", "facecolor": PAPER, "edgecolor": colour, "linestyle": line}
         label = f"{node['op_type']}\n{'×'.join(map(str, node['shape'][-2:]))}"
         axes.text(x, y, label, ha="center", va="center", fontsize=7, linespacing=0.95, bbox=box)
         maker.update(dict.fromkeys(node["outputs"], (x, y)))

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.operators import FAMILIES, NAMED_FIRST
+from ..metrics.operators import FAMILIES, LIMIT_PARTS, NAMED_FIRST, chip_limit
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
-from .style import END_TO_END, FAMILY_COLOURS, PURE, new_figure
+from .style import END_TO_END, FAMILY_COLOURS, LIMIT_COLOURS, PURE, new_figure
 from .words import in_flight_text, runtime_text
 from .words import notes as notes
 from .words import trust as trust
@@ -140,7 +140,7 @@ def throughput_chart(run: Run) -> Chart | Banner:
     """Images per second against batch size: the model call alone, and end to end."""
     rows = {size: row for size, row in per_batch(run, "infer", "infer").items() if isinstance(row, dict)}
     if not rows:
-        return Banner("note", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
+        return Banner("missing", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
     alone = [row["interface_images_per_s"] for row in rows.values()]
     end_to_end = [float(row["e2e_images_per_s"] or "nan") for row in rows.values()]  # where a vendor's file lacks it: no marker
     hollow = [i for i, row in enumerate(rows.values()) if row.get("disturbed")]  # both rates are of 05
@@ -168,34 +168,86 @@ def _unattributed(perf: dict[str, Any]) -> str:
     return f". Not attributed, in Other: {rest['calls']} calls without a type, {rest['total_us']:.1f} µs, {100 * share:.1f} %"
 
 
-def families_chart(run: Run) -> Chart | Banner:
-    """Share of operator time by Ascend family, for the batch sizes that were profiled; the named three on top."""
+def _profiled(run: Run) -> dict[int, dict[str, Any]] | Banner:
+    """The `perf.json` of the batch sizes that were profiled, or why there are none."""
     sizes = per_batch(run, "perf", "perf").items()
     measured = {size: perf for size, perf in sizes if isinstance(perf, dict) and run.batch_size in (None, size)}
+    why = next((perf["profile_reason"] for perf in measured.values()), "run notebooks/07_perf.ipynb, or `deit-report run`")
     rows = {size: perf for size, perf in measured.items() if perf["families"]}
-    if not rows:
-        why = next((perf["profile_reason"] for perf in measured.values()), "run notebooks/07_perf.ipynb, or `deit-report run`")
-        return Banner("note", "Not profiled." if measured else "Not profiled yet.", f"{why[0].upper()}{why[1:]}.")
-    shares = {size: [perf["families"][name]["share_percent"] for name in FAMILIES] for size, perf in rows.items()}
-    height = 0.8 / len(rows)
-    with new_figure(1.2 + 0.34 * len(FAMILIES) * max(1, 0.6 * len(rows))) as (figure, axes):
-        for i, (size, values) in enumerate(shares.items()):
+    kind, title = ("note", "Not profiled.") if measured else ("missing", "Not profiled yet.")
+    return rows or Banner(kind, title, f"{why[0].upper()}{why[1:]}.")
+
+
+def _stack(axes: Any, rows: dict[int, dict[str, float]], colours: tuple[str, ...]) -> float:
+    """A bar of ms per image for each batch size, its parts end to end, the sum behind it; returns the largest sum."""
+    left, places = np.zeros(len(rows)), range(len(rows))
+    for i, name in enumerate(next(iter(rows.values()))):
+        values = np.array([parts[name] for parts in rows.values()])
+        axes.barh(places, values, 0.6, left=left, color=colours[i], label=name)
+        left += values
+    for place, total in enumerate(left):
+        axes.annotate(f"{total:.2f}", (total, place), (4, 0), textcoords="offset points", va="center")
+    axes.set(yticks=places, yticklabels=[f"bs{size}" for size in rows], xlabel="ms per image", xlim=(0, 1.15 * max(left)))
+    axes.invert_yaxis()
+    return float(max(left))
+
+
+def families_chart(run: Run) -> Chart | Banner:
+    """Operator time by Ascend family at each batch size that was profiled: ms per image, and shares, the named three on top."""
+    rows = _profiled(run)
+    if isinstance(rows, Banner):
+        return rows
+    shares = {size: {name: perf["families"][name]["share_percent"] for name in FAMILIES} for size, perf in rows.items()}
+    per_share = {size: perf["operators_ms"] / size / 100 for size, perf in rows.items()}
+    ms = {size: {name: share * per_share[size] for name, share in row.items()} for size, row in shares.items()}
+    heights, height = (0.5 + 0.3 * len(rows), 0.6 + 0.34 * len(FAMILIES) * max(1, 0.6 * len(rows))), 0.8 / len(rows)
+    with new_figure(sum(heights), heights=heights) as (figure, (above, axes)):
+        _stack(above, ms, FAMILY_COLOURS)
+        for i, (size, row) in enumerate(shares.items()):
             places = np.arange(len(FAMILIES)) + (i - (len(rows) - 1) / 2) * height
-            bars = axes.barh(places, values, height * 0.9, color=FAMILY_COLOURS)
+            bars = axes.barh(places, list(row.values()), height * 0.9, color=FAMILY_COLOURS)
             tag = f" bs{size}" if len(rows) > 1 else ""
-            axes.bar_label(bars, [f"{value:.1f} %{tag}" for value in values], padding=3, fontsize=9)
+            axes.bar_label(bars, [f"{row[n]:.1f} %, {ms[size][n]:.2f} ms{tag}" for n in FAMILIES], padding=3, fontsize=9)
         axes.set(yticks=range(len(FAMILIES)), yticklabels=FAMILIES, xlabel="share of operator time, %")
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.25 * max(map(max, shares.values())))
+        axes.set_xlim(0, 1.6 * max(max(row.values()) for row in shares.values()))
         for label in axes.get_yticklabels()[: len(NAMED_FIRST)]:
             label.set_fontweight("bold")
-    texts = (", ".join(f"{name} {value:.1f} %" for name, value in zip(FAMILIES, row, strict=True)) for row in shares.values())
+    texts = (
+        ", ".join(f"{name} {share:.1f} % {ms[size][name]:.2f} ms" for name, share in row.items())
+        for size, row in shares.items()
+    )
     text = "; ".join(f"bs{size}: {share_text}" for size, share_text in zip(shares, texts, strict=True))
     device = runtime_text(next(iter(rows.values()))["runtime"], streams=False)
     batches = ", ".join(f"bs{size}: {perf['profiled_batches']}" for size, perf in rows.items())
-    names = "the names are Ascend's for the counterpart work"
+    names = "ms per image under the profiler and shares; the names are Ascend's for the counterpart work"
     rest = "".join(f"{note} of bs{size}" for size, perf in rows.items() if (note := _unattributed(perf)))
     return Chart(figure, f"Operator time measured on {device}, profiled batches {batches}; {names}{rest}", text)
+
+
+def limit_chart(run: Run) -> Chart | Banner:
+    """What lies between the chip's peak and the measured rate, in ms per image, at each batch size."""
+    sizes = per_batch(run, "perf", "perf").items()
+    perfs = {size: perf for size, perf in sizes if isinstance(perf, dict) and run.batch_size in (None, size)}
+    limits = {size: parts for size, perf in perfs.items() if (parts := chip_limit(perf))}
+    if not limits:
+        text = "07 must have timed the model, 02 counted its FLOPs; where no peak is measured set `peak_tflops`."
+        return Banner("note", "How far it is from the chip's limit is not known.", text)
+    rows = {size: {name: parts.get(name, 0.0) for name in LIMIT_PARTS} for size, parts in limits.items()}
+    with new_figure(1.3 + 0.4 * len(rows)) as (figure, axes):
+        longest = _stack(axes, rows, LIMIT_COLOURS)
+        for i, bars in enumerate(axes.containers):
+            texts = [f"{bar.get_width():.2f}" if bar.get_width() > longest / 9 else "" for bar in bars]
+            axes.bar_label(bars, texts, label_type="center", fontsize=9, color="#111111" if i else "#EEEEEE")
+        drawn = [bars for bars in axes.containers if any(bar.get_width() for bar in bars)]
+        figure.legend(drawn, [bars.get_label() for bars in drawn], loc="outside lower left", ncols=2, frameon=False)
+    alt = "; ".join(f"bs{size}: {', '.join(f'{name} {ms:.2f} ms' for name, ms in row.items())}" for size, row in limits.items())
+    peaks = {f"{perfs[size]['peak_flops_per_s'] / 1e9:.1f} GFLOP/s, {perfs[size]['peak_source']}": None for size in rows}
+    caption = (
+        f"From the chip's peak ({'; '.join(peaks)}) to what was measured, ms per image: the shares of the profile are laid on "
+        "the measured time. Products are MatMulV2, BatchMatMulV2 and Conv2D, whose FLOPs are counted"
+    )
+    return Chart(figure, caption, alt)
 
 
 def top_operators(run: Run, count: int = 12) -> Table | Banner:
@@ -207,14 +259,15 @@ def top_operators(run: Run, count: int = 12) -> Table | Banner:
         return Banner("note", "Not profiled.", f"{perf['profile_reason']}.")
     by_kind = pd.read_csv(run.file("profile")).groupby(["family", "op_type"], as_index=False)
     totals = by_kind.agg(nodes=("name", "size"), total_us=("total_us", "sum"), share_percent=("share_percent", "sum"))
-    rows = totals.sort_values("total_us", ascending=False).head(count).assign(total_us=lambda row: row["total_us"] / 1000)
+    totals["total_us"] /= 1000 * perf["profiled_batches"]  # ms per batch
+    rows = totals.sort_values("total_us", ascending=False).head(count)
     of_all = f" of {perf['profiled_ms']:.1f}" if perf["profiled_ms"] else ""
     device = runtime_text(perf["runtime"], streams=False)
     return Table(
         f"Operators by time; profiled batches of {perf['batch_size']}: {perf['profiled_batches']}, on {device}; families are "
         f"Ascend's names for the same work. {perf['operators_ms']:.1f}{of_all} ms per batch lie in operators"
         f"{_unattributed(perf)}",
-        "family | operator | nodes | total ms:.1f | share %:.2f",
+        "family | operator | nodes | ms per batch:.3f | share %:.2f",
         list(rows.itertuples(index=False, name=None)),
     )
 

@@ -9,6 +9,8 @@ from ..run.folder import Run
 from .elements import Facts, Gallery, Table
 from .words import notes as notes
 
+MOST_SKIPPED = 20
+
 
 def recipe(run: Run) -> Facts:
     """How images become tensors, and the hash of the first of them."""
@@ -44,9 +46,11 @@ def crops(run: Run, count: int = 6) -> Gallery:
 
 
 def skipped(run: Run) -> Table:
-    """Images that could not be decoded."""
-    rows = [[row["name"], row["reason"]] for row in run.read("preprocess")["skipped"]]
-    return Table(f"{len(rows)} images skipped, not counted anywhere", "image | why", rows)
+    """Images that could not be decoded, the first of them."""
+    bad = run.read("preprocess")["skipped"]
+    rows = [[row["name"], row["reason"]] for row in bad[:MOST_SKIPPED]]
+    more = f"; the first {MOST_SKIPPED}, all are in {run.relative(run.file('preprocess'))}" if len(bad) > MOST_SKIPPED else ""
+    return Table(f"{len(bad)} images skipped, not counted anywhere{more}", "image | why", rows)
 
 
 def left_out(run: Run) -> Table:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from ..errors import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart by colour-blind readers; every bar also carries its name and value.
 # One for each of `metrics.operators.FAMILIES`, in their order.
 FAMILY_COLOURS = ("#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#999999", "#CCCCCC")
+LIMIT_COLOURS = ("#08519C", "#6BAED6", "#C6DBEF", "#BBBBBB", "#D5D9DE", "#D5D9DE")  # for each of `operators.LIMIT_PARTS`
 PURE, END_TO_END, NEUTRAL = "#0072B2", "#D55E00", "#999999"
+PAPER = "#fefefe"  # what is behind the drawing, which may be dark: `elements.Chart`; black is the colour of its text
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -25,11 +29,25 @@ WIDTH_IN = 5.4  # with 10 pt text still readable when scaled to a phone
 
 
 @contextlib.contextmanager
-def new_figure(height_in: float, width_in: float = WIDTH_IN, columns: int = 1) -> Iterator[tuple[Figure, Any]]:
-    """A figure and its axes, an array of them for several columns. Draw inside the block: the style holds there."""
+def new_figure(
+    height_in: float, width_in: float = WIDTH_IN, columns: int = 1, heights: Sequence[float] = (1,)
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure and its axes, an array of them for several columns or rows. Draw inside the block: the style holds there."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width_in, height_in))
-        yield figure, figure.subplots(1, columns)
+        yield figure, figure.subplots(len(heights), columns, height_ratios=heights)
+
+
+def from_paper(colour: str) -> Any:
+    """Shades of a colour on what is behind the drawing: black is readable on the weaker half, white on the stronger one."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shades", [f"{colour}00", f"{colour}ff"])
+
+
+def plain(name: object) -> str:
+    """A name as a chart may hold it: one short line, its dollar signs no beginning of a formula."""
+    return one_line(name, 24).replace("$", r"\$")

@@ -7,7 +7,7 @@ from typing import Any
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Stack, Table
-from .style import END_TO_END, NEUTRAL, PURE, new_figure
+from .style import END_TO_END, NEUTRAL, PURE, new_figure, plain
 from .words import notes as notes
 
 
@@ -50,13 +50,13 @@ def rungs_chart(run: Run) -> Chart:
                 axes.plot(after, y, "D", color="black", markersize=5)
             else:
                 colour = NEUTRAL if not row["significant"] else END_TO_END if after < before else PURE
-                fill = {"color": colour} if row["significant"] else {"facecolor": "white", "edgecolor": colour, "hatch": "////"}
+                fill = {"color": colour} if row["significant"] else {"facecolor": "none", "edgecolor": colour, "hatch": "////"}
                 axes.barh(y, after - before, left=before, height=0.6, **fill)
                 line = "black" if row["significant"] else NEUTRAL
                 axes.hlines(y, *(before + points for points in row["difference_ci95_points"]), color=line, linewidth=1)
             axes.vlines(after, y, y + 0.7, color="black", linewidth=1)
             before = after
-        axes.set(yticks=range(len(rows)), yticklabels=[row["name"] for row in rows], xlabel="Acc@1, %")
+        axes.set(yticks=range(len(rows)), yticklabels=[plain(row["name"]) for row in rows], xlabel="Acc@1, %")
         axes.use_sticky_edges = False  # a bar that ends at the edge looks cut off
         axes.margins(x=0.04)
         axes.set_ylim(len(rows) - 0.5, -0.5)

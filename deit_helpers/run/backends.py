@@ -15,6 +15,7 @@ class BackendRow(NamedTuple):
         package: the package whose version its results depend on; None where that is the toolkit's.
         precisions: what it may compute in.
         device_model: the file that it loads: the static graph, ATC's OM, or the checkpoint itself.
+        seen_on: what it was seen working on when it was written, as in the README's table of what was never run on hardware.
     """
 
     target: str | None
@@ -23,6 +24,7 @@ class BackendRow(NamedTuple):
     package: str | None
     precisions: tuple[str, ...]
     device_model: Literal["static_onnx", "om", "checkpoint"]
+    seen_on: str
 
     @property
     def needs_om(self) -> bool:
@@ -35,25 +37,34 @@ class BackendRow(NamedTuple):
         return self.target is None
 
 
+IMPORTED_SEEN_ON = "formats recorded from public sources"
+NEVER_SEEN = "nothing"  # a device of a backend that was seen on CPUs
+_CPUS = "CPUs, real photographs, random and demo weights"
+_STAND_INS = "stand-ins that take the flags we pass and write the recorded files"
 _CANN = "on an Ascend host: source set_env.sh of the CANN toolkit"
 _VENDOR = ("executors/vendor.py", "executors/measured.py", "ascend/cann.py", "ascend/dumps.py")
 _CHECKPOINT = ("model/checkpoint.py", "model/checkpoint_files.py", "model/names.py")
 BACKENDS = {
     "onnxruntime": BackendRow(
         "deit_helpers.backends.ort:OnnxRuntime", ("backends/ort.py",),
-        "pip install onnxruntime", "onnxruntime", ("fp32",), "static_onnx",
+        "pip install onnxruntime", "onnxruntime", ("fp32",), "static_onnx", _CPUS,
     ),
     "openvino": BackendRow(
         "deit_helpers.backends.ov:OpenVino", ("backends/ov.py",),
-        "pip install 'deit-report[openvino]'", "openvino", ("fp32", "bf16", "fp16"), "static_onnx",
+        "pip install 'deit-report[openvino]'", "openvino", ("fp32", "bf16", "fp16"), "static_onnx", _CPUS,
     ),
     "pyacl": BackendRow(
         "deit_helpers.backends.pyacl:PyAcl", ("backends/pyacl.py",), _CANN, None, ("fp32", "fp16", "bf16"), "om",
+        "an emulator of the documented contract (tests/emulator)",
     ),
     "torch": BackendRow(
         "deit_helpers.backends.torch_:Torch", ("backends/torch_.py", *_CHECKPOINT),
-        "pip install 'deit-report[export]'", "torch", ("fp32", "bf16", "fp16"), "checkpoint",
+        "pip install 'deit-report[export]'", "torch", ("fp32", "bf16", "fp16"), "checkpoint", _CPUS,
     ),
-    "ais_bench": BackendRow(None, (*_VENDOR, "ascend/ais_bench.py"), _CANN, None, ("fp32", "fp16", "bf16"), "om"),
-    "benchmark": BackendRow(None, (*_VENDOR, "ascend/benchmark.py"), _CANN, None, ("fp32", "fp16", "bf16"), "om"),
+    "ais_bench": BackendRow(
+        None, (*_VENDOR, "ascend/ais_bench.py"), _CANN, None, ("fp32", "fp16", "bf16"), "om", _STAND_INS,
+    ),
+    "benchmark": BackendRow(
+        None, (*_VENDOR, "ascend/benchmark.py"), _CANN, None, ("fp32", "fp16", "bf16"), "om", _STAND_INS,
+    ),
 }  # fmt: skip

@@ -60,10 +60,14 @@ def expected_row(run: Run) -> dict[str, Any] | None:
     return row
 
 
-def _rows(run: Run) -> tuple[Path, dict[str, Any]]:
+def rows_file(run: Run) -> Path:
+    """The `params/expected.yaml` of the folder the command runs in, or the one beside this package."""
     path = run.root / "params" / "expected.yaml"
-    if not path.exists():
-        path = Path(__file__).parents[2] / "params" / "expected.yaml"
+    return path if path.exists() else Path(__file__).parents[2] / "params" / "expected.yaml"
+
+
+def _rows(run: Run) -> tuple[Path, dict[str, Any]]:
+    path = rows_file(run)
     return path, read_yaml(path)
 
 

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from typing_extensions import Self
 
@@ -131,6 +132,27 @@ class Run:
         row = NOTEBOOKS[notebook]
         return self.folder / row.folder.format(n=self.size if row.per_batch else None) / f"{notebook}.ipynb"
 
+    def page_record(self, notebook: str) -> Path:
+        """What a page was made from; or `stopped`, the error of the step that made it."""
+        suffix = f"_bs{self.size}" if NOTEBOOKS[notebook].per_batch else ""
+        return self.folder / "meta" / f"page_{notebook}{suffix}.json"
+
+    def published(self) -> dict[str, dict[int | None, Path]]:
+        """The pages that are there, but for the report's: by notebook and batch size, None where it has none."""
+        pages: dict[str, dict[int | None, Path]] = {}
+        for notebook in filter(self.asks_for, sorted(NOTEBOOKS.keys() - {"report"})):
+            for at in self.at_each(NOTEBOOKS[notebook].per_batch):
+                size, path = (at.batch_size if NOTEBOOKS[notebook].per_batch else None), html_path(at.page(notebook))
+                if path.exists():
+                    pages.setdefault(notebook, {})[size] = path
+        return pages
+
+    def link(self, path: Path) -> str:
+        """A link for a notebook's output: from the notebook's folder in Jupyter, elsewhere from the run folder."""
+        here = Path.cwd()
+        start = here if here.name == "notebooks" or self.folder in here.parents else self.folder
+        return quote(Path(os.path.relpath(path, start)).as_posix())
+
     def asks_for(self, notebook: str) -> bool:
         """Whether the spec has the key that asks for a notebook, where there is one."""
         key = NOTEBOOKS[notebook].asked_by
@@ -146,3 +168,12 @@ def project_root() -> Path:
     """The working directory, or its parent when that is a project's `notebooks` folder (as in Jupyter)."""
     here = Path.cwd()
     return here.parent if here.name == "notebooks" and (here.parent / "params").is_dir() else here
+
+
+def notebook_source(notebook: str) -> Path:
+    """The notebook itself: in the working directory's project, or beside this package."""
+    for root in (project_root(), Path(__file__).parents[2]):
+        path = root / "notebooks" / f"{notebook}.ipynb"
+        if path.exists():
+            return path
+    raise ArtifactError(f"notebooks/{notebook}.ipynb: not found; run from the project's folder")

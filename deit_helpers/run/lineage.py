@@ -137,7 +137,7 @@ NOTEBOOKS = {
     }, alone=True),
     "06_accuracy": Notebook("bs{n}", {
         "score": Stage(
-            {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json"},
+            {"result": "bs{n}/result.json", "accuracy": "bs{n}/accuracy.json", "predictions": "bs{n}/predictions.csv"},
             ("logits", "reference", "index", "preprocess", "expected", "real_labels"),
             ("expected", "real_labels", "batch_sizes"),
             ("stages/accuracy.py", *(f"metrics/{name}.py" for name in ("classification", "planner", "proportions", "verdict")),
@@ -175,6 +175,7 @@ NOTEBOOKS = {
         ),
     }, asked_by="rehearse"),
     "localize": Notebook("", by_hand=True),  # localize.json, suspects.json: no records, they depend on what it is given
+    "compare": Notebook("compare/*", by_hand=True),  # a folder for each run that this one was compared with
 }  # fmt: skip
 STAGES = {name: stage for notebook in NOTEBOOKS.values() for name, stage in notebook.stages.items()}
 NOTEBOOKS["report"] = Notebook("", shows=tuple(STAGES))

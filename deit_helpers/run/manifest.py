@@ -9,7 +9,7 @@ from typing import Any
 from ..ascend import npu_smi
 from ..errors import ToolError
 from ..files import write_json
-from . import records
+from . import predecessor, records
 from .folder import Run
 from .host import git_commit, machine, version_of
 from .lineage import NOTEBOOK_OF, STAGES
@@ -37,6 +37,7 @@ def write_manifest(run: Run) -> dict[str, Any]:
         "npu": {"driver": report.driver, "chips": [chip._asdict() for chip in report.chips]} if report else None,
         "packages": {name: version for name in PACKAGES if (version := version_of(name))},
         "artifacts": files,
+        "summary": predecessor.keep(run),
     }
     write_json(run.folder / "manifest.json", manifest)
     return manifest

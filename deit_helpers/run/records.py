@@ -19,6 +19,7 @@ from filelock import FileLock
 from ..ascend import cann, npu_smi
 from ..errors import ArtifactError, ToolError
 from ..files import read_json, unwritable, write_dir, write_json
+from . import progress
 from .expected import expected_row
 from .folder import Run
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256
@@ -98,9 +99,11 @@ def ensure(run: Run, stage: str, make: Callable[[], None]) -> bool:
     with lock:
         if problem(run, stage) is None:  # another process made it while we waited
             return False
-        require(run, *(name for name in _inputs(run, stage) if name in MAKER))
+        require(run, *(name for name in inputs_of(run, stage) if name in MAKER))
         start, made_from = time.perf_counter(), key(run, stage)
+        progress.phase(stage)
         make()  # where it fails, the old record still tells the files that it changed from those it did not
+        progress.phase("")
         _record(run, stage, made_from, round(time.perf_counter() - start, 3))
     return True
 
@@ -162,7 +165,7 @@ def problem(run: Run, stage: str, *, strict: bool = True) -> str | None:
     if record.get("imported_from"):
         belongs = {name: _input_sha256(run, name) for name in record.get("imported_for", ())}
         return None if belongs == record.get("imported_for", {}) else "it was imported for other images: import it again"
-    for name in _inputs(run, stage):
+    for name in inputs_of(run, stage):
         if name in MAKER and (why := problem(run, MAKER[name], strict=False)):
             return f"made from {FILES[name].format(n=run.batch_size, d=run.spec.device)}, which is not current ({why})"
     now = key(run, stage, strict)
@@ -217,7 +220,7 @@ def outputs(run: Run, stage: str) -> list[str]:
     return [name for name in STAGES[stage].outputs if not left_out.get(name)]
 
 
-def _inputs(run: Run, stage: str) -> list[str]:
+def inputs_of(run: Run, stage: str) -> list[str]:
     """The names of the inputs of a stage with this spec."""
     names: list[str] = []
     for entry in STAGES[stage].inputs:
@@ -247,7 +250,7 @@ def key(run: Run, stage: str, strict: bool = True) -> dict[str, Any]:
             if run.spec.soc_version is None and (report := npu_smi.info()):
                 versions["chip"] = report.chips[min(run.spec.device, len(report.chips) - 1)].name
     # A copied folder has other file times: only the stage that reads images and labels asks for them.
-    inputs = {name: _input_sha256(run, name) for name in _inputs(run, stage) if strict or name not in ("source", "classes")}
+    inputs = {name: _input_sha256(run, name) for name in inputs_of(run, stage) if strict or name not in ("source", "classes")}
     if stage == "convert":  # files that ATC's flags name, such as keep_dtype
         inputs |= {f"atc: {name}": sha256(path) for name, path in run.atc_files().items()}
     return {

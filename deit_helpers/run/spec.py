@@ -48,6 +48,7 @@ class RunSpec(Frozen):
     soc_version: str | None = None
     execution: Literal["sync", "async"] = "sync"
     peak_tflops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    latency_budget_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     time_box_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     aipp: Literal["static"] | None = None
     atc: dict[str, str | int | None] = Field(default_factory=dict)
@@ -59,6 +60,7 @@ class RunSpec(Frozen):
     expected: str | None = None
     waterfall: tuple[str, ...] = ()
     rehearse: bool = False
+    lang: Literal["en", "zh", "both"] = "en"
 
     @field_validator("edits", "batch_sizes", "shards", "waterfall", mode="before")
     @classmethod

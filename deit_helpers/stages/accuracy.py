@@ -1,4 +1,4 @@
-"""06_accuracy: saved logits and labels -> `result.json` (the recipe's layout), `accuracy.json` and the verdict.
+"""06_accuracy: saved logits and labels -> `result.json` (the recipe's layout), `predictions.csv`, `accuracy.json`, the verdict.
 
 Scoring reads files only; it never runs a model.
 """
@@ -6,22 +6,24 @@ Scoring reads files only; it never runs a model.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import files
 from ..data.labels import real_labels
-from ..data.sources import check_labels, read_index
+from ..data.sources import check_labels, class_words, read_index
 from ..errors import VerdictError
-from ..metrics import proportions
-from ..metrics.classification import FEW_CLASSES, TOP, among, compare, confusion, label_ranks, per_class, percent_within
+from ..metrics import classification, proportions, verdict
+from ..metrics.classification import FEW_CLASSES, TOP, among, compare, confusion, label_ranks, percent_within, predictions
 from ..metrics.planner import VALIDATION_IMAGES
-from ..metrics.verdict import AGREEMENT, SAME_IMAGES, against_published, against_reference, check, guessing, sentence
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, expected_row, valid_classes
 from ..run.folder import Run
 from ..run.records import makes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REFERENCE = "ONNX Runtime fp32, exported graph"
 OWN_REFERENCE = "fp32 reference of this run"
@@ -49,9 +51,11 @@ def require_pass(run: Run) -> None:
     rows = [at.read("accuracy") for at in scored if records.problem(at, "score", strict=False) is None]
     failed = [row for row in rows if row["verdict"] == "fail"] or [row for row in rows if row.get("cause")]
     if failed:
-        worst = failed[0]
-        reason = worst.get("cause") or next(sentence(row) for row in worst["checks"] if row["verdict"] == "fail")
-        raise VerdictError(f"accuracy of {run.spec.run} bs{worst['batch_size']}: {worst['verdict'].upper()}, {reason}", failed)
+        first = max(failed, key=lambda row: max(map(verdict.how_bad, row["checks"])))
+        reason = (
+            first.get("cause") or f"{verdict.sentence(max(first['checks'], key=verdict.how_bad))}; {verdict.of_run(rows)[1]}"
+        )
+        raise VerdictError(f"accuracy of {run.spec.run} bs{first['batch_size']}: {first['verdict'].upper()}, {reason}", failed)
 
 
 @makes("score", "accuracy")
@@ -82,16 +86,29 @@ def _score(run: Run) -> dict[str, Any]:
     checks, tests = _checks(facts, limit, run)
     cause = _cause(facts, int(np.sum(reference_ranks == 0)), checks)
     files.write_text(run.file("result"), json.dumps(seed_result(facts)))
+    _write_predictions(run, predictions(names, labels, logits, reference_logits, class_words(run)))
     return facts | {
         "drop_points": checks[0]["drop_points"],
         "max_drop_points": limit,
         "checks": checks,
         "tests": tests,
-        "verdict": "inconclusive" if cause else _worst(checks),
+        "verdict": "inconclusive" if cause else verdict.worst(checks),
         "cause": cause,
-        "per_class": per_class(logits, labels),
+        "per_class": _per_class(logits, labels, reference_logits),
         "confusion": confusion(logits, labels).tolist() if classes <= FEW_CLASSES else None,
     }
+
+
+def _write_predictions(run: Run, table: pd.DataFrame) -> None:
+    """Write the table as CSV, names as in `index.csv`: bytes that are no UTF-8 as they are, a bare carriage return quoted."""
+    with files.atomic(run.file("predictions")) as temporary:
+        table.to_csv(temporary, index=False, errors="surrogateescape", lineterminator="\r\n")
+
+
+def _per_class(logits: np.ndarray, labels: np.ndarray, reference: np.ndarray) -> list[dict[str, Any]]:
+    rows = classification.per_class(logits, labels, reference)
+    p_values = proportions.mcnemar_p(*([row[key] for row in rows] for key in ("gained", "lost")))
+    return [row | {"p_value_holm": p} for row, p in zip(rows, proportions.holm(p_values.tolist()), strict=True)]
 
 
 def _real(run: Run, names: list[str], logits: np.ndarray, reference_logits: np.ndarray) -> dict[str, Any]:
@@ -110,17 +127,12 @@ def _real(run: Run, names: list[str], logits: np.ndarray, reference_logits: np.n
     }
 
 
-def _worst(checks: list[dict[str, Any]]) -> str:
-    verdicts = [row["verdict"] for row in checks]
-    return next((word for word in ("fail", "inconclusive") if word in verdicts), "pass")
-
-
 def _cause(facts: dict[str, Any], reference_hits: int, checks: list[dict[str, Any]]) -> str | None:
     """What else than the port is wrong: with these labels the reference is guessing, and the port does as it does."""
     count, classes, agreement = facts["images"], facts["classes"], facts["reference"]["agreement_percent"]
-    agrees = agreement >= 100 - MAX_DROP_POINTS
-    if proportions.is_guessing(reference_hits, count, classes) and (agrees or _worst(checks) != "fail"):
-        return guessing(reference_hits, count, classes, agreement, agrees)
+    agrees, guesses = agreement >= 100 - MAX_DROP_POINTS, proportions.is_guessing(reference_hits, count, classes)
+    if guesses and (agrees or verdict.worst(checks) != "fail"):
+        return verdict.guessing(reference_hits, count, classes, agreement, agrees)
     return None
 
 
@@ -152,12 +164,13 @@ def _checks(facts: dict[str, Any], limit: float, run: Run) -> tuple[list[dict[st
         row, key = {"metric": f"Acc@{k}", "percent": facts[f"top{k}_percent"], "max_drop_points": limit}, f"top{k}_percent"
         if k in figures:
             figure = row | {"expected_percent": expected[key], "of": expected["name"]}
-            checks.append(check(figure, SAME_IMAGES) if same_images else against_published(figure, most, count, level))
+            sampled = None if same_images else verdict.against_published(figure, most, count, level)
+            checks.append(sampled or verdict.check(figure, verdict.SAME_IMAGES))
         own = row | {"expected_percent": reference[key], "of": OWN_REFERENCE}
-        checks.append(against_reference(own, pairs, count, level))
+        checks.append(verdict.against_reference(own, pairs, count, level))
     if not published:  # accuracies may agree by chance, above all low ones: the answers themselves must agree
-        row = {"metric": AGREEMENT, "percent": reference["agreement_percent"], "max_drop_points": MAX_DROP_POINTS}
-        checks.append(check(row | {"expected_percent": 100.0, "of": reference["name"]}, AGREEMENT))
+        row = {"metric": verdict.AGREEMENT, "percent": reference["agreement_percent"], "max_drop_points": MAX_DROP_POINTS}
+        checks.append(verdict.check(row | {"expected_percent": 100.0, "of": reference["name"]}, verdict.AGREEMENT))
     return checks, tests
 
 

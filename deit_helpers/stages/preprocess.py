@@ -13,7 +13,7 @@ from ..ascend import benchmark
 from ..data.batches import crops_at, npy_header, progress
 from ..data.datasets import recognised
 from ..data.prefetch import mapped
-from ..data.sources import Item, label_images, list_folder, list_images, write_index
+from ..data.sources import Item, are_synsets, label_images, list_folder, list_images, write_index
 from ..data.transforms import SUFFIXES, crop, decode, quiet_pillow, tensors
 from ..errors import ArtifactError
 from ..run import hashing
@@ -48,6 +48,7 @@ def preprocess(run: Run) -> dict[str, Any]:
         "listed": len(listing.items),
         "dataset": recognised([item.name for item in listing.items]),
         "label_classes": sorted(set(labels.values())),
+        "synsets": are_synsets(run, labels),
         "skipped": skipped,
         "left_out": _kinds(listing.left_out),
         "recipe": recipe.model_dump(mode="json"),

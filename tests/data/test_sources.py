@@ -77,6 +77,63 @@ def test_a_known_data_set_has_imagenets_words_for_a_head_of_1000_classes_alone(p
     assert sources.class_words(run)[1] == "goldfish"
 
 
+VALIDATION = [f"ILSVRC2012_val_{i:08d}.JPEG" for i in (3, 77)]
+
+
+@pytest.mark.parametrize(
+    ("names", "checkpoint", "synsets", "words"),
+    [
+        (VALIDATION, "tuned.pth", False, "goldfish"),
+        (["a.jpg", "b.jpg"], "tuned.pth", True, "goldfish"),
+        (["a.jpg", "b.jpg"], "hub", False, "goldfish"),
+        (["a.jpg", "b.jpg"], "data/deit_small_patch16_224-cd65a155.pth", False, "goldfish"),
+        (["a.jpg", "b.jpg"], "tuned.pth", False, "1"),
+        (["a.jpg", VALIDATION[0]], "deit_small_patch16_224-mine.pth", False, "1"),
+    ],
+    ids=[
+        "a part of the validation set",
+        "synsets",
+        "timm's weights",
+        "Meta's file",
+        "1000 other classes",
+        "a file of a user's",
+    ],
+)
+def test_with_a_label_file_1000_classes_are_imagenets_only_where_something_says_so(
+    project: Path, names: list[str], checkpoint: str, synsets: bool, words: str
+) -> None:
+    run = open_run(write_spec(project)).replace(labels="labels.txt", checkpoint=checkpoint)
+    for name in ("index", "export"):
+        run.file(name).parent.mkdir(parents=True)
+    sources.write_index(run.file("index"), dict(zip(names, (0, 1), strict=True)))
+    files.write_json(run.file("export"), {"classes": 1000})
+    files.write_json(run.file("preprocess"), {"dataset": None, "synsets": synsets})
+    assert sources.class_words(run)[1] == words
+    files.write_json(run.file("export"), {"classes": 100})
+    assert sources.class_words(run)[1] == "1"
+
+
+def test_labels_are_synsets_where_each_has_imagenets_index(project: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        draw(project / "pictures" / name, (20, 20))
+    labels = {"synsets": f"a.jpg {SYNSETS[7]}\nb.jpg {SYNSETS[998]}", "numbers": "a.jpg 7\nb.jpg 998"}
+    for kind, text in labels.items():
+        (project / "labels.txt").write_text(text)
+        run = open_run(write_spec(project, labels="labels.txt"))
+        given = sources.label_images(run, sources.list_folder(run), 1000)
+        assert given == {"a.jpg": 7, "b.jpg": 998}
+        assert sources.are_synsets(run, given) is (kind == "synsets")
+    (project / "labels.txt").write_text(labels["synsets"])
+    assert not sources.are_synsets(run, {"a.jpg": 0, "b.jpg": 1})  # two of some classes in the order of their names
+
+
+def test_class_folders_of_a_1000_class_head_keep_their_names_whoever_trained_it(project: Path) -> None:
+    run = run_on(project, "pear/1.jpg", "apple/2.png").replace(checkpoint="hub")
+    run.file("export").parent.mkdir(parents=True)
+    files.write_json(run.file("export"), {"classes": 1000})
+    assert stored_words(run) == {0: "apple", 1: "pear"}
+
+
 def test_synset_folders_in_another_order_keep_their_own_words(project: Path) -> None:
     run = run_on(project, f"{SYNSETS[7]}/1.jpg", f"{SYNSETS[9]}/1.jpg")
     run.file("index").parent.mkdir(parents=True)

@@ -36,11 +36,21 @@ def test_labels_shifted_by_one_are_scored_wrong() -> None:
 
 
 def test_per_class_and_confusion_count_by_hand() -> None:
-    logits = np.eye(4)[[0, 0, 1, 3, 3, 2]]  # top-1 answers
+    logits, reference = np.eye(4)[[0, 0, 1, 3, 3, 2]], np.eye(4)[[3, 2, 0, 1, 1, 2]]  # top-1 answers
     labels = np.array([0, 0, 0, 1, 1, 2])
-    assert classification.per_class(logits, labels) == [
-        {"class": 0, "images": 3, "top1_percent": pytest.approx(200 / 3), "mistaken_for": 1},
-        {"class": 1, "images": 2, "top1_percent": 0.0, "mistaken_for": 3},
-        {"class": 2, "images": 1, "top1_percent": 100.0, "mistaken_for": None},
+    columns = ("class", "images", "top1_percent", "mistaken_for", "reference_top1_percent", "gained", "lost")
+    rows = [
+        (0, 3, pytest.approx(200 / 3), 1, pytest.approx(100 / 3), 2, 1),
+        (1, 2, 0.0, 3, 100.0, 0, 2),
+        (2, 1, 100.0, None, 100.0, 0, 0),
     ]
+    assert classification.per_class(logits, labels, reference) == [dict(zip(columns, row, strict=True)) for row in rows]
     assert classification.confusion(logits, labels).tolist() == [[2, 1, 0, 0], [0, 0, 0, 2], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("count", [2, 5, 9])
+def test_a_ranking_is_that_of_a_stable_sort_ties_included(count: int) -> None:
+    logits = np.random.default_rng(0).integers(0, 4, (50, 7)).astype(np.float32)
+    before = logits.copy()
+    np.testing.assert_array_equal(classification.ranking(logits, count), np.argsort(-logits, 1, kind="stable")[:, :count])
+    np.testing.assert_array_equal(logits, before)

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deit_helpers.metrics import operators
+from deit_helpers.metrics.operators import FAMILIES, LIMIT_PARTS, chip_limit
 from deit_helpers.run.folder import Run
 
 
@@ -141,3 +142,47 @@ def test_the_layer_norms_of_a_vit_are_found_by_their_names(finished: Run) -> Non
     by_name = {node.name for node in graph.graph.node if "/norm" in node.name and node.op_type != "Constant"}
     assert len(nodes) == 5 * 9  # two in each of two blocks and the last one, nine steps each
     assert nodes == by_name
+
+
+def perf_json(**keys: object) -> dict:
+    """A batch of 10 in 100 ms of which 4 ms are FLOPs at the peak, an image; 80 ms of products, 12 other, 8 outside."""
+    shares = {"MatMulV2": 70.0, "BatchMatMulV2": 12.0, "Conv2D": 4.956521739130435, "SoftmaxV2": 13.043478260869565}
+    families = {name: {"share_percent": shares.get(name, 0.0)} for name in FAMILIES}
+    profile = {"families": families, "operators_ms": 92.0, "profiled_ms": 100.0}
+    pure = {"images_per_s": 100.0}
+    return (
+        {"batch_size": 10, "pure": pure, "flops_per_image": 4e9, "peak_flops_per_s": 1e12, "images_per_s": 90.0}
+        | profile
+        | keys
+    )
+
+
+def test_from_the_peak_to_the_measured_rate_nothing_is_left_over() -> None:
+    parts = chip_limit(perf_json())
+    assert parts == pytest.approx({"at the peak": 4, "shapes of products": 4, "other operators": 1.2, "host": 0.8})
+    assert sum(parts.values()) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"operators_ms": 184.0, "profiled_ms": 200.0}, {"shapes of products": 4, "host": 0.8}),  # a profiler that doubles all
+        ({"operators_ms": 184.0, "profiled_ms": 90.0}, {"shapes of products": 8.696 - 4, "other operators": 1.304}),  # no host
+        ({"profiled_ms": None}, {"shapes of products": 4, "other operators and host": 2}),
+        ({"families": {}, "operators_ms": None, "profiled_ms": None}, {"not profiled": 6}),
+        ({"peak_flops_per_s": 4e11}, {"at the peak": 8, "other operators": 1.2}),  # products faster than the peak
+        ({"pure": None}, {"at the peak": 4}),
+    ],
+)
+def test_what_the_profile_cannot_tell_apart_is_one_part_and_the_sum_stays(keys: dict, expected: dict) -> None:
+    perf = perf_json(**keys)
+    parts = chip_limit(perf)
+    assert {name: parts[name] for name in expected} == pytest.approx(expected, abs=1e-3)
+    assert sum(parts.values()) == pytest.approx(1000 / (90.0 if perf["pure"] is None else 100.0))
+    assert list(parts) == [name for name in LIMIT_PARTS if name in parts]
+    assert min(parts.values()) > 0
+
+
+@pytest.mark.parametrize("missing", ["peak_flops_per_s", "flops_per_image"])
+def test_without_a_peak_or_flops_nothing_is_made_up(missing: str) -> None:
+    assert chip_limit(perf_json(**{missing: None})) == {}

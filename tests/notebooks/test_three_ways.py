@@ -29,6 +29,7 @@ PROMISED = [
     "bs8/perf_vision_batchsize_8_device_0.txt",
     "bs8/result.json",
     "bs8/accuracy.json",
+    "bs8/predictions.csv",
     "bs8/profile.csv",
     "bs8/perf.json",
     "manifest.json",
@@ -130,7 +131,7 @@ def test_a_failed_verdict_is_published_and_ends_in_failure(finished_project: Pat
     assert result.returncode == 1
     assert "FAIL" in result.stderr.splitlines()[-1]
     report = (project / "reports/mini/index.html").read_text()
-    assert "Fail." in report
+    assert "<strong>FAIL</strong> " in report
     assert "too good" in report
     again = run_tool("deit_helpers", "run", "params/mini.yaml", "-s", "expected=perfect", cwd=project)
     assert (again.returncode, "nothing to do" in again.stdout) == (1, True)  # the verdict is read from the files

@@ -15,7 +15,7 @@ def test_a_run_that_asks_for_a_waterfall_shows_it_and_others_do_not(finished_pro
     folder, asked = project / "reports/mini", ["-s", "waterfall=[timm, onnx, simplified, pad_tokens, device]"]
     result = run_tool("deit_helpers", "run", "params/mini.yaml", *asked, cwd=project)
     assert result.returncode == 0, result.stderr
-    made = [line.split()[1] for line in result.stderr.splitlines() if line.startswith("[")]
+    made = [line.split()[2] for line in result.stderr.splitlines() if " done in " in line]
     assert made == ["waterfall", "waterfall", "report"]
     report = (folder / "index.html").read_text()
     assert "Where the points went, bs1, bs8." in report

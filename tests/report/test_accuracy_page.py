@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +14,21 @@ from deit_helpers import files
 from deit_helpers.data import sources
 from deit_helpers.metrics import planner
 from deit_helpers.report import accuracy
-from deit_helpers.report.elements import Chart, Table
+from deit_helpers.report.elements import Banner, Chart
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
+from deit_helpers.stages import accuracy as stage
 
 
 @pytest.fixture
 def run(finished: Run, tmp_path: Path) -> Run:
     return copy_of(finished, tmp_path)
+
+
+@pytest.fixture
+def scored_anew() -> Callable[[Run], None]:
+    """Score files that have no records."""
+    return lambda run: files.write_json(run.file("accuracy"), stage._score.__wrapped__(run))  # type: ignore[attr-defined]
 
 
 def test_the_confusion_matrix_is_the_stored_one(run: Run) -> None:
@@ -35,15 +44,53 @@ def test_the_confusion_matrix_is_the_stored_one(run: Run) -> None:
 
 
 @pytest.mark.parametrize("content", [{"confusion": None}, {}], ids=["many classes", "scored by an older version"])
-def test_without_a_stored_matrix_the_weakest_classes_are_listed(run: Run, content: dict) -> None:
+def test_without_a_stored_matrix_a_note_says_where_the_answers_are(run: Run, content: dict) -> None:
     scored = run.read("accuracy")
     del scored["confusion"]
-    scored["per_class"][0].update({"top1_percent": 100.0, "mistaken_for": None})
     files.write_json(run.file("accuracy"), {**scored, **content})
-    table = accuracy.confusion_chart(run)
-    assert isinstance(table, Table)
-    assert list(table.formats) == ["class", "images", "Acc@1", "most often mistaken for"]
-    assert ["apple", 5, 100.0, None] in table.rows
+    note = accuracy.confusion_chart(run)
+    assert isinstance(note, Banner)
+    assert "bs4/predictions.csv" in note.text
+
+
+def class_row(index: int, images: int, top1: float, gained: int, lost: int, p_value: float = 1.0) -> dict[str, Any]:
+    before = top1 + 100 * (lost - gained) / images
+    row = {"class": index, "images": images, "top1_percent": top1, "mistaken_for": None if top1 == 100 else (index + 1) % 3}
+    return {**row, "reference_top1_percent": before, "gained": gained, "lost": lost, "p_value_holm": p_value}
+
+
+def test_the_classes_that_lost_most_come_first_then_the_weakest(run: Run) -> None:
+    rows = [class_row(0, 50, 60.0, 4, 1), class_row(1, 50, 100.0, 0, 0), class_row(2, 50, 40.0, 1, 9, 0.04)]
+    rows += [class_row(index, 50, 70.0 + index, 3, 3) for index in range(3, 24)]
+    files.write_json(run.file("accuracy"), {**run.read("accuracy"), "per_class": rows})
+    table = accuracy.class_differences(run)
+    assert len(table.rows) == 20
+    assert table.rows[0] == ["cedar", 50, 40.0, 56.0, 1, 9, 0.04, "apple"]
+    assert [row[0] for row in table.rows[1:]] == [str(index) for index in range(3, 22)]  # apple gained, berry has all right
+    assert table.alarm == {0}
+    assert "below the reference's in 1 of 24 classes, above it in 1; bs4; 20 are listed" in table.caption
+
+
+def test_the_table_of_classes_equals_a_count_over_the_logits(run: Run, scored_anew: Callable[[Run], None]) -> None:
+    np.save(run.file("logits"), np.roll(np.load(run.file("reference")), 1, axis=0))
+    scored_anew(run)
+    frame = accuracy.class_differences(run).df.set_index("class")
+    (_, labels), answers = sources.read_index(run), [np.load(run.file(name)).argmax(1) for name in ("logits", "reference")]
+    for index, word in enumerate(("apple", "berry", "cedar")):
+        here, before = (values[labels == index] == index for values in answers)
+        assert frame.loc[word, "Acc@1"] == pytest.approx(100 * here.mean())
+        assert frame.loc[word, "reference's"] == pytest.approx(100 * before.mean())
+        assert frame.loc[word, "gained"] == np.sum(here & ~before)
+        assert frame.loc[word, "lost"] == np.sum(before & ~here)
+
+
+def test_classes_scored_by_an_older_version_are_shown_without_the_reference(run: Run) -> None:
+    scored, old = run.read("accuracy"), ("class", "images", "top1_percent", "mistaken_for")
+    rows = [{key: row[key] for key in old} for row in scored["per_class"]]
+    files.write_json(run.file("accuracy"), {**scored, "per_class": rows})
+    table = accuracy.class_differences(run)
+    assert table.caption.startswith("Scored by an older version, which did not compare classes")
+    assert [row[3:7] for row in table.rows] == [[None] * 4] * 3
 
 
 def test_quoted_rows_follow_the_measured_ones(run: Run) -> None:
@@ -84,7 +131,7 @@ def test_the_planner_goes_by_what_was_observed_and_by_this_runs_rate(timed: Run)
 def test_few_images_are_inconclusive_and_the_banner_says_what_would_settle_it(timed: Run) -> None:
     banner = accuracy.verdict(timed)
     assert banner.kind == "inconclusive"
-    assert "On 13 images: Acc@1 is " in banner.text
+    assert "On 13 images Acc@1 is " in banner.text
     assert "up to 20.58 points may be lost" in banner.text  # 1 - 0.05^(1/13)
     assert "299 would settle it (power 80 %, 0.5 minutes at this run's rate)" in banner.text
     assert "Of 6 tests all must pass, which needs no correction; each may fail at 5 % / 6." in banner.text

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from deit_helpers.metrics.operators import FAMILIES
+from deit_helpers.metrics.operators import FAMILIES, LIMIT_PARTS
 from deit_helpers.report import style
-from deit_helpers.report.elements import Banner, Chart, Element, Facts, Gallery, Links, Stack, Table
+from deit_helpers.report.elements import Banner, Card, Chart, Element, Facts, Gallery, Links, Stack, Table, Tile
 
 HOSTILE = """<script>alert("1" + '2')</script> & <b>"""
 
@@ -23,6 +23,7 @@ ELEMENTS = [
     Table(HOSTILE, f"{HOSTILE} | n", [[HOSTILE, 1]]),
     Facts(HOSTILE, {HOSTILE: HOSTILE}),
     Banner("note", HOSTILE, HOSTILE),
+    Card("fail", HOSTILE, HOSTILE, [Tile(HOSTILE, HOSTILE, HOSTILE)], [HOSTILE]),
     Stack([Banner("fail", HOSTILE, HOSTILE)]),
     Links({HOSTILE: {HOSTILE: f'x" onclick="{HOSTILE}'}}),
     Gallery(np.zeros((1, 4, 4, 3), np.uint8), [HOSTILE], HOSTILE),
@@ -43,8 +44,9 @@ def test_a_table_says_its_caption_twice_and_aligns_numbers() -> None:
     rows = [["a", 1, 0.126, None], ["b", 2000, None, "x"], ["c", None, 3, 4]]
     table = Table('of "3"', "name | count:, | share %:.2f | mixed", rows, quoted=frozenset({1}), alarm=frozenset({1, 2}))
     soup = BeautifulSoup(table._repr_html_(), "html.parser")
-    assert soup.div["aria-label"] == soup.caption.text == 'of "3"'
-    assert (soup.div["role"], soup.div["tabindex"]) == ("region", "0")
+    region = soup.select_one("div.table")
+    assert region["aria-label"] == soup.caption.text == 'of "3"'
+    assert (region["role"], region["tabindex"]) == ("region", "0")
     assert [(th.text, th["scope"], th.get("class")) for th in soup.find_all("th")] == [
         ("name", "col", None),
         ("count", "col", ["number"]),
@@ -82,5 +84,26 @@ def test_a_drawing_is_inlined_with_its_text_and_the_same_twice() -> None:
     assert soup.svg.parent["aria-label"] == HOSTILE
 
 
+def test_a_drawing_takes_its_black_and_its_ground_from_the_page_it_is_on() -> None:
+    with style.new_figure(1.0) as (figure, axes):
+        axes.axhline(0.5, color="black")
+        axes.text(0, 0, "boxed", bbox={"facecolor": style.PAPER, "edgecolor": style.PURE})
+    html = Chart(figure, "", "")._repr_html_()
+    svg = BeautifulSoup(html, "html.parser").svg
+    assert svg["fill"] == "currentColor"  # of what has no colour of its own, such as text
+    assert not any(colour in str(svg) for colour in ("#000000", "#ffffff", style.PAPER))
+    assert "fill: var(--paper)" in str(svg)
+    assert "--paper:" in html
+
+
+def test_rows_of_a_wide_table_name_their_cells_and_a_folded_one_shows_its_caption() -> None:
+    wide = BeautifulSoup(Table("", HOSTILE + " | b | c | d | e | f", [list("123456")])._repr_html_(), "html.parser")
+    assert [cell["data-label"] for cell in wide.find_all("td")] == [HOSTILE, *"bcdef"]
+    folded = BeautifulSoup(Table(HOSTILE, "a", [], folded=True)._repr_html_(), "html.parser")
+    assert folded.details.summary.text == HOSTILE
+    assert not folded.details.has_attr("open")
+
+
 def test_every_family_has_a_colour_of_its_own() -> None:
     assert len(set(style.FAMILY_COLOURS)) == len(FAMILIES)
+    assert len(style.LIMIT_COLOURS) == len(LIMIT_PARTS)

@@ -9,6 +9,7 @@ from runs import copy_of
 
 from deit_helpers import files
 from deit_helpers.report import perf, words
+from deit_helpers.report.elements import Chart
 from deit_helpers.report.style import END_TO_END, PURE
 from deit_helpers.run import records
 from deit_helpers.run.folder import Run
@@ -77,3 +78,29 @@ def test_rates_that_are_not_trustworthy_are_hollow_points(finished: Run, tmp_pat
     assert [(line.get_color(), list(line.get_xdata()), list(line.get_ydata())) for line in lines[2:]] == (
         [(PURE, [2], [infer["interface_images_per_s"]]), (END_TO_END, [2], [infer["e2e_images_per_s"]])] if disturbed else []
     )
+
+
+def test_families_are_drawn_in_ms_per_image_and_in_shares(finished: Run) -> None:
+    chart = perf.families_chart(finished)
+    assert isinstance(chart, Chart)
+    facts = finished.read("perf")
+    share = facts["families"]["SoftmaxV2"]["share_percent"]
+    ms = facts["operators_ms"] / 4 * share / 100
+    assert f"SoftmaxV2 {share:.1f} % {ms:.2f} ms" in chart.alt
+    above, below = chart.figure.axes
+    widths = [bar.get_width() for bars in above.containers for bar in bars]
+    assert sum(widths) == pytest.approx(facts["operators_ms"] / 4)
+    assert f"{share:.1f} %, {ms:.2f} ms" in [text.get_text() for text in below.texts]
+
+
+def test_the_way_from_the_peak_is_drawn_for_batch_sizes_that_know_different_parts(finished: Run, tmp_path: Path) -> None:
+    run = copy_of(finished, tmp_path)
+    facts = {**run.at(8).read("perf"), "families": {}, "operators_ms": None, "profiled_ms": None}
+    files.write_json(run.at(8).file("perf"), facts)
+    records.adopt(run.at(8), "perf", [], "here", images=False)
+    chart = perf.limit_chart(Run(run.spec, run.folder, run.root))
+    assert isinstance(chart, Chart)
+    assert "bs1: at the peak" in chart.alt
+    assert "not profiled" in chart.alt.partition("bs8: ")[2]
+    lengths = [sum(bars[i].get_width() for bars in chart.figure.axes[0].containers) for i in range(3)]
+    assert lengths == pytest.approx([1000 / run.at(size).read("perf")["pure"]["images_per_s"] for size in (1, 4, 8)])

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
-from runs import new_run, opened
+from runs import copy_of, new_run, opened
 
-from deit_helpers import files
+from deit_helpers import files, open_run
 from deit_helpers.data.labels import real_labels
+from deit_helpers.data.sources import write_index
 from deit_helpers.errors import ArtifactError, SpecError, VerdictError
 from deit_helpers.metrics import classification
 from deit_helpers.report import accuracy as page
@@ -265,7 +267,11 @@ def test_a_reference_that_guesses_says_the_labels_not_the_port(
     assert cause in facts["cause"]
     take_as_current()
     banner = page.verdict(run.replace(batch_sizes=(4,)))
-    assert (banner.kind, banner.text.startswith("The labels, not the port: ")) == ("inconclusive", True)
+    assert banner.kind == "inconclusive"
+    assert banner.text.startswith(
+        "The port is faithful, it agrees with fp32: the checkpoint, the labels or the recipe are wrong. "
+    )
+    assert "wrong. The labels, not the port: " in banner.text
     with pytest.raises(VerdictError, match="bs4: INCONCLUSIVE, the labels, not the port: ") as caught:
         accuracy.require_pass(run)
     assert len(str(caught.value)) < 500
@@ -366,6 +372,47 @@ def test_a_finished_run_scores_as_its_logits_say(finished: Run) -> None:
     hits = np.load(finished.file("logits")).argmax(axis=1) == labels
     assert 0 < hits.sum() < 13
     assert finished.read("accuracy")["top1_percent"] == pytest.approx(100 * hits.mean())
+
+
+def test_the_predictions_file_is_what_an_opened_run_answers(finished: Run) -> None:
+    table = pd.read_csv(finished.file("predictions"), converters={"top5": json.loads})
+    asked = open_run(finished.folder / "spec.yaml", 4).predictions()
+    pd.testing.assert_frame_equal(table, asked, check_dtype=False, rtol=1e-6)
+    first = ["image", "label", "label_name", "answer", "answer_name", "correct", "top5", "margin", "probability"]
+    assert list(table) == [*first, "reference", "agrees", "reference_margin"]
+    assert 100 * table["correct"].mean() == pytest.approx(finished.read("accuracy")["top1_percent"])
+
+
+NAMES = [
+    "a,b.png",
+    'q"uote.png',
+    "two\nlines.png",
+    "cr\rcr.png",
+    "猫/中文.png",
+    "<script>.png",
+    "a|b.png",
+    "\udce9.png",
+    "=1+1.png",
+]
+
+
+def test_any_name_survives_the_predictions_file(finished: Run, tmp_path: Path) -> None:
+    run = copy_of(finished, tmp_path)
+    names = [*NAMES, *(f"{i}.png" for i in range(13 - len(NAMES)))]
+    write_index(run.file("index"), dict.fromkeys(names, 1))
+    accuracy._score.__wrapped__(run)  # type: ignore[attr-defined]
+    with run.file("predictions").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == names
+
+
+def test_the_p_values_of_classes_are_corrected_for_all_of_them(scored: Scored) -> None:
+    right, labels = logits_with_ranks([0] * 600, 6)
+    port = right.copy()
+    lost = np.flatnonzero(labels == 2)[:9]
+    port[lost] = logits_with_ranks([1] * 600, 6)[0][lost]
+    rows = scored(port, labels, reference=right).read("accuracy")["per_class"]
+    assert [row["p_value_holm"] for row in rows] == pytest.approx([1, 1, 6 * 2 / 2**9, 1, 1, 1])
+    assert [(row["gained"], row["lost"]) for row in rows] == [(0, 9 * (index == 2)) for index in range(6)]
 
 
 def test_scoring_before_inference_names_the_notebook(tmp_path: Path) -> None:
