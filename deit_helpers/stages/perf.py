@@ -25,7 +25,7 @@ PROFILED_IMAGES, PROFILED_BATCHES = 24, 6
 _OVERHEAD = ("profiler_overhead_percent", "profiler_overhead_ci95_percent")
 # of `infer.json`, what is said of 05 alone
 _OF_05 = ("warmup_batches", "warmup_ms", "padded_rows", "batches", "shards", "interface_batches", "interface_images_per_s")
-_TRUST = ("other_cpu_percent", "interrupted_percent", "unsettled_percent", "disturbed")  # 07 has its own
+_TRUST = ("other_cpu_percent", "interrupted_percent", "unsettled_percent", "disturbed")  # of 07 itself
 
 
 @makes("perf")
@@ -82,7 +82,7 @@ def perf_facts(
     return {
         "batch_size": run.size,
         **{key: runtime[key] for key in ("backend", "device", "precision")},
-        **{key: value for key, value in inference.items() if key not in _OF_05 + _TRUST},
+        **{key: value for key, value in inference.items() if key not in _OF_05},
         "images_per_s": rate,
         "pure": pure or None,
         **({key: pure[key] for key in _TRUST} if pure else latency.trust(None, None, None)),
