@@ -299,6 +299,7 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
         "helpers": hashing.code_sha256(PAGE_CODE),
         "notes": hashing.fingerprint(index.state(run) if notebook == "report" else notes(run)),
         "spec": hashing.fingerprint(spec),
+        "lang": run.spec.lang,
         "files": hashing.fingerprint([records.hashes(at, stage) for stage, at in shown]),
         "state": hashing.fingerprint([records.problem(at, stage, strict=False) for stage, at in shown]),
     }

@@ -178,8 +178,9 @@ def unpack(path: Path, place: Path) -> tuple[Path, dict[str, int]]:
     except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as err:
         raise ArtifactError(f"{path}: no file that `deit-report pack` wrote, or damaged ({err}); pack the run again") from err
     left_out = files.read_json(place / CONTENTS)
-    for page in (spec.parent / name for name in left_out if name.endswith(".html")):
-        page.touch()  # links to it stand on other pages
+    for page in ((spec.parent / name).resolve() for name in left_out if name.endswith(".html")):
+        if page.is_relative_to(place):  # a stranger may have written any name
+            page.touch()  # links to it stand on other pages
     return spec.parent, left_out
 
 

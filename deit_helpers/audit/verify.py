@@ -24,7 +24,7 @@ import numpy as np
 
 from .. import files
 from ..data import batches
-from ..errors import DeitError, one_line
+from ..errors import ArtifactError, DeitError, one_line
 from ..metrics import latency, operators
 from ..metrics.classification import compare
 from ..report import html
@@ -104,15 +104,17 @@ def verify(given: Path, resolve: Callable[[Path], Run], say: Callable[[str], Non
     checks = {"hashes of files": _files, "records, spec and manifest": _lineage}
     checks |= {"figures, from logits, labels and samples": _figures, "texts of pages, drawn again": _pages}
     with tempfile.TemporaryDirectory() as temporary:
-        place, left_out = Path(temporary).resolve(), dict[str, int]()
+        place, left_out, locks = Path(temporary).resolve(), dict[str, int](), shutil.ignore_patterns("*.lock")
         if given.is_file():
             folder, left_out = bundle.unpack(given, place)
-            run = dataclasses.replace(resolve(folder / "spec.yaml"), root=place)
         else:
-            folder = shutil.copytree(
-                given, place / given.name, copy_function=os.symlink, ignore=shutil.ignore_patterns("*.lock")
+            folder = shutil.copytree(given, place / given.name, copy_function=os.symlink, ignore=locks)
+        if not (folder / "meta").is_dir():
+            raise ArtifactError(
+                f"{given}: no finished run, it has no records (meta/): give a folder that `deit-report run` made"
             )
-            run = resolve(folder / "spec.yaml")
+        run = resolve(folder / "spec.yaml")
+        run = dataclasses.replace(run, root=place) if given.is_file() else run  # expected figures come with the file
         tallies = {what: Tally(left_out) for what in checks}
         for what, tally in tallies.items():
             try:
@@ -153,8 +155,9 @@ def _lineage(run: Run, tally: Tally) -> None:
             for path, facts in record["outputs"].items() if manifest else ():
                 whole = told | {"machine": record["machine"]["cpu"], "sha256": facts["sha256"], "bytes": facts["bytes"]}
                 tally.compare(f"manifest.json: {path}", manifest["artifacts"].get(path, {}), f"{where} says", whole)
-        elif any(at.file(name).exists() for name in records.outputs(at, stage)):
-            tally.wrong.append(f"{where}: missing or damaged, though files that it tells of are here")
+        elif here := [at.relative(path) for name in records.outputs(at, stage) if (path := at.file(name)).exists()]:
+            lost = records.record_path(at, stage).exists() or manifest.get("artifacts", {}).keys() & here
+            (tally.wrong if lost else tally.unknown).append(f"{where}: no sound record of {', '.join(here)}")
     tally.compare("spec.yaml", run.spec.model_dump(mode="json"), "manifest.json says", manifest.get("spec", {}))
     tally.unknown.append(f"inputs that are not here, or known by name, size and time alone: {', '.join(sorted(absent))}")
 
@@ -194,7 +197,7 @@ def _figures(run: Run, tally: Tally) -> None:
     scored = [at.file(name) for at in run.at_each() for name in (*records.outputs(at, "score"), "agreement")]
     stored = {path: _loaded(path) for path in scored if path.exists()}
     first, *others = [_scored_again(_taken(run, seed)) for seed in tally.seeds]
-    for path, value in stored.items():
+    for path, value in ((path, value) for path, value in stored.items() if path in first):
         name, before, said = run.relative(path), len(tally.wrong), dict(_flat(value))
         open_keys = [key for key in first[path] if any(other[path][key] != first[path][key] for other in others)]
         tally.unknown += [f"{name}: what only logits tell: {', '.join(open_keys)}"] if open_keys else []
@@ -220,7 +223,7 @@ def _scored_again(run: Run) -> dict[Path, dict[str, Any]]:
         accuracy.score(at)
     scored = [at.file(name) for at in sizes for name in records.outputs(at, "score")]
     figures = {path: dict(_flat(_loaded(path))) for path in scored}
-    for at in (at for at in run.at_each() if at.file("agreement").exists()):
+    for at in (at for at in run.at_each() if at.file("agreement").exists() and at.file("logits").exists()):
         figures[at.file("agreement")] = compare(np.load(at.file("reference")), np.load(at.file("logits")))
     return figures
 

@@ -12,6 +12,7 @@ from typing import Any
 from .. import files
 from ..errors import ArtifactError, DeitError
 from ..run.folder import Run, html_path
+from . import language
 from .elements import STYLE_TAG, Banner, Links, templates
 
 ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
@@ -53,8 +54,10 @@ def html(notebook: Path, run: Run | None = None, show_code: bool = False) -> Pat
         from .card import title as title_of_run  # other pages do without what it imports
 
         about["title"] = title_of_run(run)
-    page = html_path(notebook)
-    files.write_text(page, _template().render(about, sections=_sections(cells), show_code=show_code))
+    page, spoken = html_path(notebook), run.spec.lang if run else language.ENGLISH
+    language.translated_cells(cells, spoken)
+    body = _template().render(about, sections=_sections(cells), show_code=show_code)
+    files.write_text(page, language.translated_page(body, spoken))
     return page
 
 

@@ -55,9 +55,9 @@ def chinese(text: str) -> str:
     return text
 
 
-def translated_cells(node: Any, language: str) -> None:
+def translated_cells(cells: list[Any], language: str) -> None:
     """Put the Chinese text of a notebook's markdown cells in the place of the English, or below it."""
-    for cell in node.cells if language != ENGLISH else ():
+    for cell in cells if language != ENGLISH else ():
         known = _read("cells").get(cell.get("id"))
         if known and cell.cell_type == "markdown":
             cell.source = f"{cell.source}\n\n{known['zh']}" if language == BOTH else known["zh"]

@@ -60,6 +60,7 @@ class RunSpec(Frozen):
     expected: str | None = None
     waterfall: tuple[str, ...] = ()
     rehearse: bool = False
+    lang: Literal["en", "zh", "both"] = "en"
 
     @field_validator("edits", "batch_sizes", "shards", "waterfall", mode="before")
     @classmethod

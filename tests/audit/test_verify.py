@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from runs import opened
+from recorded import PUBLISHED
+from runs import opened, write_spec
 
+from deit_helpers import imported
 from deit_helpers.__main__ import main
 from deit_helpers.audit import bundle
 from deit_helpers.audit.verify import verify
@@ -174,6 +176,23 @@ def test_a_forger_who_mends_the_hashes_is_found_by_the_figures_and_the_words(fol
     assert re.search(rf"{PAGE}.html: caption: shown is 'Accuracy, perc.*, drawn again it is 'Accuracy in percent", said)
 
 
+def test_a_record_that_is_gone_is_named(folder: Path) -> None:
+    (folder / "meta/infer_bs1.json").unlink()
+    assert "mismatch     meta/infer_bs1.json: no sound record of bs1/logits.npy, bs1/latency.csv" in verified(folder)[1]
+
+
+def test_imported_figures_pass(folder: Path, tmp_path: Path) -> None:
+    pages = [path for pattern in ("*.ipynb", "*.html", "page_*", "manifest.json") for path in folder.rglob(pattern)]
+    for path in pages:  # they are of before
+        path.unlink()
+    source = tmp_path / "perf_vision_batchsize_1_device_0.txt"
+    source.write_text(PUBLISHED[0][1])
+    imported.import_results(Run.resolve(folder / "spec.yaml", 1), source, None, None)
+    wrong, said = verified(folder)
+    assert wrong == 0, said
+    assert "not checked  meta/score_bs1.json: no sound record of bs1/result.json, bs1/accuracy.json" in said
+
+
 def test_code_of_a_stranger_is_not_run(folder: Path) -> None:
     path = folder / f"{PAGE}.ipynb"
     replaced(path, "page.paired(run)", f"open({str(folder / 'run')!r}, 'w')")
@@ -184,7 +203,13 @@ def test_code_of_a_stranger_is_not_run(folder: Path) -> None:
 
 def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no tar")
-    for given, said in ((tmp_path, "no run folder"), (tmp_path / "text", "no file that `deit-report pack` wrote")):
+    (tmp_path / "bare").mkdir()
+    shutil.copy(write_spec(tmp_path), tmp_path / "bare/spec.yaml")
+    for given, said in (
+        (tmp_path, "no run folder"),
+        (tmp_path / "text", "no file that `deit-report pack` wrote"),
+        (tmp_path / "bare", "no finished run"),
+    ):
         result = CliRunner().invoke(main, ["verify", str(given)])
         assert (result.exit_code, result.output.count("\n")) == (1, 1)
         assert said in result.output

@@ -97,6 +97,5 @@ def test_cells_are_replaced_or_followed_by_their_chinese() -> None:
     for chosen, text in (("zh", CELLS[name]["zh"]), ("both", f"{english}\n\n{CELLS[name]['zh']}"), ("en", english)):
         cell = nbformat.v4.new_markdown_cell(english)
         cell["id"] = name
-        node = nbformat.v4.new_notebook(cells=[cell])
-        language.translated_cells(node, chosen)
-        assert node.cells[0].source == text
+        language.translated_cells([cell], chosen)
+        assert cell.source == text
