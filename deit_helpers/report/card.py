@@ -113,7 +113,7 @@ def drop_chart(run: Run) -> Chart | Banner:
     scored = [(check, row) for _, row, _ in scored_sizes(run) for check in row["checks"]]
     drawn = [(check, row) for check, row in scored if check["metric"] != "Acc@5" or check["verdict"] != "pass"]
     if not drawn:
-        return Banner("inconclusive", "No drop to draw.", in_words(*reasons(run)))
+        return Banner("missing", "No drop to draw.", in_words(*reasons(run)))
     colours = {"pass": PURE, "inconclusive": NEUTRAL, "fail": END_TO_END}
     with new_figure(0.9 + 0.3 * len(drawn)) as (figure, axes):
         for y, (check, _) in enumerate(drawn):

@@ -67,7 +67,7 @@ def deployment(run: Run) -> Chart | Banner:
     """Images per second against the p90 of a batch, with their 95 % intervals; hollow where the clock is not trusted."""
     choices, budget = _choices(run), run.spec.latency_budget_ms
     if not choices:
-        return Banner("note", f"{answer(run)}.", "The rates and latencies of 05 and 07 are not here.")
+        return Banner("missing", f"{answer(run)}.", "The rates and latencies of 05 and 07 are not here.")
     with new_figure(3.2) as (figure, axes):
         for speed, ci95 in choices:
             x, y = speed.p90_ms, speed.images_per_s

@@ -232,7 +232,7 @@ def limit_chart(run: Run) -> Chart | Banner:
     limits = {size: parts for size, perf in perfs.items() if (parts := chip_limit(perf))}
     if not limits:
         text = "07 must have timed the model, 02 counted its FLOPs; where no peak is measured set `peak_tflops`."
-        return Banner("note", "How far it is from the chip's limit is not known.", text)
+        return Banner("note" if perfs else "missing", "How far it is from the chip's limit is not known.", text)
     rows = {size: {name: parts.get(name, 0.0) for name in LIMIT_PARTS} for size, parts in limits.items()}
     with new_figure(1.3 + 0.4 * len(rows)) as (figure, axes):
         longest = _stack(axes, rows, LIMIT_COLOURS)
