@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from ..data import batches, sources
@@ -30,12 +31,11 @@ def since(run: Run) -> Page:
     """What a report says of the time before, and links to the comparisons that were made; nothing where there are none."""
     said, links = predecessor.sentence(run), dict[str, str]()
     for path in sorted(run.folder.glob("compare/*/compare.json")):
-        facts = read_json(path)
-        links[one_line(f"{facts['verdict']} against {facts['base']['folder']}")] = run.relative(path.with_suffix(".html"))
-    before = (
-        [Banner("note", "Since the time before.", f"{said}; `deit-report compare` tests such a difference.")] if said else []
-    )
-    return Page([*before, *([Links({"compared": links})] if links else [])])
+        if facts := read_json(path):
+            target = quote(run.relative(path.with_suffix(".html")))
+            links[one_line(f"{facts['verdict']} against {facts['base']['folder']}")] = target
+    before = Banner("note", "Since the time before.", f"{said}; `deit-report compare` tests such a difference.")
+    return Page([*([before] if said else []), *([Links({"compared": links})] if links else [])])
 
 
 def page(facts: Content, new: Run) -> Page:

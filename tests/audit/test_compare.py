@@ -315,7 +315,9 @@ def test_hostile_names_show_as_text(make: Make, tmp_path: Path) -> None:
     case = suite.find("testcase")
     assert case is not None
     assert str(case.get("classname")).startswith("<script>alert(1)<|`*_ 图像\\x07 against ")
-    html = page.page(facts, new)._repr_html_()
+    (links,) = index.since(new)
+    assert next(iter(links.groups["compared"].values())).startswith("compare/%3Cscript%3Ealert%281%29%3C%7C%60%2A_%0A")
+    html = page.page(facts, new)._repr_html_() + links._repr_html_()
     assert "<script" not in html
     assert "<script>alert(1)<|`*_ 图像" in BeautifulSoup(html, "html.parser").text
 
@@ -368,6 +370,8 @@ def test_the_command_publishes_a_page_that_the_report_links_and_exits_with_one(m
     (links,) = index.since(new)
     assert links.groups == {"compared": {f"fail against {base.folder}": new.relative(Path(published))}}
     assert tuple(index.since(base)) == ()
+    (Path(published).parent / "compare.json").write_text("{")
+    assert tuple(index.since(new)) == ()  # damaged: no reason to lose the report
     assert "../../index.html" in {a.get("href") for a in soup.find_all("a")}
 
 
