@@ -221,6 +221,7 @@ def _lanes(steps: list[Step]) -> Iterator[tuple[str, list[list[Step]]]]:
 
 def render(run: Run, show_code: bool = False) -> Path:
     """Publish every executed notebook again and rebuild `index.html` from what is there."""
+    _publish_all(run, show_code)  # the report links what was executed by hand, too
     _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
     return run.folder / "index.html"
 

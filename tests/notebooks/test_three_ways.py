@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 from runs import REPOSITORY, make_project, run_tool
 
 from deit_helpers.run import hashing
@@ -107,7 +108,14 @@ def test_a_notebook_opened_too_early_names_the_one_to_run_first(tmp_path: Path) 
     source = str(REPOSITORY / "notebooks" / "05_infer.ipynb")
     result = run_tool("papermill", source, "out.ipynb", "-p", "spec", "params/mini.yaml", cwd=project)
     assert result.returncode != 0
-    assert "run notebooks/02_optimize.ipynb with batch_size=8" in result.stderr
+    last = result.stderr.strip().splitlines()[-1]  # of what papermill prints, after its own traceback
+    assert last.startswith("ArtifactError: ")
+    assert "run notebooks/02_optimize.ipynb with batch_size=8" in last
+    rendered = run_tool("deit_helpers", "render", "out.ipynb", cwd=project)
+    assert rendered.stdout.strip() == "out.html", rendered.stderr
+    soup = BeautifulSoup((project / "out.html").read_text(), "html.parser")
+    assert soup.select_one("[role=alert]").text == f"Stopped here. {last.removeprefix('ArtifactError: ')}"
+    assert "papermill" not in soup.main.text
 
 
 def test_an_error_in_a_notebook_is_one_line_and_a_page(tmp_path: Path) -> None:
@@ -120,6 +128,11 @@ def test_an_error_in_a_notebook_is_one_line_and_a_page(tmp_path: Path) -> None:
     assert "weights.pth" in errors[0]
     assert "Traceback" not in result.stderr
     assert "no such file" in (project / "reports/mini/export/01_export.html").read_text()
+    index = BeautifulSoup((project / "reports/mini/index.html").read_text(), "html.parser")
+    stopped = index.select_one(".banner.fail")
+    assert stopped.text.startswith("Stopped at 01_export: ")
+    assert stopped.a["href"] == "export/01_export.html"
+    assert {"The images", "Where the time goes"} <= {heading.text for heading in index.select("details.empty h2")}
 
 
 def test_a_failed_verdict_is_published_and_ends_in_failure(finished_project: Path, tmp_path: Path) -> None:
@@ -132,6 +145,12 @@ def test_a_failed_verdict_is_published_and_ends_in_failure(finished_project: Pat
     assert "FAIL" in result.stderr.splitlines()[-1]
     report = (project / "reports/mini/index.html").read_text()
     assert "<strong>FAIL</strong> " in report
+    page = BeautifulSoup((project / "reports/mini/bs8/06_accuracy.html").read_text(), "html.parser")
+    assert [banner.text.split(".")[0] for banner in page.select(".banner.fail")] == [
+        "Fail",
+        "The verdict stops the batch run here",
+    ]
+    assert not any(word in page.main.text for word in ("Traceback", "papermill", "VerdictError"))
     assert "too good" in report
     again = run_tool("deit_helpers", "run", "params/mini.yaml", "-s", "expected=perfect", cwd=project)
     assert (again.returncode, "nothing to do" in again.stdout) == (1, True)  # the verdict is read from the files
@@ -160,6 +179,8 @@ def test_a_page_with_an_error_is_made_again_and_until_then_the_report_leaves_it_
     assert "logits.npy was changed after it was made" in result.stderr.splitlines()[-1]
     assert "Not scored: bs8." in (project / "reports/mini/index.html").read_text()
     logits.write_bytes(kept)
+    assert "Stopped at 06_accuracy bs8:" in (project / "reports/mini/index.html").read_text()
     assert run_tool("deit_helpers", "run", "params/mini.yaml", cwd=project).returncode == 0
+    assert "Stopped at" not in (project / "reports/mini/index.html").read_text()
     assert "changed after it was made" not in (project / "reports/mini/bs8/06_accuracy.html").read_text()
     assert "Not scored" not in (project / "reports/mini/index.html").read_text()
