@@ -184,6 +184,18 @@ def doctor(run_dir: Path | None) -> None:
         click.echo(f"{'ok     ' if row.ok else 'missing'}  {row.what:52} {row.detail}")
 
 
+@main.command()
+@click.argument("path", type=PATH)
+def audit(path: Path) -> None:
+    """Name figures that contradict each other in PATH, a run folder or the text of a recipe; exit 1 where some do."""
+    from .audit import recipe_rules, rules
+
+    rows = recipe_rules.check(path) if path.is_file() else rules.check(Run.resolve(_spec_of(path)))
+    for row in sorted(rows, key=lambda row: row.outcome):  # what is broken first
+        click.echo(f"{row.outcome:15} {row.rule:18} {row.detail or row.statement}")
+    click.get_current_context().exit(int(any(row.outcome == rules.BROKEN for row in rows)))
+
+
 def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
