@@ -85,6 +85,7 @@ def of_8(file: str, **values: Any) -> Doctoring:
 
 def with_another_verdict(run: Run) -> None:
     edit(run, "accuracy", verdict="pass")
+    reseal(run)
     publish(run)
 
 
@@ -200,3 +201,40 @@ def test_a_doctored_run_breaks_exactly_its_rule(sound: Run, tmp_path: Path, rule
     broken = outcomes(run)
     assert list(broken) == [rule], broken
     assert said in broken[rule]
+
+
+def test_the_list_is_short_and_what_is_broken_stands_first_in_it(sound: Run, tmp_path: Path) -> None:
+    rows = rules.check(sound)
+    assert rules.banner(rows).items == []
+    assert [row[0] for row in rules.table(rows).rows] == [f"{len(rows)} rules hold"]
+    run = copy_of(sound, tmp_path)
+    edit(run, "accuracy", verdict="<b>pass</b>")
+    reseal(run)
+    rows = rules.check(run)
+    listed = rules.table(rows)
+    assert [row[0] for row in listed.rows] == ["verdict", "pages", f"{len(rows) - 2} rules hold"]
+    assert listed.alarm == {0, 1}
+    assert "&lt;b&gt;pass&lt;/b&gt; but what its checks say" in listed._repr_html_()
+    assert rules.banner(rows).items[0].title == f"2 of {len(rows)} rules are broken."
+
+
+def test_what_cannot_be_computed_breaks_its_rule_and_what_is_missing_asks_nothing(sound: Run, tmp_path: Path) -> None:
+    run = copy_of(sound, tmp_path)
+    edit(run, "result", value__0__value="many")
+    reseal(run)
+    assert outcomes(run) == {"result.json": "cannot be computed (ValueError: could not convert string to float: 'many')"}
+    for at in run.at_each():
+        for file in ("perf", "profile", "convert"):
+            at.file(file).unlink()
+        records.forget(at, "perf")
+        records.forget(at, "convert")
+    assert list(outcomes(run)) == ["result.json"]
+    missing = {row.rule: row.detail for row in rules.check(run) if row.outcome == rules.NOT_APPLICABLE}
+    assert missing["operators"] == "no rows in bs1/profile.csv"
+    assert missing["07 quotes 05"] == ""
+
+
+def test_the_report_shows_that_its_rules_hold(finished_project: Path) -> None:
+    text = (finished_project / "reports/mini/index.html").read_text()
+    assert f"{len(rules.RULES)} rules hold" in text
+    assert "rules are broken" not in text
