@@ -227,7 +227,7 @@ def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof
 @click.option("--audit", is_flag=True, help="At most 2 MB, for `verify`: answers instead of logits, no images and graphs.")
 def pack(run_dir: Path, output: Path | None, audit: bool) -> None:
     """Put RUN_DIR into one file to carry to a device host: everything 03 to 07 need, without the demo's images."""
-    from .audit import bundle
+    from .delivery import bundle
 
     spec = _spec_of(run_dir)
     path = output or Path(f"{run_dir.resolve().name}{'.audit.tar.xz' if audit else '.tar.gz'}")
@@ -283,6 +283,18 @@ def verify(context: click.Context, given: Path) -> None:
 
     wrong = check(given if given.is_file() else _spec_of(given).parent, OpenedRun.resolve, click.echo)
     context.exit(1 if wrong else 0)
+
+
+@main.command()
+@click.argument("path", type=PATH)
+def audit(path: Path) -> None:
+    """Name figures that contradict each other in PATH, a run folder or the text of a recipe; exit 1 where some do."""
+    from .audit import recipe_rules, rules
+
+    rows = recipe_rules.check(path) if path.is_file() else rules.check(Run.resolve(_spec_of(path)))
+    for row in sorted(rows, key=lambda row: row.outcome):  # what is broken first
+        click.echo(f"{row.outcome:15} {row.rule:18} {row.detail or row.statement}")
+    click.get_current_context().exit(int(any(row.outcome == rules.BROKEN for row in rows)))
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from .. import files
 from ..data import batches
+from ..delivery import bundle
 from ..errors import ArtifactError, DeitError, one_line
 from ..metrics import latency, operators
 from ..metrics.classification import compare
@@ -35,7 +36,6 @@ from ..run.hashing import code_sha256, sha256
 from ..run.lineage import NOTEBOOKS, PAGE_CODE
 from ..run.manifest import all_stages
 from ..stages import accuracy
-from . import bundle
 
 _BROKEN = (DeitError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)  # what bad files lead to
 _MAKING = {"stages", "open_run", "write_manifest"}  # a cell's statements with these names make files

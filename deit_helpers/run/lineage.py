@@ -182,4 +182,6 @@ NOTEBOOKS["report"] = Notebook("", shows=tuple(STAGES))
 NOTEBOOK_OF = {stage: name for name, notebook in NOTEBOOKS.items() for stage in notebook.stages}
 FILES = {name: path for stage in STAGES.values() for name, path in stage.outputs.items()}
 MAKER = {name: stage for stage, row in STAGES.items() for name in row.outputs}
-PAGE_CODE = ("report", "run", "metrics", "data", "ascend/cann.py")  # what draws a page, besides its notebook
+PAGE_CODE = (  # what draws a page, besides its notebook
+    "report", "run", "metrics", "data", "ascend/cann.py", "audit/rules.py", "ascend/benchmark.py", "ascend/dumps.py",
+)  # fmt: skip

@@ -18,8 +18,8 @@ from runs import opened, write_spec
 
 from deit_helpers import imported
 from deit_helpers.__main__ import main
-from deit_helpers.audit import bundle
 from deit_helpers.audit.verify import verify
+from deit_helpers.delivery import bundle
 from deit_helpers.explore import OpenedRun
 from deit_helpers.metrics import latency
 from deit_helpers.metrics.classification import label_ranks

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deit_helpers.audit.bundle import pack
+from deit_helpers.delivery.bundle import pack
 from deit_helpers.errors import ArtifactError
 
 SPEC = "run: mini\nmodel: m\ncheckpoint: c.pth\nimages: i\n"
