@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from runs import REPOSITORY, copy_of, with_keys
@@ -14,7 +15,7 @@ from runs import REPOSITORY, copy_of, with_keys
 from deit_helpers import files
 from deit_helpers.errors import VerdictError
 from deit_helpers.metrics.verdict import PUBLISHED, REFERENCE, port
-from deit_helpers.report import accuracy, card, deploy, perf
+from deit_helpers.report import accuracy, card, deploy, html, perf
 from deit_helpers.report.elements import Banner, Chart
 from deit_helpers.run import backends, records
 from deit_helpers.run.backends import BACKENDS
@@ -230,3 +231,12 @@ def test_a_device_that_a_backend_was_never_seen_on_is_named_as_such(run: Run) ->
     for at in run.at_each():
         change(at, "infer", runtime={**at.read("infer")["runtime"], "device": "NVIDIA H100"})
     assert "backend onnxruntime beyond CPUs was seen working on nothing" in card.card(run).notes[-1]
+
+
+def test_the_index_has_the_title_of_its_run_once(run: Run) -> None:
+    files.write_text(
+        run.page("report"), nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A")]))
+    )
+    soup = BeautifulSoup(html.html(run.page("report"), run).read_text(), "html.parser")
+    assert soup.title is not None
+    assert soup.title.text == card.title(run)
