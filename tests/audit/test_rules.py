@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorded import PUBLISHED
 from runs import copy_of
 
-from deit_helpers import files
+from deit_helpers import files, imported
 from deit_helpers.audit import rules
 from deit_helpers.report import accuracy as page
 from deit_helpers.run import records
@@ -176,7 +177,7 @@ DOCTORED: list[tuple[str, Doctoring, str]] = [
     ("operators", with_swapped_shares, "perf.json families.Conv2D.share_percent is"),
     ("utilisation", of_8("perf", utilisation_percent=99.0), "utilisation_percent is 99 but images/s x FLOP / peak"),
     ("device", of_8("perf", device="Ascend310P3 device 0"), "device is CPU but bs8/perf.json device is Ascend310P3"),
-    ("precision", with_another_version, "version is 1.0 but version in the record is"),
+    ("precision", with_another_version, "version that is named is 1.0 but version in the record is"),
     ("performance file", with_another_interface, "but perf_vision_batchsize_8_device_0.txt Interface is 1"),
     ("pages", with_a_changed_cell, "accuracy.json Acc@1 is 38.46 but index.html is 83.46"),
     ("lineage", with_one_byte_changed, "optimize of bs8: deit_bs8.onnx was changed after it was made"),
@@ -232,6 +233,14 @@ def test_what_cannot_be_computed_breaks_its_rule_and_what_is_missing_asks_nothin
     missing = {row.rule: row.detail for row in rules.check(run) if row.outcome == rules.NOT_APPLICABLE}
     assert missing["operators"] == "no rows in bs1/profile.csv"
     assert missing["07 quotes 05"] == ""
+
+
+def test_rates_imported_from_elsewhere_break_no_rule(sound: Run, tmp_path: Path) -> None:
+    run, source = copy_of(sound, tmp_path), tmp_path / "perf.txt"
+    source.write_text(PUBLISHED[1][1])
+    imported.import_results(run, source, None, None, 4, "Ascend 310")
+    publish(run)
+    assert outcomes(run) == {}
 
 
 def test_the_report_shows_that_its_rules_hold(finished_project: Path) -> None:
