@@ -47,7 +47,8 @@ class Element:
 
     def _repr_html_(self) -> str:
         macros = templates().get_template("elements.html.j2").module
-        html = str(macros.output(getattr(macros, type(self).__name__.lower())(self)))
+        shown = getattr(macros, type(self).__name__.lower())(self)
+        html = str(macros.output(shown)) if shown else ""
         return html.encode("utf-8", "backslashreplace").decode()  # names of files may hold bytes that are no UTF-8
 
 
