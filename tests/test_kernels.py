@@ -302,7 +302,7 @@ def test_the_command_that_an_interrupted_run_prints_goes_on_with_it(finished_pro
     assert "] 06_accuracy bs1 done in " in result.stderr
     assert "Not finished:" not in (project / "reports/mini/index.html").read_text()
     said = (project / "reports/mini/run.log").read_text()
-    assert said.index("interrupted at [") < said.index("] report done in ")
+    assert said.index("interrupted at [") < said.rindex("] report done in ")
 
 
 PLACES = {  # names of folders in which a project may lie
