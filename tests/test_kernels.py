@@ -40,6 +40,14 @@ pool.submit(time.sleep, {BUSY_S})
 Path("at_work").touch()
 time.sleep({BUSY_S})
 """
+DEAF = f"""
+import os, signal, time
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as native code is that does not return
+Path(f"reports/test/.tmp-{{os.getpid()}}-logits.npy").touch()
+Path("at_work").touch()
+time.sleep({BUSY_S})
+"""
 SIMPLIFIER = f"""
 import time
 from pathlib import Path
@@ -130,10 +138,19 @@ def until(happened, process: subprocess.Popen[str]) -> None:
         (STUBBORN, signal.SIGINT, True),
         (STUBBORN, signal.SIGTERM, False),
         (STUBBORN, signal.SIGHUP, True),
+        (DEAF, signal.SIGINT, True),
         (SIMPLIFIER, signal.SIGINT, True),
         (VENDOR, signal.SIGTERM, True),
     ],
-    ids=["kill -INT", "Ctrl-C", "kill", "terminal closed", "Ctrl-C in the simplifier", "kill in a vendor's program"],
+    ids=[
+        "kill -INT",
+        "Ctrl-C",
+        "kill",
+        "terminal closed",
+        "a deaf kernel",
+        "Ctrl-C in the simplifier",
+        "kill in a vendor's program",
+    ],
 )
 def test_a_signal_ends_the_run_and_all_it_started(project: Path, code: str, number: int, group: bool) -> None:
     write_spec(project, batch_sizes=[1])
