@@ -64,7 +64,7 @@ def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_fol
     assert code == 0
     steps, needed = output.split("\n\n")
     *lines, last = steps.splitlines()
-    assert last == "in all 0 s, as its stages took in this run before (?: none did)"
+    assert last == "in all 5 s, as its stages took in this run before (?: none did)"
     assert [line.split()[1] for line in lines if " bs" not in line] == ["01_export", "04_preprocess", "report"]
     assert len(lines) == 3 + 2 * 5
     assert all(line.startswith("run ") for line in lines)
@@ -78,7 +78,7 @@ def test_a_plan_lists_every_notebook_and_writes_nothing(project: Path, class_fol
     ("keys", "missing"),
     [
         ({"images": "nowhere"}, ["images: no such folder ", "checkpoint: no such file "]),
-        ({"labels": "none.txt", "checkpoint": "hub"}, ["none.txt: "]),
+        ({"labels": "none.txt", "checkpoint": "hub"}, ["labels: "]),
         ({"images": "demo", "checkpoint": "demo"}, []),
         ({"checkpoint": "hub"}, []),
     ],
