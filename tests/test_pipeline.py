@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_an_index_that_says_so_once_and_is_made_again(
 ) -> None:
     run, index = copy_of(finished, tmp_path), tmp_path / "copy" / "index.html"
     html_path(run.at(8).page("05_infer")).touch()
-    record = pipeline._page_record("report", run)
+    record = run.page_record("report")
     if exists:
         index.write_text('<body>\n<main id="main" tabindex="-1"><h1>Before</h1></main>')
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import html
 import re
 from typing import Any
-from urllib.parse import quote
 from xml.etree import ElementTree
 
 from ..data import batches, sources
 from ..errors import MOST_CHARACTERS, ArtifactError, one_line
-from ..files import read_json
-from ..run import predecessor
 from ..run.folder import Run
-from .elements import Banner, Cell, Element, Gallery, Links, Table
+from .elements import Banner, Cell, Element, Gallery, Table
 from .words import notes as notes
 
 MOST = 24
@@ -27,30 +24,19 @@ class Page(tuple[Element, ...]):
         return "".join(element._repr_html_() for element in self)
 
 
-def since(run: Run) -> Page:
-    """What a report says of the time before, and links to the comparisons that were made; nothing where there are none."""
-    said, links = predecessor.sentence(run), dict[str, str]()
-    for path in sorted(run.folder.glob("compare/*/compare.json")):
-        if facts := read_json(path):
-            target = quote(run.relative(path.with_suffix(".html")))
-            links[one_line(f"{facts['verdict']} against {facts['base']['folder']}")] = target
-    before = Banner("note", "Since the time before.", f"{said}; `deit-report compare` tests such a difference.")
-    return Page([*([before] if said else []), *([Links({"compared": links})] if links else [])])
-
-
 def page(facts: Content, new: Run) -> Page:
     """All of it."""
-    right, fast = (accuracy(facts), changed(facts, new)), (throughput(facts), operators(facts))
-    return Page((verdict(facts), *right, *fast, differences(facts), checks(facts)))
+    right, fast = (accuracies(facts), changed_images(facts, new)), (ratios(facts), operator_times(facts))
+    return Page((verdict_line(facts), *right, *fast, differences(facts), checks(facts)))
 
 
-def verdict(facts: Content) -> Banner:
+def verdict_line(facts: Content) -> Banner:
     """The one line."""
     kind, _, text = facts["line"].partition(": ")
     return Banner(kind, f"{kind.capitalize()}.", one_line(f"{text[0].upper()}{text[1:]}.", MOST_CHARACTERS))
 
 
-def accuracy(facts: Content) -> Table:
+def accuracies(facts: Content) -> Table:
     """Acc@1 of every batch size on the same images, the interval that of the paired difference."""
     rows: list[list[Cell]] = []
     for row in facts["batch_sizes"]:
@@ -64,7 +50,7 @@ def accuracy(facts: Content) -> Table:
     return Table("Acc@1 on the same images, new minus base; lost and gained: right in one of them only", header, rows)
 
 
-def throughput(facts: Content) -> Table:
+def ratios(facts: Content) -> Table:
     """The rate of every batch size, and what each measurement says of it."""
     rows: list[list[Cell]] = []
     for row in (row for row in facts["batch_sizes"] if "throughput" in row):
@@ -76,7 +62,7 @@ def throughput(facts: Content) -> Table:
     return Table(caption, "batch size | measured in | base:.1f | new:.1f | ratio:.3f | interval", rows)
 
 
-def changed(facts: Content, new: Run) -> Gallery | Table | Banner:
+def changed_images(facts: Content, new: Run) -> Gallery | Table | Banner:
     """The images whose answer changed, at the batch size with the most; those that base alone has right first."""
     sizes = [(row["batch_size"], row["accuracy"]) for row in facts["batch_sizes"] if row.get("accuracy")]
     if not sizes:
@@ -96,7 +82,7 @@ def changed(facts: Content, new: Run) -> Gallery | Table | Banner:
         return Table(f"{caption}; the images are not here", "image | base | new", rows)
 
 
-def operators(facts: Content) -> Table | Banner:
+def operator_times(facts: Content) -> Table | Banner:
     """ms per batch of families and of the operators that take most."""
     rows: list[list[Cell]] = [
         [row["batch_size"], one["family"], one["op_type"] or "all", one["base_ms"], one["ms"], one["ms"] - one["base_ms"]]

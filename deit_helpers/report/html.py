@@ -136,17 +136,18 @@ def unstyled(text: str) -> str:
 
 def mark(page: Path, banner: Banner, links: Links) -> None:
     """Put a banner on top of a page as it is, instead of one put there before; a page that is not there is made, of links."""
-    mark = f"<!-- mark -->{banner._repr_html_()}<!-- /mark -->"
+    from nbformat.v4 import new_code_cell, new_output
+
     if page.exists():
         body = page.read_text(encoding="utf-8")
-        old = f"({_MAIN})(<!-- mark -->.*?<!-- /mark -->)?"
-        body = re.sub(old, lambda match: match[1] + mark, body, count=1, flags=re.DOTALL)
     else:
-        style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
-        head = f'<meta charset="utf-8"><title>{page.parent.name}</title><link rel="icon" href="data:,"><style>{style}</style>'
-        main = f'<main id="main">{mark}<h1>{page.parent.name}</h1>{links._repr_html_()}</main>'
-        body = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{main}</body></html>'
-    files.write_text(page, body)
+        name = page.parent.name
+        output = new_output("display_data", {"text/html": f"<h1>{name}</h1>{links._repr_html_()}"})
+        section = Section("", "", [new_code_cell(outputs=[output])])
+        body = _template().render(title=name, name=None, steps={}, sizes={}, turn={}, sections=[section], show_code=False)
+    new = f"<!-- mark -->{unstyled(banner._repr_html_())}<!-- /mark -->"
+    old = f"({_MAIN})(<!-- mark -->.*?<!-- /mark -->)?"
+    files.write_text(page, re.sub(old, lambda match: match[1] + new, body, count=1, flags=re.DOTALL))
 
 
 @functools.cache

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import one_line
 from ..files import read_json
-from ..run import records
+from ..run import predecessor, records
 from ..run.folder import Run, html_path
 from ..run.lineage import NOTEBOOKS
-from .compare import since as since
 from .elements import Banner, Cell, Facts, Links, Stack, Table
 from .words import notes_and_trust as notes
 
@@ -80,3 +80,15 @@ def state(run: Run) -> Stack:
                 step, _, text = error.partition(": ")
                 stopped.append(Banner("fail", f"Stopped at {step}:", text, run.link(html_path(at.page(notebook)))))
     return Stack([*stopped, *notes(run).items])
+
+
+def since(run: Run) -> Stack:
+    """How the figures stand to the time before, and the comparisons that were made; nothing where there are none."""
+    said = predecessor.sentence(run)
+    text = f"{said}; `deit-report compare` tests such a difference."
+    banners = [Banner("note", "Since the time before.", text)] if said else []
+    for path in sorted(run.folder.glob("compare/*/compare.json")):
+        if facts := read_json(path):
+            against = one_line(f"Against {facts['base']['folder']}:")
+            banners.append(Banner(facts["verdict"], against, f"{facts['verdict']}.", run.link(path.with_suffix(".html"))))
+    return Stack(banners)

@@ -21,7 +21,7 @@ _JOINTS = ((". ", "。"), ("; ", "；"), (": ", "："), (", ", "，"))  # of par
 
 
 @functools.cache
-def _read(name: str) -> dict[str, Any]:
+def _catalogue(name: str) -> dict[str, Any]:
     import yaml
 
     return yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")) or {}
@@ -30,17 +30,17 @@ def _read(name: str) -> dict[str, Any]:
 @functools.cache
 def _patterns() -> list[tuple[re.Pattern[str], str]]:
     """Sentences with `{}`: first those that begin with a word, in each case those with most words of their own first."""
-    known = [(english, chinese) for english, chinese in _read("sentences").items() if "{}" in english]
+    known = [pair for pair in _catalogue("sentences").items() if "{}" in pair[0]]
     known.sort(key=lambda pair: (pair[0].startswith("{}"), -len(pair[0])))
     # A semicolon parts clauses, which are translated one by one where the whole is not known.
-    return [(re.compile("([^;]+?)".join(map(re.escape, english.split("{}")))), chinese) for english, chinese in known]
+    return [(re.compile("([^;]+?)".join(map(re.escape, english.split("{}")))), other) for english, other in known]
 
 
 @functools.cache
 def chinese(text: str) -> str:
     """A text of a page in Chinese; unchanged where nothing in it is known."""
     words = " ".join(text.split())
-    if words in (sentences := _read("sentences")):
+    if words in (sentences := _catalogue("sentences")):
         return str(sentences[words])
     for pattern, template in _patterns():
         if match := pattern.fullmatch(words):
@@ -59,7 +59,7 @@ def chinese(text: str) -> str:
 def translated_cells(cells: list[Any], language: str) -> None:
     """Put the Chinese text of a notebook's markdown cells in the place of the English, or below it."""
     for cell in cells if language != ENGLISH else ():
-        known = _read("cells").get(cell.get("id"))
+        known = _catalogue("cells").get(cell.get("id"))
         if known and cell.cell_type == "markdown":
             cell.source = f"{cell.source}\n\n{known['zh']}" if language == BOTH else known["zh"]
 

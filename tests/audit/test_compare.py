@@ -315,9 +315,9 @@ def test_hostile_names_show_as_text(make: Make, tmp_path: Path) -> None:
     case = suite.find("testcase")
     assert case is not None
     assert str(case.get("classname")).startswith("<script>alert(1)<|`*_ 图像\\x07 against ")
-    (links,) = index.since(new)
-    assert next(iter(links.groups["compared"].values())).startswith("compare/%3Cscript%3Ealert%281%29%3C%7C%60%2A_%0A")
-    html = page.page(facts, new)._repr_html_() + links._repr_html_()
+    (banner,) = index.since(new).items
+    assert banner.link.startswith("compare/%3Cscript%3Ealert%281%29%3C%7C%60%2A_%0A")
+    html = page.page(facts, new)._repr_html_() + banner._repr_html_()
     assert "<script" not in html
     assert "<script>alert(1)<|`*_ 图像" in BeautifulSoup(html, "html.parser").text
 
@@ -326,12 +326,12 @@ def test_a_page_shows_no_more_images_than_fit_and_says_of_how_many(make: Make) -
     base, new = make(), make()
     lose(new, 60)
     facts = compare(base, new)
-    shown = page.changed(facts, new)
+    shown = page.changed_images(facts, new)
     assert isinstance(shown, page.Gallery)
     assert len(shown.labels) == page.MOST
     assert shown.caption.startswith("24 of 60 changed answers of 400 images, bs4")
     new.file("images").unlink()
-    assert "the images are not here" in page.changed(facts, new)._repr_html_()
+    assert "the images are not here" in page.changed_images(facts, new)._repr_html_()
 
 
 def test_bases_of_one_name_have_folders_of_their_own(make: Make, tmp_path: Path) -> None:
@@ -367,11 +367,11 @@ def test_the_command_publishes_a_page_that_the_report_links_and_exits_with_one(m
     assert "Acc@1 of bs4 lost at least 1.74 points" in soup.find(class_="banner fail").text
     assert len(soup.select("figure.gallery li")) == 12
     assert {path.name for path in Path(published).parent.iterdir()} >= {"compare.json", "junit.xml", "comment.md"}
-    (links,) = index.since(new)
-    assert links.groups == {"compared": {f"fail against {base.folder}": new.relative(Path(published))}}
-    assert tuple(index.since(base)) == ()
+    (banner,) = index.since(new).items
+    assert (banner.kind, banner.title, banner.link) == ("fail", f"Against {base.folder}:", new.relative(Path(published)))
+    assert index.since(base).items == []
     (Path(published).parent / "compare.json").write_text("{")
-    assert tuple(index.since(new)) == ()  # damaged: no reason to lose the report
+    assert index.since(new).items == []  # damaged: no reason to lose the report
     assert "../../index.html" in {a.get("href") for a in soup.find_all("a")}
 
 
