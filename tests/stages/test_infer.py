@@ -201,9 +201,9 @@ def test_batches_that_come_together_do_not_make_a_rate_unsettled(
     finished: Run, tmp_path: Path, in_flight: int, unsettled: bool
 ) -> None:
     """Two threads are done at nearly the same moment: every other call seems to have taken no time."""
-    timings = np.tile(np.repeat([[19.9], [0.1]], len(latency.TIMINGS), axis=1), (20, 1))
+    timings = np.tile(np.repeat([[19.9], [0.1]], len(latency.TIMINGS), axis=1), (25, 1))
     copy = copy_of(finished, tmp_path).at(1)
-    files.write_json(copy.file("preprocess"), {"images": 40})
+    files.write_json(copy.file("preprocess"), {"images": 50})
     facts = {"wall_s": 0.4, "in_flight": in_flight, "warmup_ms": [], "load_s": 0.0, "peak_memory_mib": 1.0}
     facts |= {"other_cpu_percent": 0.0, "interrupted_percent": 0.0}
     written = infer._write_rates(copy, timings, [facts])
