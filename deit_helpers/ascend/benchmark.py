@@ -89,7 +89,7 @@ def read_perf(text: str, source: str, own: bool = False) -> Performance:
 
     Args:
         source: the file's name, for errors.
-        own: it is of `perf_vision`, whose rate of the model is of a few batches where the device works while batches are copied.
+        own: it is of `perf_vision`, whose rate of the model is of a few batches where copies go on beside it.
 
     Raises:
         ArtifactError: a line is missing; names file and line.
