@@ -330,7 +330,7 @@ def _(at: Evidence) -> Outcomes:
     path = at.run.file("perf_vision")
     if not path.exists():
         raise _UnknownError(f"no {path.name}")
-    printed = benchmark.read_perf(path.read_text(encoding="utf-8", errors="replace"), path.name)
+    printed = benchmark.read_perf(path.read_text(encoding="utf-8", errors="replace"), path.name, own=True)
     batch = at["infer:images"] / at["infer:batches"] if at.known("infer:shards") else at.size
     for name, rate in printed.rates.items():
         images_per_s = rate * (batch if name == "postprocess" else 1)
