@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .audit import compare
+from .compare import judge
+from .compare.page import Page, page
 from .data import batches, sources
 from .errors import ArtifactError, SpecError
 from .metrics.classification import among, softmax
 from .metrics.operators import FAMILIES
 from .report import cards, elements, index
-from .report.compare import Page, page
 from .run import manifest, records
 from .run.expected import valid_classes
 from .run.folder import Run
@@ -89,8 +89,8 @@ class OpenedRun(Run):
 
     def compare(self, base: str | Path | Run) -> Page:
         """This run against another, an opened one or its folder, as `deit-report compare` judges it; no file is written."""
-        other = base if isinstance(base, Run) else compare.opened(base)
-        return page(compare.compare(other, self), self)
+        other = base if isinstance(base, Run) else judge.opened(base)
+        return page(judge.compare(other, self), self)
 
     def operators(self, family: str | None = None) -> pd.DataFrame:
         """The profile of this batch size: family, op_type, name, calls, total_us, share_percent, backend; most time first.

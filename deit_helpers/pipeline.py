@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import files, kernels
-from .audit import compare as audit
+from .compare import judge
 from .data.labels import real_labels
 from .data.sources import label_images, list_folder
 from .errors import ArtifactError, DeitError, SpecError, ToolError
@@ -245,9 +245,9 @@ def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tupl
     """
     from papermill.exceptions import PapermillExecutionError
 
-    before, now = audit.opened(base), audit.opened(new)
-    facts, folder = audit.compare(before, now, max_drop, max_slowdown), audit.folder_of(before, now)
-    audit.write(folder, facts)  # before the page: a gate needs no kernel
+    before, now = judge.opened(base), judge.opened(new)
+    facts, folder = judge.compare(before, now, max_drop, max_slowdown), judge.folder_of(before, now)
+    judge.write(folder, facts)  # before the page: a gate needs no kernel
     page, source = folder / "compare.ipynb", notebook_source("compare")
     limits = {"max_drop": max_drop, "max_slowdown": max_slowdown}
     parameters = {"base": str(before.folder), "new": str(now.folder), **limits}

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -104,3 +105,11 @@ def test_the_readme_shows_only_make_targets_and_files_that_exist() -> None:
     paths = re.findall(r"\b(?:notebooks|params|docs)/[\w./-]+\.\w+", readme)
     assert [path for path in paths if not (REPOSITORY / path).exists()] == []
     assert Path(REPOSITORY / "docs/report.png").stat().st_size < 400_000
+
+
+def test_the_chinese_readme_has_the_sections_commands_keys_and_figures_of_the_english_one() -> None:
+    english, chinese = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
+    for what in (r"^##+ ", r"(?s)```.*?```", r"(?m)^\| (`[^|]+) \|", r"\d+(?:[.,]\d+)+", r"(?<=`)[a-z_]+: [^`]+(?=`)"):
+        flags = re.M if what.startswith("^") else 0
+        assert Counter(re.findall(what, chinese, flags)) == Counter(re.findall(what, english, flags)), what
+    assert len(re.findall(r"^\|", chinese, re.M)) == len(re.findall(r"^\|", english, re.M))

@@ -23,7 +23,6 @@ from .style import PURE, from_paper, new_figure, plain
 from .words import notes as notes
 
 MOST_CLASSES = 20  # are listed
-flips = changed  # as notebooks called it before the wrong ones were shown, too
 Scored = tuple[int, dict[str, Any], float | None]  # batch size, its `accuracy.json`, images per second end to end
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from .. import files
 from ..errors import ArtifactError, DeitError
 from ..run.folder import Run, html_path
 from . import language
-from .elements import STYLE_TAG, Banner, Links, templates
+from .elements import STYLE_TAG, Banner, Links
 
 ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
+_one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
 _MAIN = '<main id="main"[^>]*>'
 _NOTHING = re.compile(r'<div class="banner missing".*?</div>|</?div[^>]*>', re.DOTALL)
 
@@ -56,7 +58,7 @@ def html(notebook: Path, run: Run | None = None, show_code: bool = False) -> Pat
         about["title"] = title_of_run(run)
     page, spoken = html_path(notebook), run.spec.lang if run else language.ENGLISH
     language.translated_cells(cells, spoken)
-    body = _template().render(about, sections=_sections(cells), show_code=show_code)
+    body = _rendered(about, sections=_sections(cells), show_code=show_code)
     files.write_text(page, language.translated_page(body, spoken))
     return page
 
@@ -144,18 +146,32 @@ def mark(page: Path, banner: Banner, links: Links) -> None:
         name = page.parent.name
         output = new_output("display_data", {"text/html": f"<h1>{name}</h1>{links._repr_html_()}"})
         section = Section("", "", [new_code_cell(outputs=[output])])
-        body = _template().render(title=name, name=None, steps={}, sizes={}, turn={}, sections=[section], show_code=False)
+        about: dict[str, Any] = {"title": name, "name": None, "steps": {}, "sizes": {}, "turn": {}}
+        body = _rendered(about, sections=[section], show_code=False)
     new = f"<!-- mark -->{unstyled(banner._repr_html_())}<!-- /mark -->"
     old = f"({_MAIN})(<!-- mark -->.*?<!-- /mark -->)?"
     files.write_text(page, re.sub(old, lambda match: match[1] + new, body, count=1, flags=re.DOTALL))
 
 
-@functools.cache
-def _template() -> Any:
-    from nbconvert.filters import strip_ansi
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+def _rendered(about: dict[str, Any], **page: Any) -> str:
+    from nbformat.v4 import new_notebook
 
-    environment, markdown = templates(), MarkdownWithMath(IPythonRenderer(escape=False, exclude_anchor_links=True))
-    environment.filters |= {"markdown2html": markdown.render, "strip_ansi": strip_ansi, "unstyled": unstyled}
-    environment.globals["ours"] = {kind.__name__ for kind in DeitError.__subclasses__()}
-    return environment.get_template("page.html.j2")
+    with _one_at_a_time:  # the cells are in the sections
+        body, _ = _exporter().from_notebook_node(new_notebook(), {"page": {**about, **page}})
+    return str(body)
+
+
+@functools.cache
+def _exporter() -> Any:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        extra_template_basedirs=[str(Path(__file__).parent)],
+        template_name="templates",
+        template_file="page.html.j2",
+        exclude_anchor_links=True,
+        filters={"unstyled": unstyled},
+    )
+    exporter.environment.autoescape = True
+    exporter.environment.globals["ours"] = {kind.__name__ for kind in DeitError.__subclasses__()}
+    return exporter

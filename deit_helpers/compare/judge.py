@@ -27,7 +27,6 @@ from ..metrics import proportions
 from ..metrics.classification import among, label_ranks
 from ..metrics.latency import LEAST
 from ..metrics.verdict import against_reference, decide
-from ..report import compare as page
 from ..report import words
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, valid_classes
@@ -35,6 +34,7 @@ from ..run.folder import Run
 from ..run.hashing import fingerprint
 from ..run.manifest import all_stages
 from ..run.validation import given_path
+from . import page
 
 MOST_LISTED, MOST_NAMED, MOST_OPERATORS = 1000, 24, 10
 PLACE = ("cpu", "cores", "device", "hardware", "backend", "source")  # rates are compared where these are the same

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 from ..data import batches, sources
 from ..errors import MOST_CHARACTERS, ArtifactError, one_line
+from ..report.elements import Banner, Cell, Element, Gallery, Table
+from ..report.words import notes as notes
 from ..run.folder import Run
-from .elements import Banner, Cell, Element, Gallery, Table
-from .words import notes as notes
 
 MOST = 24
 Content = dict[str, Any]
