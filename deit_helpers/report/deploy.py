@@ -72,7 +72,7 @@ def deployment(run: Run) -> Chart | Banner:
         for speed, ci95 in choices:
             x, y = speed.p90_ms, speed.images_per_s
             spread = [
-                [[at - low], [high - at]] if low else None
+                [[max(at - low, 0)], [max(high - at, 0)]] if low else None
                 for at, (low, high) in ((x, ci95 or (0, 0)), (y, speed.ci95 or (0, 0)))
             ]
             fill = "none" if speed.doubt else PURE

@@ -49,7 +49,7 @@ def test_markdown_says_a_chart_in_words_and_holds_no_drawing(mini: Run, tmp_path
     text = written(mini, "markdown", tmp_path)
     assert "<svg" not in text
     assert "base64" not in text
-    assert re.search(r"bs1: [\d.]+ alone, [\d.]+ end to end", text)
+    assert re.search(r"bs1: [\d.]+ images/s at a p90 of [\d.]+ ms", text)
 
 
 def test_csv_has_a_row_per_batch_size_with_the_figures_of_the_json_files(mini: Run, tmp_path: Path) -> None:

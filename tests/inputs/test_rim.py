@@ -148,7 +148,9 @@ def test_a_command_line(project: Path, what: str) -> None:
 
 def test_bytes_that_are_not_utf8_may_be_given_behind_a_key(project: Path) -> None:
     write_spec(project)
-    assert CliRunner().invoke(main, ["run", "params/test.yaml", "-s", f"images={NOT_UTF8}", "--plan"]).exit_code == 0
+    planned = CliRunner().invoke(main, ["run", "params/test.yaml", "-s", f"images={NOT_UTF8}", "--plan"])
+    assert r"images: no such folder" in planned.output
+    assert r"caf\udce9" in planned.output
 
 
 def test_a_run_lies_in_no_folder_whose_name_is_not_utf8(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,9 @@ def opened(notebook: str, run: Run) -> dict[str, Any]:
     """The names that a notebook's first two code cells define, on this run at batch size 4."""
     parameters, setup = (source(cell) for cell in NOTEBOOKS[notebook][1:3])
     names: dict[str, Any] = {}
-    spec = f"spec = {str(run.folder / 'spec.yaml')!r}"
-    exec(f"{re.sub('(?m)^spec = .*', spec, parameters).replace('= 8', '= 4')}\n{setup}", names)
+    path = str(run.folder / "spec.yaml")
+    given = re.sub("(?m)^(spec|base|new) = .*", lambda match: f"{match[1]} = {path!r}", parameters)
+    exec(f"{given.replace('= 8', '= 4')}\n{setup}", names)
     return names
 
 

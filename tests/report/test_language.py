@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
-from runs import REPOSITORY
+from bs4 import BeautifulSoup
+from runs import REPOSITORY, with_keys
 
-from deit_helpers.report import language
+from deit_helpers import open_run
+from deit_helpers.report import html, language
+from deit_helpers.run.lineage import NOTEBOOKS
 
 ZH = REPOSITORY / "deit_helpers/report/zh"
 SENTENCES = yaml.safe_load((ZH / "sentences.yaml").read_text(encoding="utf-8"))
@@ -99,3 +104,17 @@ def test_cells_are_replaced_or_followed_by_their_chinese() -> None:
         cell["id"] = name
         language.translated_cells([cell], chosen)
         assert cell.source == text
+
+
+def test_no_sentence_of_a_whole_run_stays_english(finished_project: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_project / "reports/mini", tmp_path / "mini")
+    run = with_keys(open_run(tmp_path / "mini/spec.yaml"), lang="zh")
+    english = []
+    for notebook in ("01_export", "02_optimize", "03_convert", "04_preprocess", "05_infer", "06_accuracy", "07_perf", "report"):
+        at = run.at(8) if NOTEBOOKS[notebook].per_batch else run
+        page = BeautifulSoup(html.html(at.page(notebook), at).read_text(encoding="utf-8"), "html.parser")
+        for element in page.select("style, pre, code, summary"):
+            element.decompose()
+        texts = [" ".join(text.split()) for text in page.find_all(string=re.compile("[a-z]{2,} [a-z]{2,} [a-z]{2,}"))]
+        english += [text for text in texts if not text.startswith("atc --framework")]
+    assert "\n".join(sorted(set(english))) == ""
