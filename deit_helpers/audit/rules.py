@@ -343,13 +343,17 @@ def _(at: Evidence) -> Outcomes:
     stated = {f"Acc@{k}": f"{at[key]:.2f}" for k, key in enumerate(TOPS[0], 1)} | {"verdict": at["accuracy:verdict"]}
     for record, page in ((f"06_accuracy_bs{at.size}", f"bs{at.size}/06_accuracy.html"), ("report", "index.html")):
         made = (at.run.folder / "meta" / f"page_{record}.json").exists()  # without its record a page is being made
-        text, heading = (at.run.folder / page).read_text(encoding="utf-8") if made else "", list[str]()
-        for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL):
-            cells = [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.split("</t[dh]>", row)[:-1]]
-            heading = cells if {"batch size", "Acc@1"} <= {*cells} else heading
-            printed = dict(zip(heading, cells, strict=False))
-            if printed.get("batch size") == str(at.size) and printed["Acc@1"] != "–":  # a row that says why it shows nothing
-                yield from (at.same((f"accuracy.json {key}", stated[key]), (page, printed.get(key))) for key in stated)
+        text = (at.run.folder / page).read_text(encoding="utf-8") if made else ""
+        for table in re.findall(r"<table.*?</table>", text, re.DOTALL):
+            rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+            heading, *below = [
+                [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.split("</t[dh]>", row)[:-1]] for row in rows
+            ]
+            for printed in (dict(zip(heading, cells, strict=False)) for cells in below):
+                if (
+                    printed.get("batch size") == str(at.size) and printed.get("Acc@1", "–") != "–"
+                ):  # or it says why there is none
+                    yield from (at.same((f"accuracy.json {key}", stated[key]), (page, printed.get(key))) for key in stated)
 
 
 @rule("lineage", "every file has a record, is as it was made, and was made from the files that lie here")
