@@ -337,7 +337,7 @@ def sections(page: Path) -> list[Texts]:
     import bs4
 
     soup = bs4.BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-    for hidden in soup.select("svg, style, .source"):
+    for hidden in soup.select("svg, style, .source, header nav, main > nav"):  # links are of the pages that lie beside it
         hidden.decompose()
     found = []
     for part in (soup, *[part.extract() for part in soup.select(".code, .text")]):
