@@ -264,7 +264,7 @@ def test_a_kernel_that_dies_is_one_line_and_leaves_nothing(project: Path, death:
 
 def test_two_processes_make_a_page_one_after_the_other(project: Path) -> None:
     write_spec(project, batch_sizes=[1])
-    write_notebook(project, "import pathlib, time; p = pathlib.Path('at_work'); p.open('x').close(); time.sleep(1); p.unlink()")
+    write_notebook(project, "import pathlib, time; p = pathlib.Path('at_work'); p.open('x').close(); time.sleep(6); p.unlink()")
     write_notebook(project, "", "report")
     options = ("params/test.yaml", "--from", "06", "--to", "06", "--force")
     one = start(project, *options)
