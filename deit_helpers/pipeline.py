@@ -13,7 +13,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import files, kernels
-from .compare import judge
 from .data.labels import real_labels
 from .data.sources import label_images, list_folder
 from .errors import ArtifactError, DeitError, SpecError, ToolError
@@ -221,16 +220,16 @@ def _lanes(steps: list[Step]) -> Iterator[tuple[str, list[list[Step]]]]:
 
 def render(run: Run, show_code: bool = False) -> Path:
     """Publish every executed notebook again and rebuild `index.html` from what is there."""
-    _publish_all(run, show_code)  # the report links what was executed by hand, too
+    _publish_all(run, show_code, only_new=True)  # the report links what was executed by hand, too, and publishes them all
     _make_report(Step("report", run, "asked for"), lambda line: None, show_code)
     return run.folder / "index.html"
 
 
-def _publish_all(run: Run, show_code: bool) -> None:
+def _publish_all(run: Run, show_code: bool, only_new: bool = False) -> None:
     """Every page again from its executed notebook: only now the links from one to the next are known."""
     for notebook in STEPS:
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
-            if at.page(notebook).exists():
+            if at.page(notebook).exists() and not (only_new and html_path(at.page(notebook)).exists()):
                 with _page_lock(Step(notebook, at, "asked for"), lambda line: None):
                     html.html(at.page(notebook), at, show_code)
                     _sign(notebook, at)
@@ -244,6 +243,8 @@ def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tupl
         ArtifactError: a file of a run is damaged, or one cannot be written.
     """
     from papermill.exceptions import PapermillExecutionError
+
+    from .compare import judge  # no other command of this module needs it
 
     before, now = judge.opened(base), judge.opened(new)
     facts, folder = judge.compare(before, now, max_drop, max_slowdown), judge.folder_of(before, now)
@@ -298,7 +299,7 @@ def _page_key(notebook: str, run: Run) -> dict[str, Any]:
     return {
         "notebook": _notebook_sha256(notebook_source(notebook)),
         "helpers": hashing.code_sha256(PAGE_CODE),
-        "notes": hashing.fingerprint(index.state(run) if notebook == "report" else notes(run)),
+        "notes": hashing.fingerprint([index.state(run), index.since(run)] if notebook == "report" else notes(run)),
         "spec": hashing.fingerprint(spec),
         "lang": run.spec.lang,
         "files": hashing.fingerprint([records.hashes(at, stage) for stage, at in shown]),

@@ -6,6 +6,7 @@ computed from each other agrees to 1e-9 of its value, the rest to the decimals o
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -56,11 +57,13 @@ class Evidence:
 
     def __init__(self, run: Run, first: Evidence | None = None):
         self.run, self.size, self.first = run, run.size, first or self
+        self._json = functools.cache(lambda file: read_json(run.file(file)))  # many rules look at the same files
+        self._csv = functools.cache(self._rows)
 
     def named(self, place: str) -> tuple[str, Any]:
         """The value at `FILE:KEY.KEY`, and the place in words. Rows of a list go by their number, stages by their name."""
         file, _, keys = place.partition(":")
-        value: Any = read_json(self.run.file(file))
+        value: Any = self._json(file)
         for key in keys.split("."):
             if isinstance(value, list):
                 rows = {row["name"]: row for row in value} if "stages" in keys else {}
@@ -78,6 +81,10 @@ class Evidence:
         return self.named(place)[1]
 
     def csv(self, file: str) -> pd.DataFrame:
+        """The rows of a CSV file, without which the rule says nothing."""
+        return self._csv(file)
+
+    def _rows(self, file: str) -> pd.DataFrame:
         import pandas as pd
 
         path = self.run.file(file)
@@ -153,12 +160,11 @@ def _(at: Evidence) -> Outcomes:
 
 @rule("verdict", "each check follows from its drop and limit, the verdict from the worst check")
 def _(at: Evidence) -> Outcomes:
-    verdicts = [row["verdict"] for row in at["accuracy:checks"]]
     for i, row in enumerate(at["accuracy:checks"]):
         bounds = [row[f"drop_at_{side}_points"] for side in ("least", "most")]
         follows = verdict.decide(row["drop_points"], None if None in bounds else bounds, row["max_drop_points"])
         yield at.same(f"accuracy:checks.{i}.verdict", ("what its drop and limit say", follows))
-    worst = next((word for word in ("fail", "inconclusive") if word in verdicts), "pass")
+    worst = verdict.worst(at["accuracy:checks"])
     yield at.same("accuracy:verdict", ("what its checks say", "inconclusive" if at.known("accuracy:cause") else worst))
 
 

@@ -28,7 +28,7 @@ from ..delivery import bundle
 from ..errors import ArtifactError, DeitError, one_line
 from ..metrics import latency, operators
 from ..metrics.classification import compare
-from ..report import html
+from ..report import html, index
 from ..report.words import notes
 from ..run import records
 from ..run.folder import Run, html_path, notebook_source
@@ -40,7 +40,7 @@ from ..stages import accuracy
 _BROKEN = (DeitError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)  # what bad files lead to
 _MAKING = {"stages", "open_run", "write_manifest"}  # a cell's statements with these names make files
 _LAST_DIGITS, _ROUNDED = 1e-9, 1e-5  # relative: of another machine; of what CSV files hold with six digits
-_COPIED_TO_07 = (
+_COPIED_TO_07 = [
     "images",
     "load_s",
     "e2e_images_per_s",
@@ -48,7 +48,7 @@ _COPIED_TO_07 = (
     "images_per_s_without_waiting",
     "latency_ms",
     "stages",
-)
+]
 _NOT_AGAIN = (
     "figures of 01 to 04, waterfall and rehearsal; of 07 the model alone, the profiler's ms and the peak: without samples"
 )
@@ -285,7 +285,7 @@ def _pages(run: Run, tally: Tally) -> None:
     pages = {page: (name, at) for name, at in runs if (page := html_path(at.page(name))).exists()}
     shown = {page: sections(page) for page in pages if run.relative(page) not in tally.left_out}
     first, *others = [{page: _drawn(*pages[page], tally) for page in shown} for seed in tally.seeds if _taken(run, seed)]
-    later = {page: {text for it in notes(at).items for text in (it.title, it.text)} for page, (_, at) in pages.items()}
+    later = {page: _said_later(at) for page, (_, at) in pages.items()}
     skipped, has_crops = list[str](), False
     with contextlib.suppress(*_BROKEN):
         has_crops = len(batches.crops_at(run, [0])) == 1
@@ -299,6 +299,12 @@ def _pages(run: Run, tally: Tally) -> None:
     ours = code_sha256(PAGE_CODE)
     if any(files.read_json(path).get("helpers", ours) != ours for path in (run.folder / "meta").glob("page_*.json")):
         tally.unknown.append("the version of the pages: another than this drew some, and may have used other words")
+
+
+def _said_later(run: Run) -> set[str]:
+    """Texts of banners that a page shows once the run has a file of a later step, or was compared with another."""
+    banners = (*notes(run).items, *index.since(run).items)
+    return {"Open page", *(text for banner in banners for text in (banner.title, banner.text))}
 
 
 def _drawn(notebook: str, run: Run, tally: Tally) -> list[Texts]:

@@ -25,8 +25,8 @@ from ..data.sources import read_index
 from ..errors import SpecError, one_line
 from ..metrics import proportions
 from ..metrics.classification import among, label_ranks
-from ..metrics.latency import LEAST
-from ..metrics.verdict import against_reference, decide
+from ..metrics.latency import LEAST, together
+from ..metrics.verdict import WORST_LAST, against_reference, decide
 from ..report import words
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, valid_classes
@@ -38,7 +38,6 @@ from . import page
 
 MOST_LISTED, MOST_NAMED, MOST_OPERATORS = 1000, 24, 10
 PLACE = ("cpu", "cores", "device", "hardware", "backend", "source")  # rates are compared where these are the same
-WORST_FIRST = ("fail", "inconclusive", "pass")
 PRODUCT = "07, a matrix product, GFLOP/s"
 Check = dict[str, Any]
 
@@ -68,7 +67,7 @@ def compare(base: Run, new: Run, max_drop: float = MAX_DROP_POINTS, max_slowdown
     rows = [] if reason else [_at_size(base.at(n), new.at(n), (max_drop, max_slowdown), len(sizes)) for n in sizes]
     checks = [check for row in rows for check in row.pop("checks")]
     checks += [{"name": "comparable", "verdict": "inconclusive", "text": f"not comparable: {reason}"}] if reason else []
-    checks.sort(key=lambda check: (WORST_FIRST.index(check["verdict"]), check.get("limit", 0) - check.get("at_most", 0)))
+    checks.sort(key=lambda check: (-WORST_LAST.index(check["verdict"]), check.get("limit", 0) - check.get("at_most", 0)))
     verdict = checks[0]["verdict"]
     worst = {check["name"].split()[0]: check["text"] for check in reversed(checks)}  # of each kind
     said = [text for _, text in sorted(worst.items())] if verdict == "pass" else [checks[0]["text"]]
@@ -194,8 +193,9 @@ def _rates(run: Run) -> dict[str, list[float]]:
 
     table, rates = pd.read_csv(run.file("latency")), dict[str, list[float]]()
     full = table[table["images"] == table["images"].max()].dropna(subset="interface_ms")
-    if len(full) >= LEAST:
-        per_s = 1000 * full["images"].to_numpy() / full["interface_ms"].to_numpy()
+    calls_ms = together(full["interface_ms"].to_numpy(), max(files.read_json(run.file("infer")).get("in_flight") or [1]))
+    if len(calls_ms) >= LEAST:
+        per_s = 1000 * int(full["images"].iloc[0]) / calls_ms
         blocks = [float(np.median(block)) for block in np.array_split(per_s, LEAST)]  # one after the other in time
         rates["05"] = [float(np.median(per_s)), min(blocks), max(blocks)]
     perf = {} if records.problem(run, "perf", strict=False) else run.read("perf")

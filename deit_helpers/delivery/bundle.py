@@ -19,7 +19,7 @@ import numpy as np
 from .. import files
 from ..errors import ArtifactError
 from ..metrics import latency
-from ..metrics.classification import TOP, among
+from ..metrics.classification import TOP, among, ranking
 from ..report import html
 from ..run.expected import rows_file, valid_classes
 from ..run.folder import DEMO_IMAGES, Run
@@ -30,20 +30,8 @@ MOST_BYTES = 2_000_000
 CONTENTS = "audit.json"  # of the small file: what was left out of it, and its bytes
 ANSWERS, TICKS = ".answers.npz", ".ticks.npy"  # added to the name of what they stand for: logits.npy, latency.csv
 # What goes in while there is room: what figures are computed from, then pages, then the rest.
-_ORDER = (
-    ".yaml",
-    ".json",
-    "index.csv",
-    ANSWERS,
-    TICKS,
-    ".ipynb",
-    "index.html",
-    "accuracy.html",
-    ".html",
-    ".csv",
-    ".txt",
-    ".cfg",
-)
+_PAGES = ("index.html", "accuracy.html", ".html")
+_ORDER = (".yaml", ".json", "index.csv", ANSWERS, TICKS, ".ipynb", *_PAGES, ".csv", ".txt", ".cfg")
 
 
 def pack(folder: Path, output: Path) -> Path:
@@ -135,13 +123,9 @@ def _entry(run: Run, path: Path) -> tuple[str, bytes] | None:
 
 def _best(run: Run, path: Path) -> tuple[np.ndarray, int]:
     """The classes (5, N) that answer each image best, the best first, and how many classes there are."""
-    logits = among(np.load(path), valid_classes(run))
-    count, classes = logits.shape
-    best = np.empty((min(max(TOP), classes), count), np.min_scalar_type(classes))
-    for row in best:
-        row[:] = logits.argmax(axis=1)  # of equal ones the first, as in `label_ranks`
-        logits[np.arange(count), row] = -np.inf
-    return best, classes
+    logits = among(np.load(path, mmap_mode="r"), valid_classes(run))
+    classes = logits.shape[1]
+    return ranking(logits, max(TOP)).T.astype(np.min_scalar_type(classes)), classes
 
 
 def _ticks(text: bytes) -> bytes | None:

@@ -11,7 +11,6 @@ import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .. import files
 from ..errors import ArtifactError, ToolError
@@ -50,21 +49,12 @@ def csv(run: Run, output: Path) -> None:
     for at in run.at_each():
         contents = {name: files.read_json(at.file(name)) for name in ("accuracy", "perf")}
         if any(contents.values()):
-            rows.append({"run": run.spec.run, "model": run.spec.model, "batch_size": at.batch_size, **_flat(contents)})
+            rows.append({"run": run.spec.run, "model": run.spec.model, "batch_size": at.batch_size, **contents})
     if not rows:
         raise ArtifactError(f"{run.folder}: nothing was scored or timed yet: run 06 or 07 first")
-    files.write_text(output, pd.DataFrame(rows).to_csv(index=False))
-
-
-def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{path}.{key}" if path else key
-        if isinstance(value, dict):
-            flat |= _flat(value, name)
-        elif not isinstance(value, list):
-            flat[name] = value
-    return flat
+    table = pd.json_normalize(rows)
+    lists = [name for name in table if table[name].map(lambda value: isinstance(value, list)).any()]
+    files.write_text(output, table.drop(columns=lists).to_csv(index=False))
 
 
 def pdf(run: Run, output: Path) -> None:

@@ -84,13 +84,12 @@ def predictions(
 
     best, reference_best = ranking(logits, max(TOP)), ranking(reference, 2)
     answers = best[:, 0]
-    top = np.take_along_axis(logits, answers[:, None], axis=1)
     table = pd.DataFrame({"image": names, "label": labels, "label_name": [words[label] for label in labels.tolist()]})
     table["answer"], table["answer_name"] = answers, [words[answer] for answer in answers.tolist()]
     table["correct"] = answers == labels
     table["top5"] = best.tolist()
     table["margin"] = np.ptp(np.take_along_axis(logits, best[:, :2], axis=1), axis=1)
-    table["probability"] = 1 / np.exp(logits - top).sum(axis=1)
+    table["probability"] = softmax(logits).max(axis=1)
     table["reference"] = reference_best[:, 0]
     table["agrees"] = table["reference"] == answers
     table["reference_margin"] = np.ptp(np.take_along_axis(reference, reference_best, axis=1), axis=1)

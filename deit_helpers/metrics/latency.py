@@ -136,6 +136,11 @@ def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None
     return None if np.isnan([bounds.low, bounds.high]).any() else (float(bounds.low), float(bounds.high))
 
 
+def together(samples: np.ndarray, in_flight: int) -> np.ndarray:
+    """The mean of each so many samples in a row: answers that are in flight together come at nearly the same moment."""
+    return samples[: len(samples) // in_flight * in_flight].reshape(-1, in_flight).mean(axis=1)
+
+
 def blocks_percent(samples: np.ndarray) -> float | None:
     """Half the 95 % interval, in percent, of the median of blocks of consecutive samples; None for too few samples.
 

@@ -31,12 +31,11 @@ STYLE_TAG = re.compile(r'<style class="deit">.*?</style>', re.DOTALL)
 
 
 @functools.cache
-def templates() -> Any:
-    """The environment of the folder `templates`."""
+def _macros() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent / "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("elements.html.j2").module
 
 
 class Element:
@@ -46,9 +45,8 @@ class Element:
     """
 
     def _repr_html_(self) -> str:
-        macros = templates().get_template("elements.html.j2").module
-        shown = getattr(macros, type(self).__name__.lower())(self)
-        html = str(macros.output(shown)) if shown else ""
+        shown = getattr(_macros(), type(self).__name__.lower())(self)
+        html = str(_macros().output(shown)) if shown else ""
         return html.encode("utf-8", "backslashreplace").decode()  # names of files may hold bytes that are no UTF-8
 
 

@@ -18,6 +18,12 @@ from .elements import STYLE_TAG, Banner, Links
 
 ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
 _one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
+_ALONE: dict[str, Any] = {
+    "name": None,
+    "steps": {},
+    "sizes": {},
+    "turn": {},
+}  # a page that knows of no other
 _MAIN = '<main id="main"[^>]*>'
 _NOTHING = re.compile(r'<div class="banner missing".*?</div>|</?div[^>]*>', re.DOTALL)
 
@@ -48,7 +54,7 @@ def html(notebook: Path, run: Run | None = None, show_code: bool = False) -> Pat
     cells = _cells(read(notebook))
     lines = (line for cell in cells for line in cell.source.splitlines())
     title = next((line for line in lines if line.startswith("# ")), "# Report")[2:].partition(":")[0]
-    about: dict[str, Any] = {"title": title, "name": None, "steps": {}, "sizes": {}, "turn": {}}
+    about: dict[str, Any] = {"title": title, **_ALONE}
     if run:
         about |= {"name": run.spec.run, "title": f"{title} (bs{run.batch_size})" if run.batch_size else title}
         about |= _links(run, notebook.stem)
@@ -146,8 +152,7 @@ def mark(page: Path, banner: Banner, links: Links) -> None:
         name = page.parent.name
         output = new_output("display_data", {"text/html": f"<h1>{name}</h1>{links._repr_html_()}"})
         section = Section("", "", [new_code_cell(outputs=[output])])
-        about: dict[str, Any] = {"title": name, "name": None, "steps": {}, "sizes": {}, "turn": {}}
-        body = _rendered(about, sections=[section], show_code=False)
+        body = _rendered({"title": name, **_ALONE}, sections=[section], show_code=False)
     new = f"<!-- mark -->{unstyled(banner._repr_html_())}<!-- /mark -->"
     old = f"({_MAIN})(<!-- mark -->.*?<!-- /mark -->)?"
     files.write_text(page, re.sub(old, lambda match: match[1] + new, body, count=1, flags=re.DOTALL))

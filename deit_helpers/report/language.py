@@ -14,7 +14,7 @@ from typing import Any
 
 ENGLISH, CHINESE, BOTH = "en", "zh", "both"
 _FOLDER = Path(__file__).parent / "zh"
-_MARKUP = re.compile(r"(<style.*?</style>|<[^>]*>)", re.S)
+_MARKUP = re.compile(r"(<style.*?</style>|<pre.*?</pre>|<code.*?</code>|<[^>]*>)", re.S)  # and what is the same in any language
 _SPOKEN = re.compile(r'((?:aria-label|alt|title)=")([^"]*)(")')
 _BETWEEN = re.compile("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")  # spaces, which Chinese has beside other scripts only
 _JOINTS = ((". ", "。"), ("; ", "；"), (": ", "："), (", ", "，"))  # of parts that are known one by one, in this order

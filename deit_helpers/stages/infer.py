@@ -121,8 +121,7 @@ def _write_rates(run: Run, timings: np.ndarray, facts: list[dict[str, Any]]) -> 
     latency.write_latency(run.file("latency"), sizes, columns)
     files.write_text(run.file("perf_vision"), benchmark.perf_vision(stages, interface_per_s, count, run.size))
     warmup_ms = facts[-1]["warmup_ms"]
-    together = facts[-1]["in_flight"]  # predictions that come at nearly the same moment are timed together, as 07 does
-    calls_ms = columns["interface"][full][: full.sum() // together * together].reshape(-1, together).mean(axis=1)
+    calls_ms = latency.together(columns["interface"][full], facts[-1]["in_flight"])  # as 07 times them
     counted_s = sum(row["wall_s"] for row in facts if row["other_cpu_percent"] is not None)
     other = sum((row["other_cpu_percent"] or 0.0) * row["wall_s"] for row in facts) / counted_s if counted_s else None
     return {

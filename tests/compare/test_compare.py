@@ -92,6 +92,14 @@ def check(facts: dict[str, Any], name: str) -> dict[str, Any]:
     return next(row for row in facts["checks"] if row["name"] == name)
 
 
+def test_answers_that_come_together_are_timed_together(make: Make) -> None:
+    one, two = make(), make()
+    take(one, np.full(36, 430.0))
+    take(two, np.tile([0.0, 860.0], 18), in_flight=[2])
+    ratio = compare(one, two)["batch_sizes"][0]["throughput"]["ratios"]["05"]
+    assert ratio == pytest.approx([1, 1, 1])
+
+
 def test_a_run_passes_against_itself_and_against_its_copy(make: Make) -> None:
     run = make()
     for other in (run, make()):

@@ -87,6 +87,11 @@ def test_a_chinese_page_changes_texts_and_spoken_words_but_no_markup_style_or_na
     assert language.translated_page(PAGE, "zh") == expected
 
 
+def test_code_is_the_same_in_any_language() -> None:
+    page = '<pre class="source"><code>images, labels = pass</code></pre><p>images</p><code>images</code>'
+    assert language.translated_page(page, "zh") == page.replace("<p>images</p>", "<p>图片</p>")
+
+
 def test_a_page_in_both_languages_has_the_english_first() -> None:
     page = language.translated_page(PAGE, "both")
     assert "<td>images 图片</td>" in page
