@@ -120,9 +120,8 @@ def confusion_chart(run: Run) -> Chart | Banner:
     """Which class is taken for which; a note when there are too many to draw."""
     stored = run.read("accuracy").get("confusion")
     if stored is None:
-        text = (
-            f"More than {FEW_CLASSES} classes: label and answer of every image are in {run.relative(run.file('predictions'))}."
-        )
+        place = run.relative(run.file("predictions"))
+        text = f"More than {FEW_CLASSES} classes: label and answer of every image are in {place}."
         return Banner("note", "Not drawn.", text)
     counts = np.array(stored)
     words = sources.class_words(run)

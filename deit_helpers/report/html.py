@@ -101,11 +101,10 @@ def _links(run: Run, notebook: str) -> dict[str, dict[str, str | None]]:
 
     steps = {name: sizes.get(size) or sizes.get(None) for name, sizes in pages.items()}
     targets = {name.replace("_", " "): to(path) for name, path in steps.items() if path}
-    steps_and_report = {"Report": to(run.folder / "index.html"), **targets}
     here = next((i for i, target in enumerate(targets.values()) if target is None), None)
     beside = [] if here is None else [i for i in (here - 1, here + 1) if 0 <= i < len(targets)]
     return {
-        "steps": steps_and_report,
+        "steps": {"Report": to(run.folder / "index.html"), **targets},
         "sizes": {f"batch size {n}": to(path) for n, path in pages.get(notebook, {}).items() if n},
         "turn": dict([*targets.items()][i] for i in beside),
     }

@@ -52,9 +52,8 @@ def require_pass(run: Run) -> None:
     failed = [row for row in rows if row["verdict"] == "fail"] or [row for row in rows if row.get("cause")]
     if failed:
         first = max(failed, key=lambda row: max(map(verdict.how_bad, row["checks"])))
-        reason = (
-            first.get("cause") or f"{verdict.sentence(max(first['checks'], key=verdict.how_bad))}; {verdict.of_run(rows)[1]}"
-        )
+        worst = verdict.sentence(max(first["checks"], key=verdict.how_bad))
+        reason = first.get("cause") or f"{worst}; {verdict.of_run(rows)[1]}"
         raise VerdictError(f"accuracy of {run.spec.run} bs{first['batch_size']}: {first['verdict'].upper()}, {reason}", failed)
 
 

@@ -66,9 +66,8 @@ def _make_missing(run: Run, names: list[str], labels: np.ndarray, shards: list[S
     first, last = run.spec.shards or (0, len(shards) - 1)
     absent = [shard for shard in shards if journal.read(shard, key) is None]
     if unusable := [shard.path.name for shard in absent if shard.path.exists()]:
-        print(
-            f"{', '.join(unusable)}: damaged, or of another model, data set, spec or code; not used", file=sys.stderr
-        )  # on the page
+        text = f"{', '.join(unusable)}: damaged, or of another model, data set, spec or code; not used"
+        print(text, file=sys.stderr)  # on the page
     missing = [shard for shard in absent if shard in shards[first : last + 1]]
     if missing:
         run_shards(run, names, labels, missing, key)
