@@ -35,6 +35,7 @@ sample: $(READY) ## Make docs/sample, a small report to look at, and its screens
 	rm -rf docs/sample
 	mkdir -p docs/sample
 	cd reports/sample && cp --parents index.html */*.html ../../docs/sample/
+	find docs/sample -name '*.html' -exec sed -i 's|$(CURDIR)/||g' {} + # the pages name their spec
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1500 \
 	  --screenshot=docs/report.png docs/sample/index.html
 

@@ -81,8 +81,8 @@ def deployment(run: Run) -> Chart | Banner:
         if budget:
             axes.axvline(budget, color="black", linestyle="--", linewidth=1)
             axes.annotate(f" {budget:g} ms", (budget, 0), xycoords=("data", "axes fraction"), va="bottom")
-        axes.margins(0.15)
-        axes.set(xlabel="p90 of a batch, ms", ylabel="images/s", xlim=(0, None), ylim=(0, None))
+        most = [1.15 * high for _, high in (axes.get_xlim(), axes.get_ylim())]  # room for the names
+        axes.set(xlabel="p90 of a batch, ms", ylabel="images/s", xlim=(0, most[0]), ylim=(0, most[1]))
     first = choices[0][0]
     batches = ", ".join(f"bs{speed.size}: {speed.infer['latency_ms']['n']}" for speed, _ in choices)
     where = f"images/s of the {first.what}, p90 of the call in 05 on {runtime_text(first.infer['runtime'], streams=False)}"
