@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,10 +59,8 @@ class _Group(click.Group):
         except KeyboardInterrupt as err:
             click.echo(f"interrupted: what is finished is kept; go on with: {_resume_command()}", err=True)
             (code,) = err.args or (128 + signal.SIGINT,)
-            if threading.active_count() > 1:  # one may draw a page, which nobody waits for
-                sys.stdout.flush()
-                os._exit(code)
-            ctx.exit(code)
+            sys.stdout.flush()
+            os._exit(code)  # a thread may draw a page, and taking libraries down takes a while: nobody waits for either
 
 
 def _resume_command() -> str:

@@ -139,9 +139,6 @@ def in_threads(work: Callable[[Task], None], tasks: Iterable[Task], count: int |
         KeyboardInterrupt: Ctrl-C. A thread that draws a page may still do so: whoever catches it ends the process.
         The first error of the work, when what runs has ended.
     """
-    import jupyter_client.manager  # noqa: F401
-    import papermill  # noqa: F401 - two threads that import these at once find them half made
-
     _interrupted.clear()
     pool = ThreadPoolExecutor(count)
     futures = [pool.submit(work, task) for task in tasks]

@@ -122,6 +122,9 @@ def execute(steps: list[Step], force: bool, screen: Terminal, wait_for_quiet: bo
         DeitError: a notebook failed; its page is published with the error in it, the rest is not run but the report.
         KeyboardInterrupt: Ctrl-C; `index.html` says where, and what goes on from there.
     """
+    import jupyter_client.manager  # noqa: F401
+    import papermill  # noqa: F401 - seconds in which Ctrl-C stops nothing yet; two threads would find it half made
+
     screen.say(screen.command, shown=False)
     if force:
         _forget(steps)

@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,3 +212,17 @@ def test_ctrl_c_leaves_an_index_that_says_so_once_and_is_made_again(
     assert ('href="bs8/05_infer.html"' in page) is not exists
     assert not record.exists()
     assert list(run.folder.rglob(".tmp-*")) == []
+
+
+def test_ctrl_c_while_libraries_are_imported_changes_nothing(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, screen: Terminal
+) -> None:
+    run = copy_of(finished, tmp_path)
+    steps = pipeline.plan(run, force=True, sizes=(8,))
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    (tmp_path / "papermill.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "papermill", raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.execute(steps, True, screen)
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
