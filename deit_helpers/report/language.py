@@ -15,7 +15,7 @@ from typing import Any
 ENGLISH, CHINESE, BOTH = "en", "zh", "both"
 _FOLDER = Path(__file__).parent / "zh"
 _MARKUP = re.compile(r"(<style.*?</style>|<pre.*?</pre>|<code.*?</code>|<[^>]*>)", re.S)  # and what is the same in any language
-_SPOKEN = re.compile(r'((?:aria-label|alt|title)=")([^"]*)(")')
+_SPOKEN = re.compile(r'((?:aria-label|alt|title|data-label)=")([^"]*)(")')
 _BETWEEN = re.compile("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")  # spaces, which Chinese has beside other scripts only
 _JOINTS = ((". ", "。"), ("; ", "；"), (": ", "："), (", ", "，"))  # of parts that are known one by one, in this order
 
@@ -32,8 +32,8 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
     """Sentences with `{}`: first those that begin with a word, in each case those with most words of their own first."""
     known = [pair for pair in _catalogue("sentences").items() if "{}" in pair[0]]
     known.sort(key=lambda pair: (pair[0].startswith("{}"), -len(pair[0])))
-    # A semicolon parts clauses, which are translated one by one where the whole is not known.
-    return [(re.compile("([^;]+?)".join(map(re.escape, english.split("{}")))), other) for english, other in known]
+    # A semicolon parts clauses, a full stop sentences, which are translated one by one where the whole is not known.
+    return [(re.compile(r"((?:(?!\. )[^;])+?)".join(map(re.escape, english.split("{}")))), other) for english, other in known]
 
 
 @functools.cache

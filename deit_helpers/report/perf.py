@@ -244,7 +244,7 @@ def limit_chart(run: Run) -> Chart | Banner:
     alt = "; ".join(f"bs{size}: {', '.join(f'{name} {ms:.2f} ms' for name, ms in row.items())}" for size, row in limits.items())
     peaks = {f"{perfs[size]['peak_flops_per_s'] / 1e9:.1f} GFLOP/s, {perfs[size]['peak_source']}": None for size in rows}
     caption = (
-        f"From the chip's peak ({'; '.join(peaks)}) to what was measured, ms per image: the shares of the profile are laid on "
+        f"From the chip's peak ({' / '.join(peaks)}) to what was measured, ms per image: the shares of the profile are laid on "
         "the measured time. Products are MatMulV2, BatchMatMulV2 and Conv2D, whose FLOPs are counted"
     )
     return Chart(figure, caption, alt)

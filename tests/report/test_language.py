@@ -62,6 +62,11 @@ def test_the_chinese_of_a_sentence_has_a_place_for_each_of_its_figures(english: 
             "Of 300 images: lost 2.0 ± 0.5 points from deit; nothing significant from fp16.",
             "300 张图片中：因 deit 失去 2.0 ± 0.5 个百分点；fp16 没有显著影响。",
         ),
+        (  # a figure ends where its sentence does
+            "bs1: in 07, a small workload on all cores stood still for 5.1 % of its time. "
+            "bs8: in 07, a small workload on all cores stood still for 6.2 % of its time.",
+            "bs1：07 中，占满全部核心的小负载有 5.1 % 的时间停滞。bs8：07 中，占满全部核心的小负载有 6.2 % 的时间停滞。",
+        ),
     ],
 )
 def test_a_text_in_chinese(english: str, chinese: str) -> None:
@@ -70,7 +75,7 @@ def test_a_text_in_chinese(english: str, chinese: str) -> None:
 
 PAGE = (
     '<html lang="en"><style>.pass { images }</style><table aria-label="Files of this run; manifest.json has the full hashes">'
-    '<td>images</td><td>a &lt;b&gt; &amp; c</td><svg viewBox="0 0 9 9"><text>images/s</text></svg></table>'
+    '<td data-label="batches">images</td><td>a &lt;b&gt; &amp; c</td><svg viewBox="0 0 9 9"><text>images/s</text></svg></table>'
 )
 
 
@@ -78,6 +83,7 @@ def test_a_chinese_page_changes_texts_and_spoken_words_but_no_markup_style_or_na
     changed = {
         'lang="en"': 'lang="zh-CN"',
         ">images<": ">图片<",
+        '"batches"': '"batch 数"',
         ">images/s<": ">张/秒<",
         "Files of this run; manifest.json has the full hashes": "本次运行的文件；完整哈希见 manifest.json",
     }
@@ -94,7 +100,7 @@ def test_code_is_the_same_in_any_language() -> None:
 
 def test_a_page_in_both_languages_has_the_english_first() -> None:
     page = language.translated_page(PAGE, "both")
-    assert "<td>images 图片</td>" in page
+    assert ">images 图片</td>" in page
     assert "<text>images/s 张/秒</text>" in page
 
 
