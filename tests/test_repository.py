@@ -70,7 +70,9 @@ def test_committed_notebooks_are_stripped(notebook: Path) -> None:
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_committed_notebooks_are_written_as_jupyter_writes_them(notebook: Path) -> None:
-    text = nbformat.writes(nbformat.read(notebook, as_version=4)) + "\n"
+    node = nbformat.read(notebook, as_version=4)
+    node.metadata.kernelspec.display_name = "Python 3 (ipykernel)"
+    text = nbformat.writes(node) + "\n"
     assert notebook.read_text() == text  # otherwise one that is opened and saved shows up in `git status`
 
 

@@ -30,7 +30,7 @@ from ..metrics.verdict import WORST_LAST, against_reference, decide
 from ..report import words
 from ..run import records
 from ..run.expected import MAX_DROP_POINTS, valid_classes
-from ..run.folder import Run
+from ..run.folder import Run, project_root
 from ..run.hashing import fingerprint
 from ..run.manifest import all_stages
 from ..run.validation import given_path
@@ -43,12 +43,13 @@ Check = dict[str, Any]
 
 
 def opened(folder: str | Path) -> Run:
-    """The run in a folder, or of its `spec.yaml`; nothing is written.
+    """The run in a folder, or of its `spec.yaml`, from the repository root or from `notebooks/` alike; nothing is written.
 
     Raises:
         SpecError: no run folder, or a wrong spec.
     """
-    path = given_path(folder)
+    given = given_path(folder)
+    path = given if given.exists() else project_root() / given
     spec = path if path.name == "spec.yaml" else path / "spec.yaml"
     if not spec.is_file() or not (spec.parent / "meta").is_dir():
         raise SpecError(f"{folder}: no run folder, it has no spec.yaml and meta/; give a folder such as reports/demo")

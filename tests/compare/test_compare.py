@@ -398,3 +398,11 @@ def test_a_folder_that_holds_no_run_is_one_line(tmp_path: Path, make: Make) -> N
     assert f"error: {tmp_path}: no run folder" in result.stderr
     with pytest.raises(SpecError, match="no run folder"):
         opened(tmp_path / "none")
+
+
+def test_a_folder_is_found_from_the_notebooks_folder(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("notebooks", "params", "reports"):
+        (tmp_path / "project" / folder).mkdir(parents=True)
+    made = make().folder.rename(tmp_path / "project/reports/mini")
+    monkeypatch.chdir(tmp_path / "project/notebooks")
+    assert opened("reports/mini").folder == opened("../reports/mini").folder == made
