@@ -7,11 +7,12 @@ import difflib
 import os
 import re
 import reprlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
 from ..errors import SpecError
@@ -125,6 +126,9 @@ def path_of(text: str) -> str:
     return str(path) if text.startswith("~") else text
 
 
+PathText = Annotated[str, AfterValidator(path_of)]
+
+
 def given_path(text: str | Path) -> Path:
     """`path_of` for what stands outside a spec, `~` replaced: not every shell does it in quotes or behind `=`.
 
@@ -137,10 +141,17 @@ def given_path(text: str | Path) -> Path:
         raise SpecError(f"{text}: expected {err}") from None
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def known_name(name: str, known: Iterable[str]) -> str:
+    """The name. Raises ValueError where it is none of these: what is allowed, for the error of a spec."""
+    if name not in known:
+        raise ValueError(f"one of {', '.join(known)}{nearest(name, known)}")
+    return name
 
 
 def _explain(error: Any, source: str, model: type[BaseModel]) -> str:

@@ -91,7 +91,7 @@ VALUES = {  # key and value of a spec -> the value that it has then
     "a path of 3,000 characters": ("checkpoint", LONG, re.compile("'checkpoint': expected a path of at most .*got 'xxx")),
     "a run's name of 3,000": ("run", LONG, re.compile("'run': expected text of at most 100 characters, got 'xxx")),
     "a key of 3,000": (LONG, 1, re.compile("unknown key 'xxxx")),
-    "an edit of 3,000": ("edits", [LONG], re.compile(r"'edits': expected edits of .*got \['xxx")),
+    "an edit of 3,000": ("edits", [LONG], re.compile(r"'edits\.0': expected one of .*got 'xxx")),
     "lists in lists": ("opset", [[[[[[[[1]]]]]]]], re.compile(r"'opset': expected a valid integer, got \[\[\[")),
     "3,000 batch sizes": ("batch_sizes", [0] * 3000, re.compile("'batch_sizes': expected one or more different .*got ")),
     "a batch of a million": ("batch_sizes", [1_000_000], re.compile("positive integers up to 65536, .*got ")),
