@@ -34,7 +34,7 @@ from ..run import records
 from ..run.folder import Run, html_path, notebook_source
 from ..run.hashing import code_sha256, sha256
 from ..run.lineage import NOTEBOOKS, PAGE_CODE
-from ..run.manifest import all_stages
+from ..run.manifest import all_stages, artifacts
 from ..stages import accuracy
 
 _BROKEN = (DeitError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)  # what bad files lead to
@@ -151,10 +151,8 @@ def _lineage(run: Run, tally: Tally) -> None:
         record, where = records.read_record(at, stage), at.relative(records.record_path(at, stage))
         if record:
             absent |= _compare_record(at, stage, record, tally)
-            told = {key: record[key] for key in ("seconds", "inputs", "packages", "git_commit")}
-            for path, facts in record["outputs"].items() if manifest else ():
-                whole = told | {"machine": record["machine"]["cpu"], "sha256": facts["sha256"], "bytes": facts["bytes"]}
-                tally.compare(f"manifest.json: {path}", manifest["artifacts"].get(path, {}), f"{where} says", whole)
+            for name, told in artifacts(record).items() if manifest else ():
+                tally.compare(f"manifest.json: {name}", manifest["artifacts"].get(name, {}), f"{where} says", told)
         elif here := [at.relative(path) for name in records.outputs(at, stage) if (path := at.file(name)).exists()]:
             lost = records.record_path(at, stage).exists() or manifest.get("artifacts", {}).keys() & here
             (tally.wrong if lost else tally.unknown).append(f"{where}: no sound record of {', '.join(here)}")
