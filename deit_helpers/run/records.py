@@ -33,8 +33,7 @@ _KEYS = {"outputs", "spec", "inputs", "packages", "code", "seconds", "machine", 
 def makes(stage: str, facts: str | None = None) -> Callable[[MakeFacts], MakeFacts]:
     """A decorator: the function makes a stage's files and returns the content of its JSON file, unless they are current.
 
-    Args:
-        facts: name of the JSON file in the lineage, where it is not the stage's own.
+    That file has the stage's own name in the lineage, or that of `facts`.
     """
 
     def decorate(make: MakeFacts) -> MakeFacts:
@@ -112,8 +111,7 @@ def _opened_for(run: Run, stage: str) -> Run:
 def adopt(run: Run, stage: str, sources: list[str], device: str, images: bool) -> None:
     """Record files that were not made here but brought in from a device; they are current as long as nobody changes them.
 
-    Args:
-        images: that they belong to the images of 04, and to no others.
+    With `images` they belong to those of 04, and to no others.
     """
     belongs = {name: _input_sha256(run, name) for name in ("index", "preprocess")} if images else {}
     origin = {"imported_from": sources, "imported_for": belongs, "machine": {"cpu": device}}

@@ -155,11 +155,7 @@ class RunSpec(Frozen):
 
     @classmethod
     def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> RunSpec:
-        """Read and validate a spec file.
-
-        Args:
-            path: the YAML file.
-            overrides: keys that replace those of the file (`-s key=value` on the command line).
+        """Read and validate a spec file; `overrides` replace keys of it (`-s key=value` on the command line).
 
         Raises:
             SpecError: the file is missing or no YAML mapping, a key is unknown, a value has the wrong type or range.

@@ -149,39 +149,10 @@ def test_every_missing_key_is_named(project: Path) -> None:
     assert "'images' is missing" in line
 
 
-@pytest.mark.parametrize(
-    ("content", "part"),
-    [
-        (None, "no such file; name a spec file such as params/demo.yaml"),
-        (b"", "expected a mapping of keys to values"),
-        (b"- run\n- model\n", "expected a mapping of keys to values, found list"),
-        (b"run: [1\n", "not valid YAML"),
-        (b"run: a\x07b\n", "not valid YAML"),
-        (b"run: \xff\xfe\n", "cannot be read"),
-    ],
-)
-def test_a_file_that_is_no_spec_is_named_with_the_reason(project: Path, content: bytes | None, part: str) -> None:
-    path = project / "x.yaml"
-    if content is not None:
-        path.write_bytes(content)
-    line = message(path)
-    assert line.startswith(f"{path}: ")
-    assert part in line
-
-
-def test_a_folder_is_no_spec(project: Path) -> None:
-    assert "cannot be read" in message(project)
-
-
 @pytest.mark.parametrize("value", [0, -8, "8", 8.0, True, None, [8]])
 def test_a_wrong_batch_size_is_refused_with_an_example(value: Any) -> None:
     with pytest.raises(SpecError, match="batch_size: expected a positive integer such as 8, got"):
         spec.check_batch_size(value)
-
-
-@pytest.mark.parametrize("value", [1, 8, 50_000])
-def test_a_positive_batch_size_is_returned(value: int) -> None:
-    assert spec.check_batch_size(value) == value
 
 
 @pytest.mark.parametrize(
