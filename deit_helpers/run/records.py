@@ -189,7 +189,7 @@ def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> st
         if (then := record["spec"].get(name)) != now:
             return f"it is stale: made with {name}={then!r}, the spec now says {now!r}"
     for name, now in key["inputs"].items():
-        if now != record["inputs"].get(name) and (strict or now):
+        if now != record["inputs"].get(name) and (strict or (now and name in record["inputs"])):  # `verify` drops them
             return f"it is stale: {name} changed since" if now else f"its input {name} is missing"
     if strict and key["code"] and record["code"] != key["code"]:
         return "the code that makes it changed"
