@@ -12,7 +12,10 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from html import unescape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from ..ascend import benchmark
 from ..errors import DeitError, SpecError, one_line
@@ -25,16 +28,14 @@ from ..run.expected import expected_row
 from ..run.folder import Run
 from ..run.manifest import all_stages
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 HOLDS, BROKEN, NOT_APPLICABLE = "holds", "broken", "not applicable"
 CSV_S = 5e-10  # latency.csv has six decimals of a ms
 PRINTED = 5e-6  # of a value with six digits
 TOPS = [[f"accuracy:{side}top{k}_percent" for k in range(1, 6)] for side in ("", "reference.")]
 AGREEMENT = "accuracy:reference.agreement_percent"
 PERCENTILES = [[f"{place}latency_ms.{name}" for name in ("p50", "p90", "p99")] for place in ("infer:", "perf:pure.")]
-QUOTED = ("images", "e2e_images_per_s", "e2e_efficiency", "latency_ms", "in_flight", "stages")
+_RATES = ("e2e_images_per_s", "e2e_efficiency", "images_per_s_without_waiting")
+QUOTED = ("images", "load_s", *_RATES, "latency_ms", "in_flight", "stages")  # of 05 by 07
 Outcomes = Iterable[str | None]  # of comparisons, as `same` gives them
 Named = str | tuple[str, Any]  # `FILE:KEY.KEY` of a JSON file, or what a value is, and the value; None where it is not known
 
@@ -53,12 +54,12 @@ class _UnknownError(Exception):
 
 
 class Evidence:
-    """The files of a run at one batch size; `first` are those at its first."""
+    """The files of a run at one batch size."""
 
-    def __init__(self, run: Run, first: Evidence | None = None):
-        self.run, self.size, self.first = run, run.size, first or self
+    def __init__(self, run: Run):
+        self.run, self.size = run, run.size
         self._json = functools.cache(lambda file: read_json(run.file(file)))  # many rules look at the same files
-        self._csv = functools.cache(self._rows)
+        self.csv = functools.cache(self._rows)
 
     def named(self, place: str) -> tuple[str, Any]:
         """The value at `FILE:KEY.KEY`, and the place in words. Rows of a list go by their number, stages by their name."""
@@ -80,13 +81,8 @@ class Evidence:
             raise _UnknownError(f"no {self.named(place)[0]}")
         return self.named(place)[1]
 
-    def csv(self, file: str) -> pd.DataFrame:
-        """The rows of a CSV file, without which the rule says nothing."""
-        return self._csv(file)
-
     def _rows(self, file: str) -> pd.DataFrame:
-        import pandas as pd
-
+        """The rows of a CSV file, without which the rule says nothing."""
         path = self.run.file(file)
         if not path.exists() or (rows := pd.read_csv(path, dtype={"name": str})).empty:
             raise _UnknownError(f"no rows in {self.run.relative(path)}")
@@ -198,8 +194,6 @@ def _(at: Evidence) -> Outcomes:
 
 @rule("images", "list, arrays, measurement and scores are of as many images and classes")
 def _(at: Evidence) -> Outcomes:
-    import numpy as np
-
     stated = [f"{name}:images" for name in ("preprocess", "agreement", "accuracy", "infer", "perf")]
     listed = ("rows of index.csv", len(at.csv("index")))
     yield at.same(listed, *stated[: 3 if at.known("infer:imported_from") else 5])  # a tool's may be of other images
@@ -211,11 +205,6 @@ def _(at: Evidence) -> Outcomes:
         yield at.same("accuracy:classes", (f"columns of {name}", columns))
 
 
-@rule("one reference", "the reference has the same accuracies at every batch size: the same images and labels")
-def _(at: Evidence) -> Outcomes:
-    return [at.same(at.first.named(key), key) for key in TOPS[1]]
-
-
 @rule("batch size", "folder, graph, command of the conversion, files and rows of latency.csv are of one batch size")
 def _(at: Evidence) -> Outcomes:
     command = re.search(r"--input_shape=[^: ]+:(\d+),", at.named("convert:command_line")[1] or "")
@@ -224,16 +213,6 @@ def _(at: Evidence) -> Outcomes:
     yield at.same((f"folder bs{at.size}", at.size), ("--input_shape of 03", command and int(command[1])))
     if len(sizes := at.csv("latency")["images"]) > 1:
         yield at.same((f"folder bs{at.size}", at.size), ("largest batch of latency.csv", int(sizes.max())))
-
-
-@rule("batches", "batches, padded rows and shards add up to the images")
-def _(at: Evidence) -> Outcomes:
-    sizes, shards, images = at.csv("latency")["images"], at["infer:shards"], at["infer:images"]
-    yield at.same("infer:batches", ("rows of latency.csv", len(sizes)))
-    yield at.same("infer:images", ("images in its rows", int(sizes.sum())))
-    yield at.same("infer:padded_rows", ("batches x batch size - images", len(sizes) * at.size - images))
-    bounds = [*(row["first"] for row in shards), images], [0, *(row["stop"] for row in shards)]
-    yield at.same(("firsts of the shards", bounds[0]), ("where those before them end", bounds[1]))
 
 
 @rule("e2e ≤ inference", "end to end is no faster than the model, nor shorter than what it waited for")
@@ -301,7 +280,7 @@ def _(at: Evidence) -> Outcomes:
 
 @rule("utilisation", "utilisation is images/s x FLOP / peak, at most 100 % of a stated one; FLOP are the graph's")
 def _(at: Evidence) -> Outcomes:
-    yield at.same(at.first.named("optimize:flops_per_image"), "optimize:flops_per_image", "perf:flops_per_image")
+    yield at.same("optimize:flops_per_image", "perf:flops_per_image")
     rate = at.named("perf:pure.images_per_s")[1] or at["perf:images_per_s"]
     used = ("images/s x FLOP / peak", 100 * rate * at["perf:flops_per_image"] / at["perf:peak_flops_per_s"])
     yield at.same("perf:utilisation_percent", used)
@@ -329,19 +308,6 @@ def _(at: Evidence) -> Outcomes:
         yield at.same("infer:runtime.version", "perf:runtime.version")
         plain = [one and one.partition("+")[0] for one in (at["infer:runtime.version"], version)]  # torch names its build
         yield at.same(("version that is named", plain[0]), ("version in the record", plain[1]))
-
-
-@rule("performance file", "perf_vision_….txt prints the rates of infer.json, of batches in its last line")
-def _(at: Evidence) -> Outcomes:
-    path = at.run.file("perf_vision")
-    if not path.exists():
-        raise _UnknownError(f"no {path.name}")
-    printed = benchmark.read_perf(path.read_text(encoding="utf-8", errors="replace"), path.name, own=True)
-    batch = at["infer:images"] / at["infer:batches"] if at.known("infer:shards") else at.size
-    for name, rate in printed.rates.items():
-        images_per_s = rate * (batch if name == "postprocess" else 1)
-        yield at.same(f"infer:stages.{name}.images_per_s", (f"{path.name} {name}", images_per_s), part=PRINTED)
-    yield at.same("infer:interface_images_per_s", (f"{path.name} Interface", printed.interface_per_s), part=PRINTED)
 
 
 @rule("pages", "tables of the published pages print what accuracy.json says")
@@ -372,8 +338,7 @@ def _(at: Evidence) -> Outcomes:
 
 def check(run: Run) -> list[Row]:
     """Every rule on every batch size of a run; what cannot be computed breaks its rule. Makes nothing, raises nothing."""
-    first = Evidence(run.at(run.spec.batch_sizes[0]))
-    each = [first, *(Evidence(run.at(size), first) for size in run.spec.batch_sizes[1:])]
+    each = [Evidence(at) for at in run.at_each()]
     return [judged(name, statement, looks, each) for name, (statement, looks) in RULES.items()]
 
 

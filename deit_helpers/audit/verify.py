@@ -20,9 +20,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import bs4
+import nbformat
 import numpy as np
+import pandas as pd
 
 from .. import files
+from ..ascend import benchmark
 from ..data import batches
 from ..delivery import bundle
 from ..errors import ArtifactError, DeitError, one_line
@@ -34,21 +38,13 @@ from ..run import records
 from ..run.folder import Run, html_path, notebook_source
 from ..run.hashing import code_sha256, sha256
 from ..run.lineage import NOTEBOOKS, PAGE_CODE
-from ..run.manifest import all_stages
+from ..run.manifest import all_stages, artifacts
 from ..stages import accuracy
+from .rules import QUOTED
 
 _BROKEN = (DeitError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)  # what bad files lead to
 _MAKING = {"stages", "open_run", "write_manifest"}  # a cell's statements with these names make files
 _LAST_DIGITS, _ROUNDED = 1e-9, 1e-5  # relative: of another machine; of what CSV files hold with six digits
-_COPIED_TO_07 = [
-    "images",
-    "load_s",
-    "e2e_images_per_s",
-    "e2e_efficiency",
-    "images_per_s_without_waiting",
-    "latency_ms",
-    "stages",
-]
 _NOT_AGAIN = (
     "figures of 01 to 04, waterfall and rehearsal; of 07 the model alone, the profiler's ms and the peak: without samples"
 )
@@ -151,10 +147,8 @@ def _lineage(run: Run, tally: Tally) -> None:
         record, where = records.read_record(at, stage), at.relative(records.record_path(at, stage))
         if record:
             absent |= _compare_record(at, stage, record, tally)
-            told = {key: record[key] for key in ("seconds", "inputs", "packages", "git_commit")}
-            for path, facts in record["outputs"].items() if manifest else ():
-                whole = told | {"machine": record["machine"]["cpu"], "sha256": facts["sha256"], "bytes": facts["bytes"]}
-                tally.compare(f"manifest.json: {path}", manifest["artifacts"].get(path, {}), f"{where} says", whole)
+            for name, told in artifacts(record).items() if manifest else ():
+                tally.compare(f"manifest.json: {name}", manifest["artifacts"].get(name, {}), f"{where} says", told)
         elif here := [at.relative(path) for name in records.outputs(at, stage) if (path := at.file(name)).exists()]:
             lost = records.record_path(at, stage).exists() or manifest.get("artifacts", {}).keys() & here
             (tally.wrong if lost else tally.unknown).append(f"{where}: no sound record of {', '.join(here)}")
@@ -169,7 +163,7 @@ def _compare_record(run: Run, stage: str, record: dict[str, Any], tally: Tally) 
     now, where = records.key(run, stage, strict=False), run.relative(records.record_path(run, stage))
     absent = {name for name, value in now["inputs"].items() if value is None and record["inputs"].get(name)}
     for kind, here in (("spec", "spec.yaml says"), ("inputs", "here it is")):
-        known = {name: now[kind][name] for name in now[kind].keys() & record[kind].keys() - absent}  # an older one lacks keys
+        known = {name: value for name, value in now[kind].items() if name not in absent}
         tally.compare(f"{where}: {kind}", record[kind], here, known)
     return absent
 
@@ -230,8 +224,6 @@ def _scored_again(run: Run) -> dict[Path, dict[str, Any]]:
 
 def _loaded(path: Path) -> dict[str, Any]:
     """The content of a JSON file, or the columns of a CSV file."""
-    import pandas as pd
-
     if path.suffix == ".json":
         return files.read_json(path)
     return pd.read_csv(path, keep_default_na=False, encoding_errors="surrogateescape").to_dict("list")
@@ -239,8 +231,6 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 def _of_05(run: Run) -> Iterator[tuple[str, Any]]:
     """What `infer.json` must say of the samples in `latency.csv`."""
-    import pandas as pd
-
     table, infer = pd.read_csv(run.file("latency")), run.read("infer")
     if len(table):
         yield "latency_ms", latency.latency_ms(table["latency_ms"])
@@ -248,25 +238,17 @@ def _of_05(run: Run) -> Iterator[tuple[str, Any]]:
         return  # a vendor's tool says the rest, without samples
     wall_s, count = sum(shard["seconds"] for shard in infer["shards"]), int(table["images"].sum())
     full, seconds = table[table["images"] == run.size] if len(table) > 1 else table, table.filter(like="_ms").sum() / 1000
-    spent = {
-        "data read": seconds["read_ms"],
-        **{name: seconds[f"{name}_ms"] for name in ("preprocess", "inference", "postprocess")},
-    }
+    spent = {name: wall_s if name == "e2e" else seconds[f"{name.removeprefix('data ')}_ms"] for name in benchmark.ROWS}
     yield from (("images", count), ("batches", len(table)), ("e2e_images_per_s", count / wall_s))
     alone = 1000 * float(full["images"].sum() / full["interface_ms"].sum())
-    shares = (count / wall_s / alone, float(seconds["interface_ms"]) / wall_s)  # of full batches; of all, as in older versions
-    yield "interface_images_per_s", alone
-    yield "e2e_efficiency", min(shares, key=lambda share: abs(share - infer["e2e_efficiency"]))
-    steps = (spent | {"e2e": wall_s}).items()
-    yield "stages", [{"name": name, "images_per_s": float(count / s), "seconds": float(s)} for name, s in steps]
+    yield from (("interface_images_per_s", alone), ("e2e_efficiency", count / wall_s / alone))
+    yield "stages", [{"name": name, "images_per_s": float(count / s), "seconds": float(s)} for name, s in spent.items()]
 
 
 def _of_07(run: Run) -> Iterator[tuple[str, Any]]:
     """What `perf.json` must say of `infer.json` and `profile.csv`, and its rates of each other."""
-    import pandas as pd
-
     perf, infer, table = run.read("perf"), run.read("infer"), pd.read_csv(run.file("profile"))
-    yield from ((key, infer[key]) for key in _COPIED_TO_07 if key in perf and key in infer)
+    yield from ((key, infer[key]) for key in QUOTED if key in perf and key in infer)
     pure, flops, peak, rate = perf["pure"], perf["flops_per_image"], perf["peak_flops_per_s"], infer["interface_images_per_s"]
     yield "images_per_s", rate
     if pure:
@@ -309,8 +291,6 @@ def _said_later(run: Run) -> set[str]:
 
 def _drawn(notebook: str, run: Run, tally: Tally) -> list[Texts]:
     """The sections of a page of the copy, its cells evaluated again but for what makes files."""
-    import nbformat
-
     known = {"", *(cell.source for cell in html.read(notebook_source(notebook)).cells)}
     page, node = run.page(notebook), html.read(run.page(notebook))
     names = {"run": run, "manifest": files.read_json(run.folder / "manifest.json")}
@@ -340,8 +320,6 @@ def _value(source: str, names: dict[str, Any]) -> str:
 
 def sections(page: Path) -> list[Texts]:
     """The texts of a page, part by part, first what is outside of all. Of a drawing, what it says to who cannot see it."""
-    import bs4
-
     soup = bs4.BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     for hidden in soup.select("svg, style, .source, header nav, main > nav"):  # links are of the pages that lie beside it
         hidden.decompose()

@@ -7,9 +7,10 @@ from typing import Any
 
 from ..errors import one_line
 from ..files import read_json
-from ..run import predecessor, records
+from ..run import records
 from ..run.folder import Run, html_path
 from ..run.lineage import NOTEBOOKS
+from ..run.manifest import change_since
 from .elements import Banner, Cell, Facts, Links, Stack, Table
 from .words import notes_and_trust as notes
 
@@ -84,7 +85,7 @@ def state(run: Run) -> Stack:
 
 def since(run: Run) -> Stack:
     """How the figures stand to the time before, and the comparisons that were made; nothing where there are none."""
-    said = predecessor.sentence(run)
+    said = change_since(run)
     text = f"{said}; `deit-report compare` tests such a difference."
     banners = [Banner("note", "Since the time before.", text)] if said else []
     for path in sorted(run.folder.glob("compare/*/compare.json")):

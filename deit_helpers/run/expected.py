@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..errors import ArtifactError, SpecError
+from ..errors import SpecError
 from ..files import read_json
 from .folder import Run
 from .validation import Frozen, nearest, read_yaml
@@ -47,8 +47,8 @@ def expected_row(run: Run) -> dict[str, Any] | None:
     """
     if run.spec.expected is None:
         return None
-    path, rows = _rows(run)
-    name = run.spec.expected
+    path, name = rows_file(run), run.spec.expected
+    rows = read_yaml(path)
     if name not in rows:
         raise SpecError(f"expected: no row {name!r} in {path}{nearest(name, list(rows))}; rows: {', '.join(rows)}")
     row = ExpectedRow.from_mapping(rows[name], f"{path}: {name}").model_dump(exclude_none=True, exclude={"dataset"})
@@ -66,16 +66,12 @@ def rows_file(run: Run) -> Path:
     return path if path.exists() else Path(__file__).parents[2] / "params" / "expected.yaml"
 
 
-def _rows(run: Run) -> tuple[Path, dict[str, Any]]:
-    path = rows_file(run)
-    return path, read_yaml(path)
-
-
 def for_dataset(run: Run) -> tuple[list[str], str]:
     """The rows of `params/expected.yaml` for the data set that 04 took the images for, and a warning where the spec's row is
     of another one: both, and what to do."""
     seen = read_json(run.file("preprocess")).get("dataset")
-    datasets = {name: row.get("dataset") for name, row in _rows(run)[1].items() if isinstance(row, dict)} if seen else {}
+    rows = read_yaml(rows_file(run)) if seen else {}
+    datasets = {name: row.get("dataset") for name, row in rows.items() if isinstance(row, dict)}
     fitting = [name for name, dataset in datasets.items() if dataset == seen]
     named = datasets.get(str(run.spec.expected))
     if named in (None, seen):
@@ -85,10 +81,5 @@ def for_dataset(run: Run) -> tuple[list[str], str]:
 
 
 def valid_classes(run: Run) -> list[int] | None:
-    """The classes among which answers are sought: those of the images, where the expected row says so, else None, all.
-    Raises an ArtifactError where an older version ran 04, which did not note them."""
-    if not (expected_row(run) or {}).get("valid_classes"):
-        return None
-    if (classes := run.read("preprocess").get("label_classes")) is None:
-        raise ArtifactError(f"{run.file('preprocess')}: without label_classes, of an older version: run 04_preprocess again")
-    return list(classes)
+    """The classes among which answers are sought: those of the images, where the expected row says so, else None, all."""
+    return run.read("preprocess")["label_classes"] if (expected_row(run) or {}).get("valid_classes") else None

@@ -31,12 +31,7 @@ class Run:
 
     @classmethod
     def resolve(cls, spec: str | Path, batch_size: int | None = None, overrides: dict[str, Any] | None = None) -> Self:
-        """A run from the repository root or from `notebooks/` alike; nothing is written.
-
-        Args:
-            spec: a spec file, or the `spec.yaml` inside a run folder, which then is the run folder, also after it was copied.
-            batch_size: a positive integer, or None for the page across batch sizes.
-            overrides: keys that replace those of the file.
+        """A run as `open_run` opens it, with keys that replace those of the file; nothing is written.
 
         Raises:
             SpecError: a wrong spec or batch size.

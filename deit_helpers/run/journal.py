@@ -86,10 +86,7 @@ def _folder(run: Run) -> Path:
 
 
 def write(shard: Shard, logits: np.ndarray, timings: np.ndarray, facts: dict[str, Any]) -> None:
-    """Write a shard: logits (n, C), timings of its batches in ms (`latency.TIMINGS`), and how it was made.
-
-    `key` among the facts tells what it depends on.
-    """
+    """Write a shard: logits (n, C), timings of its batches in ms (`latency.TIMINGS`), how it was made, and its `key`."""
     with files.atomic(shard.path) as temporary, temporary.open("wb") as file:
         np.savez(file, logits=logits, timings=timings, facts=json.dumps(facts))
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from .validation import Frozen
 
 Interpolation = Literal["bicubic", "bilinear"]
 INTERPOLATIONS = get_args(Interpolation)
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class PreprocessSpec(Frozen):
@@ -25,13 +22,8 @@ class PreprocessSpec(Frozen):
     resize_px: int = Field(ge=1)
     interpolation: Interpolation
     crop_px: int = Field(default=224, ge=1)
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _tuple_from_list(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    mean: tuple[float, float, float] = Field(default=(0.485, 0.456, 0.406), strict=False)  # of ImageNet
+    std: tuple[float, float, float] = Field(default=(0.229, 0.224, 0.225), strict=False)
 
     @model_validator(mode="after")
     def _possible(self) -> PreprocessSpec:

@@ -25,17 +25,15 @@ from .folder import Run
 from .hashing import code_sha256, fingerprint, listing_sha256, sha256
 from .host import git_commit, machine, version_of
 from .lineage import FILES, MAKER, NOTEBOOK_OF, NOTEBOOKS, STAGES
-from .spec import RunSpec
 
 MakeFacts = Callable[[Run], dict[str, Any]]
-_DEFAULTS = RunSpec.model_construct().model_dump(mode="json")
+_KEYS = {"outputs", "spec", "inputs", "packages", "code", "seconds", "machine", "git_commit"}  # what others ask of a record
 
 
 def makes(stage: str, facts: str | None = None) -> Callable[[MakeFacts], MakeFacts]:
     """A decorator: the function makes a stage's files and returns the content of its JSON file, unless they are current.
 
-    Args:
-        facts: name of the JSON file in the lineage, where it is not the stage's own.
+    That file has the stage's own name in the lineage, or that of `facts`.
     """
 
     def decorate(make: MakeFacts) -> MakeFacts:
@@ -58,11 +56,7 @@ def record_path(run: Run, stage: str) -> Path:
 def read_record(run: Run, stage: str) -> dict[str, Any]:
     """The record of a stage; empty when there is none or it is damaged."""
     record = read_json(record_path(run, stage))
-    mappings = [record.get(name) for name in ("outputs", "spec", "inputs", "packages")]
-    if not {"code", "seconds", "machine", "git_commit"} <= record.keys() or not all(isinstance(m, dict) for m in mappings):
-        return {}
-    sound = (isinstance(facts, dict) and {"sha256", "bytes"} <= facts.keys() for facts in record["outputs"].values())
-    return record if all(sound) else {}
+    return record if record.keys() >= _KEYS else {}
 
 
 def hashes(run: Run, stage: str) -> dict[str, str]:
@@ -117,8 +111,7 @@ def _opened_for(run: Run, stage: str) -> Run:
 def adopt(run: Run, stage: str, sources: list[str], device: str, images: bool) -> None:
     """Record files that were not made here but brought in from a device; they are current as long as nobody changes them.
 
-    Args:
-        images: that they belong to the images of 04, and to no others.
+    With `images` they belong to those of 04, and to no others.
     """
     belongs = {name: _input_sha256(run, name) for name in ("index", "preprocess")} if images else {}
     origin = {"imported_from": sources, "imported_for": belongs, "machine": {"cpu": device}}
@@ -193,10 +186,10 @@ def _damage(path: Path, facts: dict[str, Any]) -> str | None:
 
 def _difference(record: dict[str, Any], key: dict[str, Any], strict: bool) -> str | None:
     for name, now in key["spec"].items():
-        if (then := record["spec"].get(name, _DEFAULTS.get(name))) != now:  # an older record lacks newer keys
+        if (then := record["spec"].get(name)) != now:
             return f"it is stale: made with {name}={then!r}, the spec now says {now!r}"
     for name, now in key["inputs"].items():
-        if now != record["inputs"].get(name) and (strict or (now is not None and name in record["inputs"])):
+        if now != record["inputs"].get(name) and (strict or (now and name in record["inputs"])):  # `verify` drops them
             return f"it is stale: {name} changed since" if now else f"its input {name} is missing"
     if strict and key["code"] and record["code"] != key["code"]:
         return "the code that makes it changed"
@@ -272,16 +265,14 @@ def _input_sha256(run: Run, name: str) -> str | None:
         return hashes(run, MAKER[name]).get(run.relative(run.file(name)))
     if name == "expected":
         return fingerprint(expected_row(run))
-    if name == "real_labels":
-        path = run.root / run.spec.real_labels if run.spec.real_labels else None
-        return sha256(path) if path and path.is_file() else None
     if name == "classes":
         return fingerprint(run.classes)
     if name == "checkpoint" and run.spec.checkpoint == "hub":
         return fingerprint(run.spec.model)
-    if name == "checkpoint":
-        return sha256(run.checkpoint) if run.checkpoint.is_file() else None
-    return listing_sha256(run.image_folder, run.root / run.spec.labels if run.spec.labels else None)
+    if name == "source":
+        return listing_sha256(run.image_folder, run.root / run.spec.labels if run.spec.labels else None)
+    path = run.checkpoint if name == "checkpoint" else run.root / (run.spec.real_labels or "")
+    return sha256(path) if path.is_file() else None
 
 
 def per_batch(run: Run, stage: str, name: str) -> dict[int, dict[str, Any] | str]:

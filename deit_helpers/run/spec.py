@@ -6,19 +6,22 @@ Every key of a spec is listed here with its type and default; anything else is r
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ..errors import SpecError
 from . import rungs
 from .backends import BACKENDS, BackendRow
-from .edits import EXACT_EDITS, INEXACT_EDITS
+from .edits import INEXACT_EDITS
 from .recipes import RECIPES, PreprocessSpec
-from .validation import Frozen, nearest, path_of, read_yaml
+from .validation import Frozen, PathText, known_name, read_yaml
 
 MOST_BATCH = 65_536  # more is a slip of the pen, and its files could not be named
+BackendName = Annotated[str, AfterValidator(lambda name: known_name(name, BACKENDS))]
+EditName = Annotated[str, AfterValidator(lambda name: known_name(name, rungs.EDITS))]
+RungName = Annotated[str, AfterValidator(lambda name: known_name(name, rungs.NAMES))]
 
 
 class RunSpec(Frozen):
@@ -27,11 +30,11 @@ class RunSpec(Frozen):
     run: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str
     model_args: dict[str, int | float | str | bool] = Field(default_factory=dict)
-    checkpoint: str
-    images: str
-    labels: str | None = None
+    checkpoint: PathText
+    images: PathText
+    labels: PathText | None = None
     labels_format: Literal["index", "from_1", "devkit"] | None = None
-    real_labels: str | None = None
+    real_labels: PathText | None = None
     class_order: Literal["numeric", "text", "synset"] | None = None
     limit: int | None = Field(default=None, ge=1)
     limit_seed: int = Field(default=0, ge=0)
@@ -40,9 +43,9 @@ class RunSpec(Frozen):
     preprocess: str | PreprocessSpec = "deit"
     bins: bool = False
     opset: int = Field(default=11, ge=9, le=18)
-    edits: tuple[str, ...] = ()
+    edits: tuple[EditName, ...] = Field(default=(), strict=False)  # a list of YAML becomes a tuple
     allow_inexact: bool = False
-    backend: str = "onnxruntime"
+    backend: BackendName = "onnxruntime"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     device: int = Field(default=0, ge=0)
     soc_version: str | None = None
@@ -55,56 +58,33 @@ class RunSpec(Frozen):
     providers: dict[str, dict[str, str | int | float | bool]] = Field(default_factory=dict)
     runtime: dict[str, int | str | bool] = Field(default_factory=dict)
     stream: bool = False
-    shards: tuple[int, int] | None = None
-    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    shards: tuple[int, int] | None = Field(default=None, strict=False)
+    batch_sizes: tuple[int, ...] = Field(default=(1, 8, 32), strict=False)
     expected: str | None = None
-    waterfall: tuple[str, ...] = ()
+    waterfall: tuple[RungName, ...] = Field(default=(), strict=False)
     rehearse: bool = False
     lang: Literal["en", "zh", "both"] = "en"
-
-    @field_validator("edits", "batch_sizes", "shards", "waterfall", mode="before")
-    @classmethod
-    def _tuple_from_list(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("checkpoint", "images", "labels", "real_labels")
-    @classmethod
-    def _path(cls, value: str | None) -> str | None:
-        return value if value is None else path_of(value)
 
     @field_validator("preprocess", mode="before")
     @classmethod
     def _recipe_from_mapping(cls, value: Any) -> Any:
-        if not isinstance(value, (str, dict, PreprocessSpec)):
+        if isinstance(value, str):
+            return known_name(value, [*RECIPES, "model"])
+        if not isinstance(value, (dict, PreprocessSpec)):
             raise ValueError("the name of a recipe, or a mapping such as {resize_px: 248, interpolation: bicubic}")
         recipe = PreprocessSpec.from_mapping(value, "preprocess") if isinstance(value, dict) else value
-        if isinstance(recipe, PreprocessSpec) and RECIPES.get(recipe.name, recipe) != recipe:
+        if RECIPES.get(recipe.name, recipe) != recipe:
             raise ValueError(f"another name, {recipe.name} is a recipe of its own")
         return recipe
 
-    @field_validator("backend", "preprocess")
-    @classmethod
-    def _known(cls, value: str | PreprocessSpec, info: ValidationInfo) -> str | PreprocessSpec:
-        names = list(BACKENDS if info.field_name == "backend" else [*RECIPES, "model"])
-        if isinstance(value, str) and value not in names:
-            raise ValueError(f"one of {', '.join(names)}{nearest(value, names)}")
-        return value
-
     @field_validator("edits")
     @classmethod
-    def _known_and_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known = [*EXACT_EDITS, *INEXACT_EDITS]
-        for name in value:
-            if name not in known:
-                raise ValueError(f"edits of {', '.join(known)}{nearest(name, known)}")
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) != len(value) or "class_token_only" in value[:-1]:
             raise ValueError("every edit at most once, and 'class_token_only' last: the others look for whole blocks")
         return value
 
-    @field_validator("waterfall")
-    @classmethod
-    def _rungs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return rungs.checked(value)
+    _rungs = field_validator("waterfall")(rungs.checked)
 
     @model_validator(mode="after")
     def _what_ascend_allows(self) -> RunSpec:
@@ -175,11 +155,7 @@ class RunSpec(Frozen):
 
     @classmethod
     def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> RunSpec:
-        """Read and validate a spec file.
-
-        Args:
-            path: the YAML file.
-            overrides: keys that replace those of the file (`-s key=value` on the command line).
+        """Read and validate a spec file; `overrides` replace keys of it (`-s key=value` on the command line).
 
         Raises:
             SpecError: the file is missing or no YAML mapping, a key is unknown, a value has the wrong type or range.

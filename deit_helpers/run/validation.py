@@ -7,11 +7,12 @@ import difflib
 import os
 import re
 import reprlib
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
 from ..errors import SpecError
@@ -45,27 +46,21 @@ class Frozen(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML; what fills memory or cannot be written again is refused: merged keys (`<<`) of merged keys, huge integers."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        if len(node.value) > 1000:
-            raise yaml.constructor.ConstructorError(None, None, "more than 1000 keys in a mapping", node.start_mark)
+    """Plain YAML; a key given twice is refused, and what fills memory or cannot be written again: `<<` and huge integers."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         if repeated := next((key for key in keys if isinstance(key, str) and keys.count(key) > 1), None):
             raise yaml.constructor.ConstructorError(None, None, f"key {repeated!r} twice", node.start_mark)
+        if "<<" in keys:  # a few lines of merged keys of merged keys make billions
+            raise yaml.constructor.ConstructorError(None, None, "'<<' instead of the keys themselves", node.start_mark)
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        value = super().construct_yaml_int(node)
-        if value.bit_length() > 63:
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        value = super().construct_object(node, deep)
+        if isinstance(value, int) and value.bit_length() > 63:
             raise yaml.constructor.ConstructorError(None, None, "an integer of more than 63 bits", node.start_mark)
         return value
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -125,6 +120,9 @@ def path_of(text: str) -> str:
     return str(path) if text.startswith("~") else text
 
 
+PathText = Annotated[str, AfterValidator(path_of)]
+
+
 def given_path(text: str | Path) -> Path:
     """`path_of` for what stands outside a spec, `~` replaced: not every shell does it in quotes or behind `=`.
 
@@ -137,10 +135,17 @@ def given_path(text: str | Path) -> Path:
         raise SpecError(f"{text}: expected {err}") from None
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Collection[str]) -> str:
     """`; did you mean 'x'?` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def known_name(name: str, known: Collection[str]) -> str:
+    """The name. Raises ValueError where it is none of these: what is allowed, for the error of a spec."""
+    if name not in known:
+        raise ValueError(f"one of {', '.join(known)}{nearest(name, known)}")
+    return name
 
 
 def _explain(error: Any, source: str, model: type[BaseModel]) -> str:

@@ -103,16 +103,14 @@ def with_rates_of_batches(run: Run) -> None:
 def with_a_fast_end(run: Run) -> None:
     """The wall is shorter than what the model took, in every file that says so."""
     wall_s = 0.9 * run.read("infer")["stages"][2]["seconds"]
-    rate, old = 13 / wall_s, run.read("infer")["e2e_images_per_s"]
+    rate = 13 / wall_s
     edit_both(run, stages__4__seconds=wall_s, stages__4__images_per_s=rate, e2e_images_per_s=rate)
     edit(run, "infer", shards__0__seconds=wall_s)
-    edit_text(run.file("perf_vision"), f"[e2e] throughputRate: {old:.6g}", f"[e2e] throughputRate: {rate:.6g}")
 
 
 def with_another_reading(run: Run) -> None:
     old = run.read("infer")["stages"][0]["images_per_s"]
     edit_both(run, stages__0__seconds=lambda s: 2 * s, stages__0__images_per_s=old / 2)
-    edit_text(run.file("perf_vision"), f"[data read] throughputRate: {old:.6g}", f"[data read] throughputRate: {old / 2:.6g}")
 
 
 def with_a_shorter_reference(run: Run) -> None:
@@ -125,10 +123,6 @@ def with_another_median(run: Run) -> None:
 
 def with_another_version(run: Run) -> None:
     edit_both(run, runtime__version="1.0")
-
-
-def with_another_interface(run: Run) -> None:
-    edit_text(run.file("perf_vision"), "Interface throughputRate: ", "Interface throughputRate: 1")
 
 
 def with_swapped_shares(run: Run) -> None:
@@ -164,9 +158,7 @@ DOCTORED: list[tuple[str, Doctoring, str]] = [
     ("classes", of_8("accuracy", per_class__2__top1_percent=100.0), "hits of Acc@1 is 5 but sum of per_class is 6"),
     ("images", with_a_shorter_reference, "rows of index.csv is 13 but rows of reference is 12"),
     ("images", of_8("preprocess", images=12), "rows of index.csv is 13 but dataset/preprocess.json images is 12"),
-    ("one reference", of_8("accuracy", reference__top2_percent=900 / 13), "but bs8/accuracy.json reference.top2"),
     ("batch size", of_8("optimize", input_shape__0=4), "folder bs8 is 8 but bs8/optimize.json input_shape.0 is 4"),
-    ("batches", of_8("infer", padded_rows=2), "padded_rows is 2 but batches x batch size - images is 3"),
     ("e2e ≤ inference", with_a_fast_end, "e2e.images_per_s is"),
     ("seconds", with_another_reading, "but sum for data read is"),
     ("batch x batches/s", with_rates_of_batches, "but batch size x batches/s is"),
@@ -178,7 +170,6 @@ DOCTORED: list[tuple[str, Doctoring, str]] = [
     ("utilisation", of_8("perf", utilisation_percent=99.0), "utilisation_percent is 99 but images/s x FLOP / peak"),
     ("device", of_8("perf", device="Ascend310P3 device 0"), "device is CPU but bs8/perf.json device is Ascend310P3"),
     ("precision", with_another_version, "version that is named is 1.0 but version in the record is"),
-    ("performance file", with_another_interface, "but perf_vision_batchsize_8_device_0.txt Interface is 1"),
     ("pages", with_a_changed_cell, "accuracy.json Acc@1 is 38.46 but index.html is 83.46"),
     ("lineage", with_one_byte_changed, "optimize of bs8: deit_bs8.onnx was changed after it was made"),
 ]
@@ -190,7 +181,7 @@ def test_a_sound_run_breaks_nothing_and_every_rule_looks_at_it(sound: Run) -> No
 
 def test_every_rule_has_a_doctored_run() -> None:
     assert {rule for rule, *_ in DOCTORED} == rules.RULES.keys()
-    assert len(rules.RULES) >= 22
+    assert len(rules.RULES) >= 20
 
 
 @pytest.mark.parametrize(("rule", "doctor", "said"), DOCTORED, ids=[f"{i} {row[0]}" for i, row in enumerate(DOCTORED)])

@@ -1,4 +1,4 @@
-"""`manifest.json`: every file of the run with the hash it really has."""
+"""`manifest.json`: every file of the run with the hash it really has; and what the run gave the time before."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ import pytest
 from runs import SIZES, copy_of, new_run
 
 from deit_helpers.ascend import npu_smi
+from deit_helpers.files import read_json, write_json
 from deit_helpers.report import index
-from deit_helpers.run import host, manifest
+from deit_helpers.run import host, manifest, records
 from deit_helpers.run.folder import Run
 
 
 @pytest.fixture
 def run(finished: Run, tmp_path: Path) -> Run:
-    return copy_of(finished, tmp_path)
+    """A copy of the finished run whose report was made."""
+    run = copy_of(finished, tmp_path)
+    manifest.write_manifest(run)
+    return run
 
 
 def test_the_chips_of_an_ascend_host_are_in_the_manifest(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +83,52 @@ def test_outside_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, error: 
 
 def test_a_package_that_is_not_installed_has_no_version() -> None:
     assert host.version_of("no-such-package-at-all") is None
+
+
+def measure_again(run: Run, faster: float) -> None:
+    """Let 05 have been run again, so much faster at batch size 4, and the report be made anew."""
+    at = run.at(4)
+    write_json(
+        at.file("infer"), at.read("infer") | {"interface_images_per_s": faster * at.read("infer")["interface_images_per_s"]}
+    )
+    for stage in ("infer", "score"):
+        records.forget(at, stage)
+        records.ensure(at, stage, lambda: None)
+    said = manifest.change_since(run)  # as a page says it that is made before the manifest
+    manifest.write_manifest(run)
+    assert manifest.change_since(run) == said
+
+
+def test_a_first_report_and_one_that_changes_nothing_keep_nothing(run: Run) -> None:
+    manifest.write_manifest(run)
+    assert not (run.folder / manifest.PREDECESSOR).exists()
+    assert manifest.change_since(run) == ""
+
+
+def test_the_figures_of_the_time_before_are_kept_and_compared(run: Run) -> None:
+    before = read_json(run.folder / "manifest.json")["summary"]
+    measure_again(run, 100.0)  # now the fastest
+    assert read_json(run.folder / manifest.PREDECESSOR) == before
+    write_json(run.folder / manifest.PREDECESSOR, before | {"created": "2025-11-20T08:00:00+00:00"})
+    assert manifest.change_since(run) == "bs4: +9900.0 % images/s, +0.00 points Acc@1 since 20 Nov 2025"
+    manifest.write_manifest(run)  # nothing changed
+    assert read_json(run.folder / manifest.PREDECESSOR)["created"] == "2025-11-20T08:00:00+00:00"
+    write_json(run.folder / manifest.PREDECESSOR, before | {"where": "torch fp32 on another"})
+    assert manifest.change_since(run).endswith(", then torch fp32 on another")
+
+
+def test_a_report_of_a_run_that_stopped_halfway_is_no_generation(run: Run) -> None:
+    before = read_json(run.folder / "manifest.json")["summary"]
+    records.forget(run.at(8), "infer")
+    assert manifest.write_manifest(run)["summary"] == before
+    records.ensure(run.at(8), "infer", lambda: None)
+    measure_again(run, 1.5)
+    assert read_json(run.folder / manifest.PREDECESSOR) == before
+
+
+def test_another_batch_size_alone_is_no_generation(run: Run) -> None:
+    summary = read_json(run.folder / "manifest.json")["summary"]
+    del summary["batch_sizes"]["8"]
+    write_json(run.folder / "manifest.json", {"summary": summary})
+    manifest.write_manifest(run)
+    assert not (run.folder / manifest.PREDECESSOR).exists()
