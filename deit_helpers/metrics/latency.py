@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 
 from .. import files
 
@@ -130,9 +131,7 @@ def warmup_count(samples: Sequence[float] | np.ndarray) -> int:
 
 def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None:
     """The 95 % interval of a quantile by order statistics; None for too few samples, such as five for a median."""
-    from scipy.stats import quantile_test
-
-    bounds = quantile_test(samples, p=quantile).confidence_interval(0.95)
+    bounds = scipy.stats.quantile_test(samples, p=quantile).confidence_interval(0.95)
     return None if np.isnan([bounds.low, bounds.high]).any() else (float(bounds.low), float(bounds.high))
 
 
@@ -181,22 +180,11 @@ def rate(samples_ms: np.ndarray, images: int) -> tuple[float, tuple[float, float
 
 
 def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float] | None:
-    """Ratio of the medians of two timings and its 95 % interval by bootstrap: never compare two bare numbers.
-
-    None where either has too few samples for an interval.
-    """
-    if interval(new, 0.5) is None or interval(base, 0.5) is None:
+    """Ratio of the medians of two timings, and what it is at least and at most by their intervals, if both have one."""
+    bounds, base_bounds = median_interval(new), median_interval(base)
+    if bounds is None or base_bounds is None:
         return None
-
-    from scipy.stats import bootstrap
-
-    def of_medians(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.median(a, axis=axis) / np.median(b, axis=axis)
-
-    # in parts: 2000 resamples of a fast device's timings at once would not fit a small memory
-    options: dict[str, Any] = {"n_resamples": 2000, "batch": 100, "method": "percentile", "rng": np.random.default_rng(0)}
-    bounds = bootstrap((new, base), of_medians, **options).confidence_interval
-    return float(of_medians(new, base)), float(bounds.low), float(bounds.high)
+    return float(np.median(new) / np.median(base)), bounds[0] / base_bounds[1], bounds[1] / base_bounds[0]
 
 
 def latency_ms(samples: Iterable[float]) -> dict[str, float | int | None]:

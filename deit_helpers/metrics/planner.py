@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 from .proportions import LEVEL, share_gained
 
@@ -55,11 +56,6 @@ def loss_told(images: int, expected: float) -> float:
 
 
 def _images(distance: float, variance_at_margin: float, variance: float, level: float) -> int:
-    spread = _z(level) * variance_at_margin**0.5 + _z(1 - POWER) * variance**0.5
+    z = NormalDist().inv_cdf
+    spread = z(1 - level) * variance_at_margin**0.5 + z(POWER) * variance**0.5
     return math.ceil((spread / distance) ** 2 + 1 / distance)  # the last because counts are whole
-
-
-def _z(level: float) -> float:
-    from scipy.stats import norm
-
-    return float(norm.isf(level))
