@@ -42,14 +42,10 @@ def time_ms(call: Callable[[], object]) -> float:
 def in_turn(
     profiled: Callable[[], float], open_plain: Callable[[], Callable[[], float]], at_most: int
 ) -> tuple[list[float], list[float]]:
-    """ms of profiled calls, and of plain ones in turn with them; the first of each warms up and is left out.
+    """ms of calls that run a batch under the profiler, and of plain ones in turn with them, which `open_plain` makes ready.
 
-    So many of each, fewer where they take longer than ROUNDS_S, two at least. Where the first takes twice as long as calls of
-    which LEAST fit into that time, no interval of the difference can be had: one more is all, and nothing is opened.
-
-    Args:
-        profiled: runs a batch under the profiler and returns how long it took in ms.
-        open_plain: makes ready what runs it without one.
+    The first of each warms up and is left out. So many of each, fewer where they take longer than ROUNDS_S, two at least. Where
+    the first takes so long that no interval of the difference can be had, one more is all, and nothing is opened.
     """
     if profiled() > 1000 * ROUNDS_S / (LEAST - 1):
         return [profiled()], []
@@ -84,11 +80,8 @@ def is_settled(all_ms: np.ndarray) -> bool:
 def sample(samples_ms: Iterator[float], box_s: float) -> tuple[np.ndarray, dict[str, Any]]:
     """Take samples, each the ms of the work that yields it, until their median is settled or the time box ends.
 
-    LEAST after the warm-up in any case, and enough for all percentiles when the box does not end it.
-
-    Returns:
-        The samples after the warm-up, and facts: percentiles with their 95 % intervals in ms, n, the warm-up, and the spread
-        (interquartile range over median).
+    LEAST after the warm-up in any case, and enough for all percentiles when the box does not end it. Returned are the samples
+    after the warm-up, and facts of them; the spread is the interquartile range over the median.
     """
     all_ms: list[float] = []
     start = time.perf_counter()
@@ -101,13 +94,12 @@ def sample(samples_ms: Iterator[float], box_s: float) -> tuple[np.ndarray, dict[
             break
     warmup = warmup_count(all_ms)
     values = np.array(all_ms[warmup:])
-    low, middle, high = np.percentile(values, (25, 50, 75))
     return values, {
         "latency_ms": latency_ms(values),
         "ci95_ms": {name: interval(values, q / 100) for name, (q, _) in _QUANTILES.items()} | {"p50": median_interval(values)},
         "warmup_batches": warmup,
         "warmup_ms": [round(float(ms), 3) for ms in all_ms[:warmup]],
-        "spread_percent": float(100 * (high - low) / middle),
+        "spread_percent": float(100 * scipy.stats.iqr(values) / np.median(values)),
         "settled": is_settled(np.array(all_ms)),
         "unsettled_percent": unsettled_percent(values),
     }

@@ -125,16 +125,11 @@ def family_shares(table: pd.DataFrame) -> dict[str, float]:
 
 
 def chip_limit(perf: dict[str, Any]) -> dict[str, float]:
-    """What the ms of an image go to, from the chip's peak to the measured rate; they add up to the measured ms.
+    """What the ms of an image go to by `perf.json`, from the chip's peak to the measured rate; they add up to the measured ms.
 
-    The profiler slows what it measures: its shares are laid on the time without it.
-
-    Args:
-        perf: the content of `perf.json`.
-
-    Returns:
-        Part -> ms per image: the counted FLOPs at the peak; what the products take longer, for want of better shapes; all
-        other operators; outside operators. Parts that the profile cannot tell apart are one. Empty without a peak or FLOPs.
+    The counted FLOPs at the peak; what the products take longer, for want of better shapes; all other operators; outside
+    operators. Parts that the profile cannot tell apart are one. Empty without a peak or FLOPs. The profiler slows what it
+    measures: its shares are laid on the time without it.
     """
     peak, flops = perf.get("peak_flops_per_s"), perf.get("flops_per_image")
     if not peak or not flops:

@@ -16,13 +16,9 @@ ASSUMED_DISCORDANCE = 0.02  # share of images that only one of two models gets r
 def paired_images(margin: float, discordance: float, drop: float = 0.0, fail_level: float = LEVEL) -> int | None:
     """Images that tell a drop from the margin, both in points, against a reference on the same images.
 
-    Nam (1997), Biometrics 53, 1422-1430: at the margin the variance is that of the likeliest shares there.
-
-    Args:
-        discordance: share of images that only one of the two models gets right. Where there is none, 3 / margin decide.
-
-    Returns:
-        None where the drop lies on the margin, or more images are needed than the validation set has.
+    `discordance` is the share of images that only one of the two models gets right; where there is none, 3 / margin decide.
+    None where the drop lies on the margin, or more images are needed than the validation set has. Nam (1997), Biometrics 53,
+    1422-1430: at the margin the variance is that of the likeliest shares there.
     """
     if margin == drop or margin >= 100:
         return None
@@ -38,9 +34,7 @@ def paired_images(margin: float, discordance: float, drop: float = 0.0, fail_lev
 def published_images(margin: float, expected: float, most: int, drop: float = 0.0, fail_level: float = LEVEL) -> int:
     """Images that tell a drop from the margin, in points, against a published figure in percent, as a test of one proportion.
 
-    Args:
-        most: the images that the figure was taken on: on all of them nothing is left to chance.
-        drop: a gain counts as none, few images show one by chance.
+    On all images that the figure was taken on, `most`, nothing is left to chance. A gain is no drop: few show one by chance.
     """
     at_margin, supposed = (min(max(expected - points, 0), 100) / 100 for points in (margin, max(drop, 0)))
     if at_margin == supposed:
