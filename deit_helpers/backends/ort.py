@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from ..errors import BackendError
 from ..metrics.latency import in_turn, peak_rate, time_ms
-from ..metrics.operators import OperatorProfile, layer_norm_nodes, table_from_onnxruntime
+from ..metrics.operators import OperatorProfile, table_from_onnxruntime
 from ..run.host import machine, physical_cores
 from .contract import PEAK_SIDE, Backend, Execution, Loaded
 
@@ -98,8 +98,7 @@ class OnnxRuntime(Backend):
         # Session start-up and the warm-up run come before the second `model_run`.
         runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
         counted = [event for event in events if event["ts"] >= runs[1]]
-        table = table_from_onnxruntime(counted, layer_norm_nodes(onnx.load(self.path)))
-        return OperatorProfile(table, len(profiled_ms), profiled_ms, plain_ms)
+        return OperatorProfile(table_from_onnxruntime(counted), len(profiled_ms), profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:
         """Best rate of a square matrix product with a constant factor, as in the model, by this runtime and precision."""

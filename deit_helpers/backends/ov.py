@@ -95,7 +95,7 @@ class OpenVino(Backend):
         for layer in itertools.chain.from_iterable(runs[1:]):  # after the warm-up
             if layer.status == ov.ProfilingInfo.Status.EXECUTED:
                 kind, us = layer.node_type, layer.real_time.total_seconds() * 1e6
-                rows.append((family_of(kind, True, False), kind, layer.node_name, 1, us))
+                rows.append((family_of(kind, True), kind, layer.node_name, 1, us))
         return OperatorProfile(operator_table(rows, "openvino"), len(profiled_ms), profiled_ms, plain_ms)
 
     def peak_flops_per_s(self) -> float:

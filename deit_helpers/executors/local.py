@@ -16,7 +16,6 @@ from ..data import batches, prefetch, sources
 from ..errors import BackendError
 from ..run import host, journal
 from ..run.folder import Run
-from ..run.host import machine
 
 
 def run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[journal.Shard], key: str) -> None:
@@ -45,7 +44,7 @@ def run_shards(run: Run, names: list[str], targets: np.ndarray, missing: list[jo
             "interrupted_percent": host.interrupted_percent(),
             "warmup_ms": model.warm_up(batch),
             "runtime": model.describe(),
-            "machine": machine(),
+            "machine": host.machine(),
         }
         bar.update(len(targets) - sum(shard.stop - shard.first for shard in missing))
         for group in journal.consecutive(missing):

@@ -19,13 +19,9 @@ _UNKNOWN: dict[str, Any] = {"images": None, "e2e_images_per_s": None, "e2e_effic
 
 
 def write_logits(run: Run, folder: Path, stems: list[str] | None = None) -> None:
-    """Write `logits.npy` from one dump per image of the run.
+    """Write `logits.npy` from one dump per image of the run; an ArtifactError says what does not fit.
 
-    Args:
-        stems: the names under which the tool got the images, where they are not the images' own.
-
-    Raises:
-        ArtifactError: the dumps do not fit the images or their labels.
+    `stems` are the names under which the tool got the images, where they are not the images' own.
     """
     names, targets = sources.read_index(run)
     logits = dumps.read(folder, stems or names)
@@ -64,7 +60,10 @@ def read_performance(run: Run, source: Path) -> ToolResult:
         mean = {} if summary.batch_ms else {"latency_ms": _mean_alone(summary.mean_ms)}
         facts = {**_UNKNOWN, **mean, "in_flight": [summary.in_flight]}
         return ToolResult("ais_bench", summary.images_per_s, summary.batch_ms, facts)
-    text = _text(source)
+    try:
+        text = source.read_text(encoding="utf-8-sig", errors="replace")
+    except (OSError, ValueError) as err:
+        raise ArtifactError(f"{source}: cannot be read ({err}): name a perf_vision_…txt or a *_summary.json") from err
     if source.suffix.lower() == ".md":
         blocks, accuracies = benchmark.read_recipe(text, str(source))
         if run.size not in blocks:
@@ -96,14 +95,9 @@ def _mean_alone(mean_ms: float) -> dict[str, Any]:
 
 
 def write_performance(run: Run, result: ToolResult, runtime: dict[str, Any], **facts: Any) -> dict[str, Any]:
-    """Write `latency.csv` and the performance file.
+    """Write `latency.csv` and the performance file; returns the content of `infer.json`, which the caller writes.
 
-    Args:
-        runtime: version, device and precision of what was measured; the tool's name is added.
-        facts: further ones for `infer.json`.
-
-    Returns:
-        The content of `infer.json`, which the caller writes.
+    `runtime` is version, device and precision of what was measured; the tool's name is added, and further `facts`.
     """
     rate, samples = result.images_per_s, result.batch_ms
     if result.text is not None:
@@ -124,10 +118,3 @@ def write_performance(run: Run, result: ToolResult, runtime: dict[str, Any], **f
         **result.facts,
         **facts,
     }
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except (OSError, ValueError) as err:
-        raise ArtifactError(f"{path}: cannot be read ({err}): name a perf_vision_…txt or a *_summary.json") from err

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 
 from .. import files
 
@@ -41,14 +42,10 @@ def time_ms(call: Callable[[], object]) -> float:
 def in_turn(
     profiled: Callable[[], float], open_plain: Callable[[], Callable[[], float]], at_most: int
 ) -> tuple[list[float], list[float]]:
-    """ms of profiled calls, and of plain ones in turn with them; the first of each warms up and is left out.
+    """ms of calls that run a batch under the profiler, and of plain ones in turn with them, which `open_plain` makes ready.
 
-    So many of each, fewer where they take longer than ROUNDS_S, two at least. Where the first takes twice as long as calls of
-    which LEAST fit into that time, no interval of the difference can be had: one more is all, and nothing is opened.
-
-    Args:
-        profiled: runs a batch under the profiler and returns how long it took in ms.
-        open_plain: makes ready what runs it without one.
+    The first of each warms up and is left out. So many of each, fewer where they take longer than ROUNDS_S, two at least. Where
+    the first takes so long that no interval of the difference can be had, one more is all, and nothing is opened.
     """
     if profiled() > 1000 * ROUNDS_S / (LEAST - 1):
         return [profiled()], []
@@ -83,11 +80,8 @@ def is_settled(all_ms: np.ndarray) -> bool:
 def sample(samples_ms: Iterator[float], box_s: float) -> tuple[np.ndarray, dict[str, Any]]:
     """Take samples, each the ms of the work that yields it, until their median is settled or the time box ends.
 
-    LEAST after the warm-up in any case, and enough for all percentiles when the box does not end it.
-
-    Returns:
-        The samples after the warm-up, and facts: percentiles with their 95 % intervals in ms, n, the warm-up, and the spread
-        (interquartile range over median).
+    LEAST after the warm-up in any case, and enough for all percentiles when the box does not end it. Returned are the samples
+    after the warm-up, and facts of them; the spread is the interquartile range over the median.
     """
     all_ms: list[float] = []
     start = time.perf_counter()
@@ -100,13 +94,12 @@ def sample(samples_ms: Iterator[float], box_s: float) -> tuple[np.ndarray, dict[
             break
     warmup = warmup_count(all_ms)
     values = np.array(all_ms[warmup:])
-    low, middle, high = np.percentile(values, (25, 50, 75))
     return values, {
         "latency_ms": latency_ms(values),
         "ci95_ms": {name: interval(values, q / 100) for name, (q, _) in _QUANTILES.items()} | {"p50": median_interval(values)},
         "warmup_batches": warmup,
         "warmup_ms": [round(float(ms), 3) for ms in all_ms[:warmup]],
-        "spread_percent": float(100 * (high - low) / middle),
+        "spread_percent": float(100 * scipy.stats.iqr(values) / np.median(values)),
         "settled": is_settled(np.array(all_ms)),
         "unsettled_percent": unsettled_percent(values),
     }
@@ -130,9 +123,7 @@ def warmup_count(samples: Sequence[float] | np.ndarray) -> int:
 
 def interval(samples: np.ndarray, quantile: float) -> tuple[float, float] | None:
     """The 95 % interval of a quantile by order statistics; None for too few samples, such as five for a median."""
-    from scipy.stats import quantile_test
-
-    bounds = quantile_test(samples, p=quantile).confidence_interval(0.95)
+    bounds = scipy.stats.quantile_test(samples, p=quantile).confidence_interval(0.95)
     return None if np.isnan([bounds.low, bounds.high]).any() else (float(bounds.low), float(bounds.high))
 
 
@@ -181,22 +172,11 @@ def rate(samples_ms: np.ndarray, images: int) -> tuple[float, tuple[float, float
 
 
 def ratio(new: np.ndarray, base: np.ndarray) -> tuple[float, float, float] | None:
-    """Ratio of the medians of two timings and its 95 % interval by bootstrap: never compare two bare numbers.
-
-    None where either has too few samples for an interval.
-    """
-    if interval(new, 0.5) is None or interval(base, 0.5) is None:
+    """Ratio of the medians of two timings, and what it is at least and at most by their intervals, if both have one."""
+    bounds, base_bounds = median_interval(new), median_interval(base)
+    if bounds is None or base_bounds is None:
         return None
-
-    from scipy.stats import bootstrap
-
-    def of_medians(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.median(a, axis=axis) / np.median(b, axis=axis)
-
-    # in parts: 2000 resamples of a fast device's timings at once would not fit a small memory
-    options: dict[str, Any] = {"n_resamples": 2000, "batch": 100, "method": "percentile", "rng": np.random.default_rng(0)}
-    bounds = bootstrap((new, base), of_medians, **options).confidence_interval
-    return float(of_medians(new, base)), float(bounds.low), float(bounds.high)
+    return float(np.median(new) / np.median(base)), bounds[0] / base_bounds[1], bounds[1] / base_bounds[0]
 
 
 def latency_ms(samples: Iterable[float]) -> dict[str, float | int | None]:

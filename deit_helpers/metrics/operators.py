@@ -6,12 +6,10 @@ On a CPU the families are Ascend's names for the counterpart work; the `backend`
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    import onnx
     import pandas as pd
 
 COLUMNS = ["family", "op_type", "name", "calls", "total_us", "share_percent", "backend"]
@@ -19,18 +17,12 @@ UNKNOWN = "unknown"  # op_type of time that a profiler gives to no operator; its
 
 
 class Family(NamedTuple):
-    """A family and its operators in the words of each source; what no row names is `Other`.
-
-    Attributes:
-        runtime: operators of ONNX Runtime and layers of OpenVINO's CPU plugin.
-        ascend: Ascend's operator types, in lower case and without version.
-        torch: parts of the names of torch's operators and kernels, in lower case.
-    """
+    """A family and its operators in the words of each source; what no row names is `Other`."""
 
     name: str
-    runtime: str = ""
-    ascend: str = ""
-    torch: str = ""
+    runtime: str = ""  # operators of ONNX Runtime and layers of OpenVINO's CPU plugin
+    ascend: str = ""  # operator types in lower case, without version
+    torch: str = ""  # parts of the names of operators and kernels in lower case
 
 
 _FAMILIES = (  # in the order of tables and charts
@@ -67,7 +59,6 @@ NAMED_FIRST = FAMILIES[:3]  # the three the users must account for
 LIMIT_PARTS = ("at the peak", "shapes of products", "other operators", "host", "other operators and host", "not profiled")
 WITH_FLOPS = ("BatchMatMulV2", "MatMulV2", "Conv2D")  # what `graph/flops.py` counts
 _MATMULS = frozenset({"MatMul", "FusedMatMul", "TransposeMatMul"})  # their family depends on what is multiplied
-_LAYER_NORM_STEPS = frozenset({"ReduceMean", "Sub", "Pow", "Add", "Sqrt", "Div", "Mul"})
 
 
 class OperatorProfile(NamedTuple):
@@ -79,12 +70,10 @@ class OperatorProfile(NamedTuple):
     plain_ms: Sequence[float] = ()
 
 
-def table_from_onnxruntime(events: list[dict[str, Any]], layer_norm: set[str]) -> pd.DataFrame:
+def table_from_onnxruntime(events: list[dict[str, Any]]) -> pd.DataFrame:
     """The table with COLUMNS of ONNX Runtime's profile, one row per node.
 
-    Args:
-        events: Chrome trace events; operators are category `Node`, named `<node>_kernel_time`, `dur` in us.
-        layer_norm: names of the nodes that belong to a decomposed LayerNorm.
+    Its Chrome trace events of operators are of category `Node`, named `<node>_kernel_time`, their `dur` is in µs.
     """
     rows = []
     for event in events:
@@ -93,7 +82,7 @@ def table_from_onnxruntime(events: list[dict[str, Any]], layer_norm: set[str]) -
             kind = arguments["op_name"]
             # A packed constant weight is no longer among the inputs; one that was not packed counts as parameter bytes.
             two_activations = len(arguments["input_type_shape"]) > 1 and int(arguments["parameter_size"]) == 0
-            rows.append((family_of(kind, two_activations, name in layer_norm), kind, name, 1, event["dur"]))
+            rows.append((family_of(kind, two_activations), kind, name, 1, event["dur"]))
     return operator_table(rows, "onnxruntime")
 
 
@@ -106,15 +95,11 @@ def operator_table(rows: Iterable[tuple[str, str, str, int, float]] | pd.DataFra
     return table.sort_values(["total_us", "name"], ascending=[False, True], ignore_index=True)[COLUMNS]
 
 
-def family_of(op_type: str, two_activations: bool, in_layer_norm: bool) -> str:
+def family_of(op_type: str, two_activations: bool) -> str:
     """The Ascend family of an ONNX operator or a layer of OpenVINO; a fused subgraph belongs to none.
 
-    Args:
-        two_activations: for a matrix product, that neither factor is a constant weight.
-        in_layer_norm: that the node is a step of a decomposed LayerNorm.
+    `two_activations` says of a matrix product that neither factor is a constant weight.
     """
-    if in_layer_norm:
-        return "LayerNorm"
     if op_type in _MATMULS:
         return "BatchMatMulV2" if two_activations else "MatMulV2"
     return next((family.name for family in _FAMILIES if op_type in family.runtime.split()), "Other")
@@ -140,16 +125,11 @@ def family_shares(table: pd.DataFrame) -> dict[str, float]:
 
 
 def chip_limit(perf: dict[str, Any]) -> dict[str, float]:
-    """What the ms of an image go to, from the chip's peak to the measured rate; they add up to the measured ms.
+    """What the ms of an image go to by `perf.json`, from the chip's peak to the measured rate; they add up to the measured ms.
 
-    The profiler slows what it measures: its shares are laid on the time without it.
-
-    Args:
-        perf: the content of `perf.json`.
-
-    Returns:
-        Part -> ms per image: the counted FLOPs at the peak; what the products take longer, for want of better shapes; all
-        other operators; outside operators. Parts that the profile cannot tell apart are one. Empty without a peak or FLOPs.
+    The counted FLOPs at the peak; what the products take longer, for want of better shapes; all other operators; outside
+    operators. Parts that the profile cannot tell apart are one. Empty without a peak or FLOPs. The profiler slows what it
+    measures: its shares are laid on the time without it.
     """
     peak, flops = perf.get("peak_flops_per_s"), perf.get("flops_per_image")
     if not peak or not flops:
@@ -172,23 +152,3 @@ def unattributed(table: pd.DataFrame) -> dict[str, float]:
     """How many calls, and their µs, of a table with COLUMNS have no operator type."""
     rows = table[table["op_type"] == UNKNOWN]
     return {"calls": int(rows["calls"].sum()), "total_us": float(rows["total_us"].sum())}
-
-
-def layer_norm_nodes(graph: onnx.ModelProto) -> set[str]:
-    """Names of the nodes that make up decomposed LayerNorms (ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div, Mul, Add).
-
-    Found by walking forward from every ReduceMean through those operators; a matrix product or a Gather ends the walk.
-    """
-    users = defaultdict(list)
-    for node in graph.graph.node:
-        for name in node.input:
-            users[name].append(node)
-    steps: set[str] = set()
-    means = [node for node in graph.graph.node if node.op_type == "ReduceMean"]
-    todo = means + [user for node in means for user in users[node.input[0]] if user.op_type == "Sub"]
-    while todo:
-        node = todo.pop()
-        if node.op_type in _LAYER_NORM_STEPS and node.name not in steps:
-            steps.add(node.name)
-            todo += [user for name in node.output for user in users[name]]
-    return steps

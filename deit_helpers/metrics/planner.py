@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 from .proportions import LEVEL, share_gained
 
@@ -15,13 +16,9 @@ ASSUMED_DISCORDANCE = 0.02  # share of images that only one of two models gets r
 def paired_images(margin: float, discordance: float, drop: float = 0.0, fail_level: float = LEVEL) -> int | None:
     """Images that tell a drop from the margin, both in points, against a reference on the same images.
 
-    Nam (1997), Biometrics 53, 1422-1430: at the margin the variance is that of the likeliest shares there.
-
-    Args:
-        discordance: share of images that only one of the two models gets right. Where there is none, 3 / margin decide.
-
-    Returns:
-        None where the drop lies on the margin, or more images are needed than the validation set has.
+    `discordance` is the share of images that only one of the two models gets right; where there is none, 3 / margin decide.
+    None where the drop lies on the margin, or more images are needed than the validation set has. Nam (1997), Biometrics 53,
+    1422-1430: at the margin the variance is that of the likeliest shares there.
     """
     if margin == drop or margin >= 100:
         return None
@@ -37,9 +34,7 @@ def paired_images(margin: float, discordance: float, drop: float = 0.0, fail_lev
 def published_images(margin: float, expected: float, most: int, drop: float = 0.0, fail_level: float = LEVEL) -> int:
     """Images that tell a drop from the margin, in points, against a published figure in percent, as a test of one proportion.
 
-    Args:
-        most: the images that the figure was taken on: on all of them nothing is left to chance.
-        drop: a gain counts as none, few images show one by chance.
+    On all images that the figure was taken on, `most`, nothing is left to chance. A gain is no drop: few show one by chance.
     """
     at_margin, supposed = (min(max(expected - points, 0), 100) / 100 for points in (margin, max(drop, 0)))
     if at_margin == supposed:
@@ -55,11 +50,6 @@ def loss_told(images: int, expected: float) -> float:
 
 
 def _images(distance: float, variance_at_margin: float, variance: float, level: float) -> int:
-    spread = _z(level) * variance_at_margin**0.5 + _z(1 - POWER) * variance**0.5
+    z = NormalDist().inv_cdf
+    spread = z(1 - level) * variance_at_margin**0.5 + z(POWER) * variance**0.5
     return math.ceil((spread / distance) ** 2 + 1 / distance)  # the last because counts are whole
-
-
-def _z(level: float) -> float:
-    from scipy.stats import norm
-
-    return float(norm.isf(level))

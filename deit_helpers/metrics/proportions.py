@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # whose parts are loaded when they are first used
 
 LEVEL = 0.05  # of errors: intervals of 95 %, bounds of 95 % on one side
 
 
 def wilson_percent(hits: int, count: int) -> list[float]:
     """Wilson's 95 % interval of a proportion, in percent, [lo, hi]."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, count).proportion_ci(method="wilson")
-    return [100 * float(interval.low), 100 * float(interval.high)]
+    return [100 * float(bound) for bound in scipy.stats.binomtest(hits, count).proportion_ci(method="wilson")]
 
 
 def is_guessing(hits: int, count: int, classes: int) -> bool:
@@ -25,12 +24,10 @@ def is_guessing(hits: int, count: int, classes: int) -> bool:
     An exact one-sided binomial test at 5 %. Next to it is a twentieth of the way from guessing to all right: with labels
     off by one, or given to folders in another order, ImageNet's 1000 classes still come out 1 to 2 % right.
     """
-    from scipy.stats import binomtest
-
     if hits / count >= 0.5 * (1 + 1 / classes):  # nearer to all right: of so few images nothing follows
         return False
     share = 1 / classes + 0.05 * (1 - 1 / classes)
-    return float(binomtest(hits, count, share, alternative="greater").pvalue) > 0.05
+    return bool(scipy.stats.binomtest(hits, count, share, alternative="greater").pvalue > LEVEL)
 
 
 def paired(ranks: np.ndarray, reference_ranks: np.ndarray, within: int = 1) -> dict[str, Any]:
@@ -51,9 +48,7 @@ def paired(ranks: np.ndarray, reference_ranks: np.ndarray, within: int = 1) -> d
 
 def mcnemar_p(gained: npt.ArrayLike, lost: npt.ArrayLike) -> np.ndarray:
     """P-values of McNemar's exact test: images that only one of two models gets right are as often the one's as the other's."""
-    from scipy.stats import binom
-
-    return np.minimum(2 * binom.cdf(np.minimum(gained, lost), np.add(gained, lost), 0.5), 1)
+    return np.minimum(2 * scipy.stats.binom.cdf(np.minimum(gained, lost), np.add(gained, lost), 0.5), 1)
 
 
 def score_interval(gained: int, lost: int, count: int) -> list[float]:
@@ -68,20 +63,17 @@ def drop_bounds(gained: int, lost: int, count: int, fail_level: float = LEVEL) -
 
 def largest_drop(test: Callable[..., float], gained: int, lost: int, count: int, level: float) -> float:
     """The largest drop in points that a test does not reject at a level."""
-    from scipy.optimize import brentq
-
     observed = (lost - gained) / count
     if observed == 1:
         return 100.0
-    return 100 * float(brentq(lambda drop: test(gained, lost, count, drop) - level, observed + 1e-12, 1 - 1e-12))
+    largest = scipy.optimize.brentq(lambda drop: test(gained, lost, count, drop) - level, observed + 1e-12, 1 - 1e-12)
+    return 100 * float(largest)
 
 
 def score_p(gained: int, lost: int, count: int, drop: float) -> float:
     """P-value of "the true drop is `drop` or more", a share: the score test of Tango (1998), Statistics in Medicine 17, 891."""
-    from scipy.special import ndtr
-
     variance = count * (2 * share_gained(gained, lost, count, drop) + drop - drop**2)
-    return float(ndtr((lost - gained - count * drop) / variance**0.5))
+    return NormalDist().cdf((lost - gained - count * drop) / variance**0.5)
 
 
 def exact_p(gained: int, lost: int, count: int, drop: float) -> float:
@@ -90,8 +82,7 @@ def exact_p(gained: int, lost: int, count: int, drop: float) -> float:
     Where few answers differ the normal one errs in up to 9 % of the runs instead of 5 (docs/calibration.md). With nothing lost
     or gained this is the exact test of one proportion. Lloyd and Moldovan (2008), Statistics in Medicine 27, 3540-3549.
     """
-    from scipy.stats import binom
-
+    binom = scipy.stats.binom
     share = share_gained(gained, lost, count, drop)
     reach = 8 * (count * share) ** 0.5 + 30  # beyond it lies nothing that counts
     gains = np.arange(max(int(count * share - reach), 0), min(int(count * share + reach), count) + 1)
@@ -108,10 +99,8 @@ def share_gained(gained: float, lost: float, count: float, drop: float) -> float
 
 def published_bounds(hits: int, count: int, expected_percent: float, fail_level: float = LEVEL) -> list[float]:
     """As `drop_bounds`, of the drop below a published figure: the exact bounds of Clopper and Pearson."""
-    from scipy.stats import binomtest
-
-    low, high = (binomtest(hits, count).proportion_ci(1 - 2 * level, "exact") for level in (LEVEL, fail_level))
-    return [expected_percent - 100 * float(high.high), expected_percent - 100 * float(low.low)]
+    at_most, at_least = (scipy.stats.binomtest(hits, count).proportion_ci(1 - 2 * p, "exact") for p in (LEVEL, fail_level))
+    return [expected_percent - 100 * float(at_least.high), expected_percent - 100 * float(at_most.low)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -8,6 +8,8 @@ from typing import Any
 from . import planner, proportions
 from .proportions import LEVEL
 
+Check = dict[str, Any]  # a row of `checks` of `accuracy.json`
+Points = list[float] | None  # what is known of a drop: at least, at most
 PUBLISHED, REFERENCE, SAME_IMAGES = "published", "reference", "same images"  # kinds of checks
 AGREEMENT = "top-1 agreement"  # a metric, and a kind of its own
 WORST_LAST = ("pass", "inconclusive", "fail")
@@ -29,7 +31,7 @@ _PORT = {  # whether it agrees with fp32, whether it meets the expectation (None
 }
 
 
-def worst(rows: Iterable[dict[str, Any]]) -> str:
+def worst(rows: Iterable[Check]) -> str:
     """The worst verdict of rows of `checks`."""
     return max((row["verdict"] for row in rows), key=WORST_LAST.index)
 
@@ -37,9 +39,7 @@ def worst(rows: Iterable[dict[str, Any]]) -> str:
 def port(agrees: str, meets: str | None) -> tuple[str, str]:
     """The verdict of a run and what it says of the port, a sentence of one line.
 
-    Args:
-        agrees: the verdict of the checks against the run's own fp32 reference: whether the port is faithful.
-        meets: that of the checks against the expected figures; None where the spec names none.
+    `agrees` is the verdict against the run's own fp32 reference; `meets` that against the expected figures, None without any.
     """
     return max(agrees, meets or "pass", key=WORST_LAST.index), _PORT[agrees, meets]
 
@@ -47,8 +47,7 @@ def port(agrees: str, meets: str | None) -> tuple[str, str]:
 def of_run(scored: Sequence[dict[str, Any]], missing: Sequence[str] = ()) -> tuple[str, str]:
     """As `port`, from the `accuracy.json` of the batch sizes: banner, card, terminal and error all say this.
 
-    Args:
-        missing: the batch sizes that were not scored; without them nothing passes.
+    Without the batch sizes in `missing`, which were not scored, nothing passes.
     """
     if not scored:
         return "inconclusive", "not scored yet"
@@ -64,14 +63,14 @@ def of_run(scored: Sequence[dict[str, Any]], missing: Sequence[str] = ()) -> tup
     return kind, text
 
 
-def how_bad(row: dict[str, Any]) -> tuple[int, bool, float]:
+def how_bad(row: Check) -> tuple[int, bool, float]:
     """What sorts rows of `checks`, the worst last; of those with one verdict Acc@1 goes before Acc@5, as everywhere."""
     bound = row.get("drop_at_most_points")
     beyond = (row["drop_points"] if bound is None else bound) - row["max_drop_points"]
     return WORST_LAST.index(row["verdict"]), row["metric"] != "Acc@5", beyond
 
 
-def decide(drop: float, bounds: list[float] | None, limit: float) -> str:
+def decide(drop: float, bounds: Points, limit: float) -> str:
     """`pass`, `fail` or `inconclusive` for a drop (expected minus measured) in points.
 
     `bounds` is what the drop is at least and at most; None when both figures are of the same images and there is no sampling.
@@ -83,15 +82,15 @@ def decide(drop: float, bounds: list[float] | None, limit: float) -> str:
     return "fail" if low > limit else "inconclusive"
 
 
-def sentence(row: dict[str, Any]) -> str:
-    """A row of `checks` of `accuracy.json` in words."""
+def sentence(row: Check) -> str:
+    """A check in words."""
     side = "above" if row["drop_points"] < 0 else "below"
     distance = f"{abs(row['drop_points']):.2f} points {side} the {row['expected_percent']:.2f} % of {row['of']}"
     return f"{row['metric']} is {row['percent']:.2f} %, {distance}, at most {row['max_drop_points']:g} below allowed"
 
 
-def evidence(row: dict[str, Any], count: int, tests: int, images_per_s: float | None) -> str:
-    """What `count` images show of a row of `checks`, and what would decide it, in words; empty without sampling."""
+def evidence(row: Check, count: int, tests: int, images_per_s: float | None) -> str:
+    """What `count` images show of a check, and what would decide it, in words; empty without sampling."""
     low, high, images = (row.get(key) for key in ("drop_at_least_points", "drop_at_most_points", "images_to_decide"))
     if low is None or high is None:
         return "; on these very images, so nothing is left to chance" if row.get("kind") == SAME_IMAGES else ""
@@ -117,26 +116,10 @@ def readings(percent: float, expected: float, limit: float) -> str:
     return f"Both readings of the limit: {'; '.join(words)}; the verdict goes by points"
 
 
-def guessing(hits: int, count: int, classes: int, agreement_percent: float, agrees: bool) -> str:
-    """Why nothing follows from accuracies where the reference's own cannot be told from guessing."""
-    guilty = NOT_THE_PORT if agrees else "the labels, and perhaps the port"
-    right = f"the fp32 reference itself has {hits} of {count} right, which cannot be told from guessing among {classes} classes"
-    todo = "check labels, labels_format, class_order, preprocess, and that the checkpoint was trained for these classes"
-    return f"{guilty}: {right}; the port gives the same top-1 on {agreement_percent:.2f} %; {todo}"
+def check(row: Check, kind: str, interval: Points = None, bounds: Points = None, needed: int | None = None) -> Check:
+    """`row` (metric, percent, expected_percent, of, max_drop_points) judged by the bounds of its drop, None without sampling.
 
-
-def check(
-    row: dict[str, Any],
-    kind: str,
-    interval: list[float] | None = None,
-    bounds: list[float] | None = None,
-    needed: int | None = None,
-) -> dict[str, Any]:
-    """A row of `checks` of `accuracy.json`, judged by the bounds of its drop in points (None without sampling).
-
-    Args:
-        row: metric, percent, expected_percent, of (some source), max_drop_points.
-        needed: how many images would decide where these do not.
+    `needed` is how many images would decide where these do not.
     """
     drop = row["expected_percent"] - row["percent"]
     verdict = decide(drop, bounds, row["max_drop_points"])
@@ -152,7 +135,7 @@ def check(
     }
 
 
-def against_reference(row: dict[str, Any], pairs: dict[str, Any], count: int, fail_level: float) -> dict[str, Any]:
+def against_reference(row: Check, pairs: dict[str, Any], count: int, fail_level: float) -> Check:
     """A paired test of non-inferiority, the limit its margin; `pairs` is that of `proportions.paired`."""
     gained, lost = pairs["only_this_right"], pairs["only_reference_right"]
     interval = [-points for points in reversed(pairs["difference_ci95_points"])]
@@ -162,7 +145,7 @@ def against_reference(row: dict[str, Any], pairs: dict[str, Any], count: int, fa
     return check(row, REFERENCE, interval, bounds, needed)
 
 
-def against_published(row: dict[str, Any], most: int, count: int, fail_level: float) -> dict[str, Any]:
+def against_published(row: Check, most: int, count: int, fail_level: float) -> Check:
     """A sample of the `most` images that a published figure was taken on: it can tell large losses only."""
     expected, hits = row["expected_percent"], round(row["percent"] * count / 100)
     interval = [expected - percent for percent in reversed(proportions.wilson_percent(hits, count))]

@@ -6,7 +6,7 @@ Scoring reads files only; it never runs a model.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from ..run import records
 from ..run.expected import MAX_DROP_POINTS, expected_row, valid_classes
 from ..run.folder import Run
 from ..run.records import makes
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 REFERENCE = "ONNX Runtime fp32, exported graph"
 OWN_REFERENCE = "fp32 reference of this run"
@@ -68,6 +65,8 @@ def _score(run: Run) -> dict[str, Any]:
     difference = compare(reference_logits, logits)
     reference = {"name": REFERENCE, **_top(reference_ranks), "agreement_percent": difference["top1_agreement_percent"]}
     reference["max_abs_diff"] = difference["max_abs_diff"]
+    own = {"name": OWN_REFERENCE, "source": "reference/logits.npy", "images": count}
+    expected = expected_row(run) or own | {key: reference[key] for key in ("top1_percent", "top5_percent")}
     facts = {
         "batch_size": run.batch_size,
         "images": count,
@@ -79,29 +78,21 @@ def _score(run: Run) -> dict[str, Any]:
         "paired": proportions.paired(ranks, reference_ranks),
         "paired_top5": proportions.paired(ranks, reference_ranks, 5),
         "real": _real(run, names, logits, reference_logits) if run.spec.real_labels else None,
-        "expected": _expected(run, reference, count),
+        "max_drop_points": expected.pop("max_drop_points", MAX_DROP_POINTS),
+        "expected": expected,
     }
-    limit = facts["expected"].pop("max_drop_points", MAX_DROP_POINTS)
-    checks, tests = _checks(facts, limit, run)
-    cause = _cause(facts, int(np.sum(reference_ranks == 0)), checks)
+    facts |= _checks(facts, run)
+    cause = _cause(facts, int(np.sum(reference_ranks == 0)))
     files.write_text(run.file("result"), json.dumps(seed_result(facts)))
-    _write_predictions(run, predictions(names, labels, logits, reference_logits, class_words(run)))
+    with files.atomic(run.file("predictions")) as temporary:  # names as in `index.csv`, a bare carriage return quoted
+        table = predictions(names, labels, logits, reference_logits, class_words(run))
+        table.to_csv(temporary, index=False, errors="surrogateescape", lineterminator="\r\n")
     return facts | {
-        "drop_points": checks[0]["drop_points"],
-        "max_drop_points": limit,
-        "checks": checks,
-        "tests": tests,
-        "verdict": "inconclusive" if cause else verdict.worst(checks),
+        "verdict": "inconclusive" if cause else verdict.worst(facts["checks"]),
         "cause": cause,
         "per_class": _per_class(logits, labels, reference_logits),
         "confusion": confusion(logits, labels).tolist() if classes <= FEW_CLASSES else None,
     }
-
-
-def _write_predictions(run: Run, table: pd.DataFrame) -> None:
-    """Write the table as CSV, names as in `index.csv`: bytes that are no UTF-8 as they are, a bare carriage return quoted."""
-    with files.atomic(run.file("predictions")) as temporary:
-        table.to_csv(temporary, index=False, errors="surrogateescape", lineterminator="\r\n")
 
 
 def _per_class(logits: np.ndarray, labels: np.ndarray, reference: np.ndarray) -> list[dict[str, Any]]:
@@ -126,28 +117,26 @@ def _real(run: Run, names: list[str], logits: np.ndarray, reference_logits: np.n
     }
 
 
-def _cause(facts: dict[str, Any], reference_hits: int, checks: list[dict[str, Any]]) -> str | None:
-    """What else than the port is wrong: with these labels the reference is guessing, and the port does as it does."""
+def _cause(facts: dict[str, Any], reference_hits: int) -> str | None:
+    """Why nothing follows from the checks where the reference's own accuracy cannot be told from guessing; else None."""
     count, classes, agreement = facts["images"], facts["classes"], facts["reference"]["agreement_percent"]
-    agrees, guesses = agreement >= 100 - MAX_DROP_POINTS, proportions.is_guessing(reference_hits, count, classes)
-    if guesses and (agrees or verdict.worst(checks) != "fail"):
-        return verdict.guessing(reference_hits, count, classes, agreement, agrees)
-    return None
+    agrees = agreement >= 100 - MAX_DROP_POINTS
+    certain = verdict.worst(facts["checks"]) == "fail" and not agrees
+    if certain or not proportions.is_guessing(reference_hits, count, classes):
+        return None
+    guilty = verdict.NOT_THE_PORT if agrees else "the labels, and perhaps the port"
+    right = f"{reference_hits} of {count} right, which cannot be told from guessing among {classes} classes"
+    todo = "check labels, labels_format, class_order, preprocess, and that the checkpoint was trained for these classes"
+    same = f"the port gives the same top-1 on {agreement:.2f} %"
+    return f"{guilty}: the fp32 reference itself has {right}; {same}; {todo}"
 
 
 def _top(ranks: np.ndarray) -> dict[str, float]:
     return {f"top{k}_percent": percent_within(ranks, k) for k in TOP}
 
 
-def _expected(run: Run, reference: dict[str, Any], count: int) -> dict[str, Any]:
-    """The published figures that the spec names, or those of the run's own reference."""
-    figures = {key: reference[key] for key in ("top1_percent", "top5_percent")}
-    own_reference = {"name": OWN_REFERENCE, "source": "reference/logits.npy", "images": count, **figures}
-    return expected_row(run) or own_reference
-
-
-def _checks(facts: dict[str, Any], limit: float, run: Run) -> tuple[list[dict[str, Any]], int]:
-    """The checks of one batch size, and how many tests the run makes of samples.
+def _checks(facts: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The checks of one batch size, the drop of the first, and how many tests the run makes of samples.
 
     It passes only if all pass, an intersection-union test whose error no number of tests raises (Berger 1982, Technometrics 24,
     295-300). One failure fails it, so each may err in 5 % / tests: the first step of Holm's correction, which alone says
@@ -160,7 +149,8 @@ def _checks(facts: dict[str, Any], limit: float, run: Run) -> tuple[list[dict[st
     tests = (2 + (0 if same_images else len(figures))) * len(run.spec.batch_sizes)
     checks, level, most = list[dict[str, Any]](), proportions.LEVEL / tests, expected.get("images") or VALIDATION_IMAGES
     for k, pairs in ((1, facts["paired"]), (5, facts["paired_top5"])):
-        row, key = {"metric": f"Acc@{k}", "percent": facts[f"top{k}_percent"], "max_drop_points": limit}, f"top{k}_percent"
+        key = f"top{k}_percent"
+        row = {"metric": f"Acc@{k}", "percent": facts[key], "max_drop_points": facts["max_drop_points"]}
         if k in figures:
             figure = row | {"expected_percent": expected[key], "of": expected["name"]}
             sampled = None if same_images else verdict.against_published(figure, most, count, level)
@@ -170,17 +160,12 @@ def _checks(facts: dict[str, Any], limit: float, run: Run) -> tuple[list[dict[st
     if not published:  # accuracies may agree by chance, above all low ones: the answers themselves must agree
         row = {"metric": verdict.AGREEMENT, "percent": reference["agreement_percent"], "max_drop_points": MAX_DROP_POINTS}
         checks.append(verdict.check(row | {"expected_percent": 100.0, "of": reference["name"]}, verdict.AGREEMENT))
-    return checks, tests
+    return {"drop_points": checks[0]["drop_points"], "checks": checks, "tests": tests}
 
 
 def seed_result(facts: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's `result.json`: its keys, order and spelling (imagenet_acc_eval.py of ModelZoo's Deit_Small).
-
-    As there, the accuracies end at that of as many answers as there are classes.
-
-    Args:
-        facts: images, classes and top1_percent to top5_percent, as in `accuracy.json`.
-    """
+    """The recipe's `result.json`, of facts of `accuracy.json`: its keys, order and spelling (imagenet_acc_eval.py of ModelZoo's
+    Deit_Small). As there, the accuracies end at that of as many answers as there are classes."""
     value = [{"key": f"Number of {key}", "value": str(facts[key])} for key in ("images", "classes")]
     tops = [k for k in TOP if k <= facts["classes"]]
     value += [{"key": f"Top{k} accuracy", "value": f"{round(facts[f'top{k}_percent'], 2)}%"} for k in tops]

@@ -58,11 +58,7 @@ def _infer(run: Run) -> dict[str, Any]:
 
 
 def _make_missing(run: Run, names: list[str], labels: np.ndarray, shards: list[Shard], key: str) -> None:
-    """Make the shards that are not here, of those that the spec asks for.
-
-    Raises:
-        ArtifactError: some that it does not ask for are not here either.
-    """
+    """Make the shards that are not here, of those that the spec asks for; the others must be here, else an ArtifactError."""
     first, last = run.spec.shards or (0, len(shards) - 1)
     absent = [shard for shard in shards if journal.read(shard, key) is None]
     if unusable := [shard.path.name for shard in absent if shard.path.exists()]:
@@ -78,13 +74,9 @@ def _make_missing(run: Run, names: list[str], labels: np.ndarray, shards: list[S
 
 
 def _assemble(run: Run, shards: list[Shard], key: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Write `logits.npy` from the shards in order.
+    """Write `logits.npy` from the shards in order, unless different runtimes or hardware made them.
 
-    Returns:
-        Timings of all batches in ms, a column for each of `latency.TIMINGS`, and the facts of every shard.
-
-    Raises:
-        ArtifactError: they were made by different runtimes or hardware.
+    Returns the timings of all batches in ms, a column for each of `latency.TIMINGS`, and the facts of every shard.
     """
     timings, facts = list[np.ndarray](), list[dict[str, Any]]()
     with files.atomic(run.file("logits")) as temporary, temporary.open("wb") as file:

@@ -71,7 +71,7 @@ def perf_facts(
         inference: the content of `infer.json`; `runtime` and `machine` are of the profiled process.
         profile: the operators, or why there are none.
         pure: what `pure_inference` says; without it, rates are those of the call in 05.
-        peak_flops_per_s: what the device was measured to compute at most; the spec's `peak_tflops` goes before it.
+        peak_flops_per_s: as measured; the spec's `peak_tflops` goes before it.
     """
     rate, runtime = inference["interface_images_per_s"], inference["runtime"]
     alone = pure["images_per_s"] if pure else rate

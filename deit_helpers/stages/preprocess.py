@@ -72,8 +72,7 @@ def _kinds(left_out: list[str]) -> list[dict[str, Any]]:
 def _write_store(run: Run, items: list[Item]) -> tuple[list[Item], list[dict[str, str]]]:
     """Write the store in order and in constant memory; its header gets the final count at the end.
 
-    Returns:
-        The images that are in it, and those that were skipped with the reason.
+    Returns the images that are in it, and those that were skipped with the reason.
     """
     recipe = run.spec.recipe
     kept: list[Item] = []

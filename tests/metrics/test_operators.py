@@ -1,18 +1,14 @@
-"""The operator table: families, shares, and the LayerNorms of a decomposed graph. Events are of ONNX Runtime 1.32."""
+"""The operator table: families and shares. Events are of ONNX Runtime 1.32."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import onnx
 import pandas as pd
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from deit_helpers.metrics import operators
 from deit_helpers.metrics.operators import FAMILIES, LIMIT_PARTS, chip_limit
-from deit_helpers.run.folder import Run
 
 
 def kernel(name: str, op: str, dur_us: int, inputs: int = 1, parameter_bytes: int = 0, **extra: Any) -> dict[str, Any]:
@@ -32,8 +28,7 @@ EVENTS = [
     {"cat": "Session", "ph": "X", "dur": 9743, "ts": 2, "name": "SequentialExecutor::Execute", "args": {}},
     kernel("/patch_embed/proj/Conv_output_0_nchwc", "Conv", 529, 3, 147648),
     kernel("ReorderOutput", "ReorderOutput", 41),
-    kernel(f"{BLOCK}/norm1/Sub", "Sub", 30, 2),
-    kernel(f"{BLOCK}/norm1/Mul/SimplifiedLayerNormFusion/", "SimplifiedLayerNormalization", 60, 2, 192),
+    kernel(f"{BLOCK}/norm1/Mul/LayerNormFusion/", "LayerNormalization", 90, 3, 384),
     kernel(f"{BLOCK}/attn/qkv/MatMul", "MatMul", 227),  # its packed weight is no longer an input
     kernel(f"{BLOCK}/attn/MatMul/MatMulScaleFusion/", "FusedMatMul", 400, 2),
     kernel(f"{BLOCK}/attn/Softmax", "Softmax", 144),
@@ -50,13 +45,13 @@ EVENTS = [
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    return operators.table_from_onnxruntime(EVENTS, {f"{BLOCK}/norm1/Sub"})
+    return operators.table_from_onnxruntime(EVENTS)
 
 
 def test_only_operators_are_counted_each_once(table: pd.DataFrame) -> None:
     assert list(table.columns) == ["family", "op_type", "name", "calls", "total_us", "share_percent", "backend"]
-    assert len(table) == 14
-    assert table["total_us"].sum() == 529 + 41 + 30 + 60 + 227 + 400 + 144 + 160 + 70 + 150 + 90 + 25 + 19 + 5 + 21
+    assert len(table) == 13
+    assert table["total_us"].sum() == 529 + 41 + 90 + 227 + 400 + 144 + 160 + 70 + 150 + 90 + 25 + 19 + 5 + 21
     gemm = table.set_index("name").loc["/head/Gemm"]
     assert (gemm["calls"], gemm["total_us"]) == (2, 40)
     assert set(table["backend"]) == {"onnxruntime"}
@@ -74,8 +69,7 @@ def test_only_operators_are_counted_each_once(table: pd.DataFrame) -> None:
         (f"{BLOCK}/attn/Softmax", "SoftmaxV2"),
         (f"{BLOCK}/attn/Transpose_2", "TransData"),
         ("ReorderOutput", "TransData"),
-        (f"{BLOCK}/norm1/Sub", "LayerNorm"),
-        (f"{BLOCK}/norm1/Mul/SimplifiedLayerNormFusion/", "LayerNorm"),
+        (f"{BLOCK}/norm1/Mul/LayerNormFusion/", "LayerNorm"),
         ("Gelu", "Gelu"),
         ("/patch_embed/proj/Conv_output_0_nchwc", "Conv2D"),
         (f"{BLOCK}/Add_1", "Elementwise"),
@@ -98,50 +92,9 @@ def test_shares_sum_to_100_with_the_named_three_first(table: pd.DataFrame) -> No
 
 
 def test_a_family_nobody_used_has_share_zero() -> None:
-    shares = operators.family_shares(operators.table_from_onnxruntime(EVENTS[:3], set()))
+    shares = operators.family_shares(operators.table_from_onnxruntime(EVENTS[:3]))
     assert shares["Conv2D"] == pytest.approx(100)
     assert shares["SoftmaxV2"] == 0.0
-
-
-def layer_norm_between_matmuls() -> onnx.ModelProto:
-    """x -> MatMul -> decomposed LayerNorm -> MatMul, and a residual Add and Mul that belong to no LayerNorm."""
-    steps = [
-        ("MatMul", ["x", "w"], "h"),
-        ("ReduceMean", ["h"], "mean"),
-        ("Sub", ["h", "mean"], "centred"),
-        ("Pow", ["centred", "two"], "square"),
-        ("ReduceMean", ["square"], "variance"),
-        ("Add", ["variance", "eps"], "stable"),
-        ("Sqrt", ["stable"], "std"),
-        ("Div", ["centred", "std"], "normal"),
-        ("Mul", ["normal", "gamma"], "scaled"),
-        ("Add", ["scaled", "beta"], "y"),
-        ("MatMul", ["y", "w"], "z"),
-        ("Mul", ["z", "gamma"], "gated"),
-        ("Add", ["gated", "h"], "out"),
-    ]
-    nodes = [
-        helper.make_node(op, inputs, [output], name=f"n_{output}", **({"axes": [-1]} if op == "ReduceMean" else {}))
-        for op, inputs, output in steps
-    ]
-    arrays = {"w": np.ones((4, 4)), "two": np.array(2.0), "eps": np.array(1e-6), "gamma": np.ones(4), "beta": np.ones(4)}
-    constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
-    x, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4]) for name in ("x", "out"))
-    return helper.make_model(helper.make_graph(nodes, "g", [x], [out], constants))
-
-
-def test_a_decomposed_layer_norm_is_found_and_its_neighbours_are_not() -> None:
-    nodes = operators.layer_norm_nodes(layer_norm_between_matmuls())
-    steps = ("mean", "centred", "square", "variance", "stable", "std", "normal", "scaled", "y")
-    assert nodes == {f"n_{step}" for step in steps}
-
-
-def test_the_layer_norms_of_a_vit_are_found_by_their_names(finished: Run) -> None:
-    graph = onnx.load(finished.file("static_onnx"))
-    nodes = operators.layer_norm_nodes(graph)
-    by_name = {node.name for node in graph.graph.node if "/norm" in node.name and node.op_type != "Constant"}
-    assert len(nodes) == 5 * 9  # two in each of two blocks and the last one, nine steps each
-    assert nodes == by_name
 
 
 def perf_json(**keys: object) -> dict:
