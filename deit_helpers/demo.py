@@ -65,7 +65,7 @@ def _checkpoint(run: Run) -> dict[str, Any]:
     labels, held_out = sources.label_images(run, listing, CLASSES), sources.list_images(run, listing)
     crops = np.stack(
         [transforms.crop(picture, recipe) for picture in pictures]
-        + [transforms.crop(transforms.decode(item.path), recipe) for item in held_out]
+        + [transforms.crop(transforms.decode(run.image_folder / name), recipe) for name in held_out]
     )
     trained, unseen = np.split(_features(model, crops, recipe), [len(pictures)])
     weight, bias = fit_head(trained, targets)
@@ -77,7 +77,7 @@ def _checkpoint(run: Run) -> dict[str, Any]:
     # An open file, not a path: torch writes a path's name into the archive, and two runs would differ by it.
     with files.atomic(run.file("demo_checkpoint")) as temporary, temporary.open("wb") as file:
         torch.save({"model": model.state_dict()}, file)
-    ranks = classification.label_ranks(logits, np.array([labels[item.name] for item in held_out]))
+    ranks = classification.label_ranks(logits, np.array([labels[name] for name in held_out]))
     top1, top5 = (classification.percent_within(ranks, k) for k in (1, 5))
     return {"images": len(held_out), "top1_percent": top1, "top5_percent": top5, "training_images": len(pictures)}
 

@@ -17,7 +17,7 @@ from ..run import progress as told
 from ..run.folder import Run
 from ..run.host import cores
 from .prefetch import ahead, mapped
-from .sources import Item, list_images, read_index
+from .sources import list_images, read_index
 from .transforms import crop, decode, prepare, quiet_pillow
 
 _FLOAT = np.dtype(np.float32)
@@ -57,7 +57,7 @@ def batches(
     of its own keeps two batches ready: nobody waits for files or for the normalisation.
 
     Raises:
-        ArtifactError: a damaged image, or fewer than 04 listed.
+        ArtifactError: a damaged image, or one that is gone.
     """
     count = run.read("preprocess")["images"]
     stop = count if stop is None else min(stop, count)
@@ -68,10 +68,8 @@ def batches(
 def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) -> Generator[Batch, None, None]:
     recipe, decoded = run.spec.recipe, None
     if run.spec.stream:
-        items = list_images(run)[first:stop]
-        if len(items) < stop - first:
-            raise ArtifactError(f"{run.image_folder}: fewer images than 04 listed: run notebooks/04_preprocess.ipynb again")
-        decoded = mapped(lambda item: crop(decode(item.path), recipe), items, cores())
+        names, _ = read_index(run)
+        decoded = mapped(lambda name: crop(decode(run.image_folder / name), recipe), names[first:stop], cores())
     for start in range(first, stop, batch_size):
         size = min(batch_size, stop - start)
         ticks = [time.perf_counter()]
@@ -102,22 +100,22 @@ def sample_crops(run: Run, count: int) -> tuple[list[str], np.ndarray]:
 
     A data set smaller than `count` is repeated.
     """
-    items = list_images(run)
-    starts = [i * len(items) // count for i in range(count)]
+    names = list_images(run)
+    starts = [i * len(names) // count for i in range(count)]
     with quiet_pillow():
-        chosen = [_first_decodable(run, items[start:] + items[:start]) for start in starts]
+        chosen = [_first_decodable(run, names[start:] + names[:start]) for start in starts]
     return [name for name, _ in chosen], np.stack([pixels for _, pixels in chosen])
 
 
-def _first_decodable(run: Run, items: list[Item]) -> tuple[str, np.ndarray]:
+def _first_decodable(run: Run, names: list[str]) -> tuple[str, np.ndarray]:
     """Name and crop of the first image that decodes; with `on_bad_image: stop` the first one must."""
-    for item in items:
+    for name in names:
         try:
-            return item.name, crop(decode(item.path), run.spec.recipe)
+            return name, crop(decode(run.image_folder / name), run.spec.recipe)
         except ArtifactError:
             if run.spec.on_bad_image == "stop":
                 raise
-    raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
+    raise ArtifactError(f"{run.image_folder}: none of its {len(names)} images can be decoded")
 
 
 class _Bar(tqdm):  # type: ignore[misc]  # it has no types

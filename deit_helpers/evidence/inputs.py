@@ -62,12 +62,12 @@ def tensor_batches(
             pixels = batches.crops_at(run, chosen[start : start + batch_size])
             yield batches.pad(start, given.tensors(pixels, dtype), batch_size)
         return
-    paths = {item.name: item.path for item in sources.list_folder(run).items}
+    here = {*sources.list_folder(run).names}
 
     def crop_of(i: int) -> np.ndarray:
-        if names[i] not in paths:
+        if names[i] not in here:
             raise ArtifactError(f"{run.image_folder}: {names[i]} is gone; run notebooks/04_preprocess.ipynb again")
-        return crop(decode(paths[names[i]]), given.recipe)
+        return crop(decode(run.image_folder / names[i]), given.recipe)
 
     with quiet_pillow(), contextlib.closing(mapped(crop_of, chosen, cores())) as crops:
         for start in starts:
