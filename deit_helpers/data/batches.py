@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import sys
@@ -16,6 +17,7 @@ from ..errors import ArtifactError
 from ..run import progress as told
 from ..run.folder import Run
 from ..run.host import cores
+from ..run.recipes import PreprocessSpec
 from .prefetch import ahead, mapped
 from .sources import list_images, read_index
 from .transforms import crop, decode, prepare, quiet_pillow
@@ -37,15 +39,24 @@ class Batch(NamedTuple):
 
 
 def crops_at(run: Run, indices: Sequence[int]) -> np.ndarray:
-    """Crops (len(indices), H, W, 3) uint8 of images, from the store or from their files.
-
-    The store is mapped anew at every call: pages of a lasting map would add up to the whole of it in memory.
-    """
-    if not run.spec.stream:
-        return np.load(run.file("images"), mmap_mode="r")[indices]
-    names, _ = read_index(run)
+    """Crops (len(indices), H, W, 3) uint8 of images, from the store or from their files."""
     with quiet_pillow():
-        return np.stack([crop(decode(run.image_folder / names[i]), run.spec.recipe) for i in indices])
+        return next(crop_batches(run, indices, len(indices)))
+
+
+def crop_batches(
+    run: Run, indices: Sequence[int], batch_size: int, recipe: PreprocessSpec | None = None
+) -> Generator[np.ndarray, None, None]:
+    """Crops (B, H, W, 3) uint8 of images in order, `batch_size` at a time: from the store; with `stream: true`, or by another
+    recipe than the store's, from their files, decoded by a pool of threads."""
+    if recipe is None and not run.spec.stream:
+        for start in range(0, len(indices), batch_size):  # mapped anew: pages of a lasting map would add up in memory
+            yield np.load(run.file("images"), mmap_mode="r")[indices[start : start + batch_size]]
+        return
+    (names, _), how = read_index(run), recipe or run.spec.recipe
+    with contextlib.closing(mapped(lambda i: crop(decode(run.image_folder / names[i]), how), indices, cores())) as crops:
+        while pixels := list(itertools.islice(crops, batch_size)):
+            yield np.stack(pixels)
 
 
 def batches(
@@ -66,16 +77,12 @@ def batches(
 
 
 def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) -> Generator[Batch, None, None]:
-    recipe, decoded = run.spec.recipe, None
-    if run.spec.stream:
-        names, _ = read_index(run)
-        decoded = mapped(lambda name: crop(decode(run.image_folder / name), recipe), names[first:stop], cores())
+    crops = crop_batches(run, range(first, stop), batch_size)
     for start in range(first, stop, batch_size):
-        size = min(batch_size, stop - start)
         ticks = [time.perf_counter()]
-        crops = np.stack(list(itertools.islice(decoded, size))) if decoded else crops_at(run, range(start, start + size))
+        pixels = next(crops)
         ticks.append(time.perf_counter())
-        batch = pad(start, prepare(crops, recipe, dtype), batch_size)
+        batch = pad(start, prepare(pixels, run.spec.recipe, dtype), batch_size)
         ticks.append(time.perf_counter())
         read_ms, prepare_ms = (float(ms) for ms in 1000 * np.diff(ticks))
         yield batch._replace(read_ms=read_ms, prepare_ms=prepare_ms)

@@ -112,12 +112,11 @@ def label_images(run: Run, listing: Listing, classes: int | None) -> dict[str, i
     if run.spec.labels:
         labels = labels_of(run, names, classes)
     else:
-        folders = listing.folders
-        holding = sorted({name.partition("/")[0] for name in names})
-        if classes is not None and len(folders) > classes:  # an archive's odd folder is no class
-            folders = holding
+        of = [name.partition("/")[0] for name in names]
+        odd = classes is not None and len(listing.folders) > classes  # an archive's folder without images is no class
+        folders = sorted({*of}) if odd else listing.folders
         indices = class_indices(folders, classes, run.spec.class_order, f"{run.image_folder}: class folder")
-        labels = [indices[name.partition("/")[0]] for name in names]
+        labels = [indices[folder] for folder in of]
     if classes is not None:
         check_labels(run, names, np.array(labels), classes)
     return dict(zip(names, labels, strict=True))
