@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from . import files, kernels
 from .data.labels import real_labels
 from .data.sources import label_images, list_folder
-from .errors import ArtifactError, DeitError, SpecError, ToolError
+from .errors import ArtifactError, DeitError, SpecError, StoppedError, ToolError
 from .model import checkpoint_files
 from .report import html, index
 from .report.elements import Banner
@@ -50,9 +50,7 @@ def plan(
     """The notebooks of a run in order, each with the reason to run it. Reads files, changes nothing.
 
     Args:
-        first: number of the first notebook, such as `05`; earlier ones are left out.
-        last: number of the last one. The report is always made.
-        force: run every notebook and make its files again.
+        first, last: numbers of notebooks, such as `05`; the others are left out, but the report is always made.
         sizes: the batch sizes to run, or all. Of the others only the pages that are there and show all sizes are made again.
 
     Raises:
@@ -237,8 +235,6 @@ def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tupl
         SpecError: no run folder.
         DeitError: a file of a run is damaged, or one cannot be written.
     """
-    from papermill.exceptions import PapermillExecutionError
-
     from .compare import judge  # no other command of this module needs it
 
     before, now = judge.opened(base), judge.opened(new)
@@ -246,10 +242,7 @@ def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tupl
     files.write_dir(page.parent)
     limits = {"max_drop": max_drop, "max_slowdown": max_slowdown}
     parameters = {"base": str(before.folder), "new": str(now.folder), **limits}
-    try:
-        kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
-    except PapermillExecutionError as err:
-        raise DeitError(f"compare: {err.ename}: {err.evalue}") from err
+    kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
     return html.html(page, now), files.read_json(page.with_suffix(".json"))
 
 
@@ -312,8 +305,6 @@ def _notebook_sha256(path: Path) -> str:
 
 def _run_notebook(step: Step, show_code: bool = False) -> None:
     """Execute and publish one notebook; an error inside it becomes the DeitError it was."""
-    from papermill.exceptions import PapermillExecutionError
-
     run, page, source = step.run, step.run.page(step.notebook), notebook_source(step.notebook)
     files.write_dir(page.parent)
     html.read(source)
@@ -322,14 +313,13 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     parameters = {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size}
     try:
         kernels.execute(source, page, parameters, run.root, _progress(step))
-    except PapermillExecutionError as err:
-        ours = {kind.__name__ for kind in DeitError.__subclasses__()}
-        if err.ename != "VerdictError":
-            failure = DeitError(f"{step.name}: {'' if err.ename in ours else err.ename + ': '}{err.evalue}")
-            failure.__cause__ = err  # with the traceback, for the log
-    except ToolError as err:
-        failure = ToolError(f"{step.name}: {err}")
-        html.add_error(page, failure)
+    except StoppedError:
+        raise
+    except DeitError as err:
+        failure = type(err)(f"{step.name}: {err}")
+        failure.__cause__ = err  # with the traceback, for the log
+        if isinstance(err, ToolError):  # of the kernel, not of a cell
+            html.add_error(page, failure)
     except OSError as err:
         raise files.unwritable(page, err) from err
     html.html(page, run, show_code)
