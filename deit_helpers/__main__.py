@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from . import __version__, open_run
 from .errors import MOST_CHARACTERS, DeitError, SpecError, one_line
 from .files import is_utf8
 from .run.folder import Run
-from .run.spec import RunSpec
 from .run.validation import given_path, nearest, parse_yaml
 
 if TYPE_CHECKING:
@@ -35,8 +33,7 @@ class _Group(click.Group):
     """Shows what a user can mend as one line and exits with 1; with --debug, as a traceback."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _short_usage_errors():
-            return super().make_context(*args, **extra)
+        return _parsed(super().make_context, *args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
@@ -46,8 +43,7 @@ class _Group(click.Group):
             if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _interrupt)
         try:
-            with _short_usage_errors():
-                return super().invoke(ctx)
+            return _parsed(super().invoke, ctx)
         except (DeitError, OSError) as err:
             if ctx.params.get("debug") or isinstance(err, BrokenPipeError):
                 raise
@@ -70,10 +66,10 @@ def _resume_command() -> str:
     return shlex.join([*typed, *(word for word in sys.argv[1:] if word != "--force")])
 
 
-@contextlib.contextmanager
-def _short_usage_errors() -> Iterator[None]:
+def _parsed(parse: Callable[..., Any], *args: Any, **extra: Any) -> Any:
+    """What `parse` returns; its errors of usage quote what was typed, however long that is."""
     try:
-        yield
+        return parse(*args, **extra)
     except click.UsageError as err:
         err.message = one_line(err.message, 400)  # type: ignore[misc]
         raise
@@ -204,7 +200,7 @@ def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof
     from .terminal import Terminal
 
     path = run_dir if run_dir.is_file() else _spec_of(run_dir)
-    sizes = RunSpec.load(path).batch_sizes
+    sizes = Run.resolve(path).spec.batch_sizes
     if batch_size not in sizes:
         raise SpecError(f"-b {batch_size}: the run has batch sizes {list(sizes)}: name one of them")
     opened = open_run(path, batch_size)
@@ -247,7 +243,7 @@ def compare(base: Path, new: Path, **limits: float) -> None:
 
     page, facts = pipeline.compare(base, new, **limits)
     click.echo(f"{one_line(facts['line'], MOST_CHARACTERS)}\n{page}")
-    click.get_current_context().exit(("pass", "fail", "inconclusive").index(facts["verdict"]))
+    sys.exit(("pass", "fail", "inconclusive").index(facts["verdict"]))
 
 
 def _spec_of(run_dir: Path) -> Path:
@@ -272,14 +268,13 @@ def doctor(run_dir: Path | None) -> None:
 
 @main.command()
 @click.argument("given", type=PATH, metavar="RUN")
-@click.pass_context
-def verify(context: click.Context, given: Path) -> None:
+def verify(given: Path) -> None:
     """Check RUN, a run folder or a file of `pack`: hashes, figures and pages, from raw predictions; exit 1 if any differs."""
     from .audit.verify import verify as check
     from .explore import OpenedRun
 
     wrong = check(given if given.is_file() else _spec_of(given).parent, OpenedRun.resolve, click.echo)
-    context.exit(1 if wrong else 0)
+    sys.exit(1 if wrong else 0)
 
 
 @main.command()
@@ -291,7 +286,7 @@ def audit(path: Path) -> None:
     rows = recipe_rules.check(path) if path.is_file() else rules.check(Run.resolve(_spec_of(path)))
     for row in sorted(rows, key=lambda row: row.outcome):  # what is broken first
         click.echo(f"{row.outcome:15} {row.rule:18} {row.detail or row.statement}")
-    click.get_current_context().exit(int(any(row.outcome == rules.BROKEN for row in rows)))
+    sys.exit(1 if any(row.outcome == rules.BROKEN for row in rows) else 0)
 
 
 def _setting(text: str) -> tuple[str, Any]:

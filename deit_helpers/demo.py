@@ -1,4 +1,4 @@
-"""The embedded demo: scikit-learn's bundled digits as JPEG folders, a seeded backbone, a head fitted in closed form.
+"""The embedded demo: scikit-learn's bundled digits as JPEG folders, a seeded backbone, a head fitted by ridge regression.
 
 It needs no network and no trained weights. Its accuracy says nothing about DeiT on ImageNet: it exists so that every
 step of the proof runs on real files, with a model whose predictions are neither random nor perfect.
@@ -56,6 +56,7 @@ def _carried(run: Run) -> bool:
 def _checkpoint(run: Run) -> dict[str, Any]:
     """Make the demo's checkpoint, in the format of the official files; returns its PyTorch fp32 figures."""
     import torch
+    from sklearn.linear_model import Ridge
 
     recipe = run.spec.recipe
     model = checkpoint.create(run, fused_attention=True, num_classes=CLASSES)
@@ -65,10 +66,11 @@ def _checkpoint(run: Run) -> dict[str, Any]:
     labels, held_out = sources.label_images(run, listing, CLASSES), sources.list_images(run, listing)
     crops = np.stack(
         [transforms.crop(picture, recipe) for picture in pictures]
-        + [transforms.crop(transforms.decode(item.path), recipe) for item in held_out]
+        + [transforms.crop(transforms.decode(run.image_folder / name), recipe) for name in held_out]
     )
     trained, unseen = np.split(_features(model, crops, recipe), [len(pictures)])
-    weight, bias = fit_head(trained, targets)
+    weight = Ridge().fit(trained.astype(np.float64), np.eye(CLASSES)[targets]).coef_
+    bias = 1 / CLASSES - weight @ trained.mean(axis=0, dtype=np.float64)  # as if all classes were equally frequent
     with torch.inference_mode():
         head = model.get_classifier()
         head.weight.copy_(torch.from_numpy(weight))
@@ -77,7 +79,7 @@ def _checkpoint(run: Run) -> dict[str, Any]:
     # An open file, not a path: torch writes a path's name into the archive, and two runs would differ by it.
     with files.atomic(run.file("demo_checkpoint")) as temporary, temporary.open("wb") as file:
         torch.save({"model": model.state_dict()}, file)
-    ranks = classification.label_ranks(logits, np.array([labels[item.name] for item in held_out]))
+    ranks = classification.label_ranks(logits, np.array([labels[name] for name in held_out]))
     top1, top5 = (classification.percent_within(ranks, k) for k in (1, 5))
     return {"images": len(held_out), "top1_percent": top1, "top5_percent": top5, "training_images": len(pictures)}
 
@@ -149,26 +151,6 @@ def training_images() -> tuple[list[Image.Image], np.ndarray]:
     """The digits the head is fitted on, none of them held out: RGB images and their labels (N,)."""
     digits, labels = _digits()
     return [_picture(digits[i], i).convert("RGB") for i in range(TRAINING)], labels[:TRAINING]
-
-
-def fit_head(features: np.ndarray, labels: np.ndarray, ridge: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge regression from features to one-hot labels, in closed form.
-
-    Args:
-        features: (N, D) of any float type; computed in float64.
-        labels: (N,) integers below CLASSES.
-        ridge: the penalty on the weights.
-
-    Returns:
-        Weight (CLASSES, D) and bias (CLASSES,), float32, for a linear head.
-    """
-    x = features.astype(np.float64)
-    mean = x.mean(axis=0)
-    centred = x - mean
-    targets = np.eye(CLASSES)[labels] - 1 / CLASSES
-    weight = np.linalg.solve(centred.T @ centred + ridge * np.eye(x.shape[1]), centred.T @ targets)  # (D, CLASSES)
-    bias = 1 / CLASSES - mean @ weight
-    return weight.T.astype(np.float32), bias.astype(np.float32)
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ def execute(notebook: Path, page: Path, parameters: dict[str, Any], cwd: Path, p
         progress: the file that tells how far its stage is (`run/progress.py`), while it runs.
 
     Raises:
-        PapermillExecutionError: a cell failed.
+        DeitError: a cell failed; but a verdict that is not `pass` is no error: the page shows it.
         ToolError: the kernel did not start, or died; what it said is in `page` with the suffix `.log`.
         StoppedError: Ctrl-C ended it.
     """
@@ -62,7 +62,13 @@ def execute(notebook: Path, page: Path, parameters: dict[str, Any], cwd: Path, p
                 _execute(notebook, page, parameters, cwd, _kernel_class(page, output, progress), limit_s)
             log.unlink(missing_ok=True)
             return
-        except (PapermillExecutionError, DeitError):
+        except PapermillExecutionError as err:
+            log.unlink(missing_ok=True)
+            if err.ename == "VerdictError":
+                return
+            ours = {kind.__name__ for kind in DeitError.__subclasses__()}
+            raise DeitError(err.evalue if err.ename in ours else f"{err.ename}: {err.evalue}") from err
+        except StoppedError:
             log.unlink(missing_ok=True)
             raise
         except DeadKernelError as err:

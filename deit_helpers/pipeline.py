@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from . import files, kernels
 from .data.labels import real_labels
 from .data.sources import label_images, list_folder
-from .errors import ArtifactError, DeitError, SpecError, ToolError
+from .errors import ArtifactError, DeitError, SpecError, StoppedError, ToolError
 from .model import checkpoint_files
 from .report import html, index
 from .report.elements import Banner
@@ -25,7 +25,6 @@ from .run.expected import expected_row
 from .run.folder import Run, html_path, notebook_source
 from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
 from .run.spec import RunSpec
-from .run.validation import read_yaml
 from .terminal import Terminal
 
 PAGE_S = 5.0  # what a page takes besides its stages: a kernel starts, the page is drawn
@@ -51,20 +50,18 @@ def plan(
     """The notebooks of a run in order, each with the reason to run it. Reads files, changes nothing.
 
     Args:
-        first: number of the first notebook, such as `05`; earlier ones are left out.
-        last: number of the last one. The report is always made.
-        force: run every notebook and make its files again.
+        first, last: numbers of notebooks, such as `05`; the others are left out, but the report is always made.
         sizes: the batch sizes to run, or all. Of the others only the pages that are there and show all sizes are made again.
 
     Raises:
         SpecError: `first` or `last` is no notebook's number.
     """
-    chosen = [name for name in _between(first, last) if run.asks_for(name) and not NOTEBOOKS[name].by_hand]
+    notebooks = _between(run, first, last)
     expected_row(run)  # what is wrong with it would otherwise be found after hours of inference
     if run.spec.real_labels and run.image_folder.is_dir():  # not on a device host
         real_labels(run, [])
     steps: list[Step] = []
-    for notebook in (name for name in NOTEBOOKS if name in chosen):
+    for notebook in notebooks:
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
             why = "forced" if force else _why(notebook, at)
             earlier = [step for step in steps if step.why and step.run.batch_size in (None, at.batch_size, run.batch_size)]
@@ -80,8 +77,8 @@ def plan(
 def sizes_with(run: Run, sizes: tuple[int, ...]) -> list[int]:
     """The batch sizes that a run folder has, and those to add."""
     saved = run.folder / "spec.yaml"
-    before = read_yaml(saved).get("batch_sizes") if saved.exists() else None
-    return list(dict.fromkeys([*(before if isinstance(before, list) else []), *sizes]))
+    before = RunSpec.load(saved).batch_sizes if saved.exists() else ()
+    return list(dict.fromkeys([*before, *sizes]))
 
 
 def missing(steps: list[Step]) -> list[str]:
@@ -185,19 +182,15 @@ def _page_lock(step: Step, say: Callable[[str], None]) -> Iterator[None]:
     files.write_dir(path.parent)
     lock = FileLock(path)
     try:
-        for tried in itertools.count():
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0.5)
-                break
-            kernels.stop_if_interrupted()
-            if not tried:
-                say(f"{step.name}: another process makes this page; waiting for it")
+        try:
+            held = lock.acquire(blocking=False)
+        except Timeout:
+            say(f"{step.name}: another process makes this page; waiting for it")
+            held = lock.acquire()
     except OSError as err:
         raise files.unwritable(path, err) from err
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _forget(steps: list[Step]) -> None:
@@ -243,34 +236,29 @@ def compare(base: Path, new: Path, max_drop: float, max_slowdown: float) -> tupl
 
     Raises:
         SpecError: no run folder.
-        ArtifactError: a file of a run is damaged, or one cannot be written.
+        DeitError: a file of a run is damaged, or one cannot be written.
     """
-    from papermill.exceptions import PapermillExecutionError
-
     from .compare import judge  # no other command of this module needs it
 
     before, now = judge.opened(base), judge.opened(new)
-    facts, folder = judge.compare(before, now, max_drop, max_slowdown), judge.folder_of(before, now)
-    judge.write(folder, facts)  # before the page: a gate needs no kernel
-    page, source = folder / "compare.ipynb", notebook_source("compare")
+    page, source = judge.folder_of(before, now) / "compare.ipynb", notebook_source("compare")
+    files.write_dir(page.parent)
     limits = {"max_drop": max_drop, "max_slowdown": max_slowdown}
     parameters = {"base": str(before.folder), "new": str(now.folder), **limits}
-    try:
-        kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
-    except PapermillExecutionError as err:
-        raise DeitError(f"compare: {err.ename}: {err.evalue}; the verdict is in {folder / 'compare.json'}") from err
-    return html.html(page, now), facts
+    kernels.in_threads(lambda page: kernels.execute(source, page, parameters, now.root, None), [page], 1)
+    return html.html(page, now), files.read_json(page.with_suffix(".json"))
 
 
-def _between(first: str | None, last: str | None) -> list[str]:
-    numbers = sorted(name for name in STEPS if name[0].isdigit())
+def _between(run: Run, first: str | None, last: str | None) -> list[str]:
+    """The notebooks of a run in order: those that have a number by it, the others where no last one is named."""
+    numbers = sorted(name[:2] for name in STEPS if name[0].isdigit())
     for value in (first, last):
-        if value is not None and not any(name.startswith(f"{value}_") for name in numbers):
-            raise SpecError(f"no notebook {value!r}: give a number from {numbers[0][:2]} to {numbers[-1][:2]}")
+        if value is not None and value not in numbers:
+            raise SpecError(f"no notebook {value!r}: give a number from {numbers[0]} to {numbers[-1]}")
     if first and last and first > last:
         raise SpecError(f"--from {first} --to {last}: nothing lies between; swap them")
-    between = [name for name in numbers if (first or "") <= name[:2] and name[:2] <= (last or "99")]
-    return [*between, *(name for name in STEPS if name not in numbers and not last), "report"]
+    planned = [name for name, row in NOTEBOOKS.items() if run.asks_for(name) and not row.by_hand]
+    return [name for name in planned if name == "report" or (first or "") <= name[:2] <= (last or "zz")]  # letters stand last
 
 
 def _why(notebook: str, run: Run) -> str:
@@ -320,8 +308,6 @@ def _notebook_sha256(path: Path) -> str:
 
 def _run_notebook(step: Step, show_code: bool = False) -> None:
     """Execute and publish one notebook; an error inside it becomes the DeitError it was."""
-    from papermill.exceptions import PapermillExecutionError
-
     run, page, source = step.run, step.run.page(step.notebook), notebook_source(step.notebook)
     files.write_dir(page.parent)
     html.read(source)
@@ -330,14 +316,13 @@ def _run_notebook(step: Step, show_code: bool = False) -> None:
     parameters = {"spec": str(run.folder / "spec.yaml"), "batch_size": run.batch_size}
     try:
         kernels.execute(source, page, parameters, run.root, _progress(step))
-    except PapermillExecutionError as err:
-        ours = {kind.__name__ for kind in DeitError.__subclasses__()}
-        if err.ename != "VerdictError":
-            failure = DeitError(f"{step.name}: {'' if err.ename in ours else err.ename + ': '}{err.evalue}")
-            failure.__cause__ = err  # with the traceback, for the log
-    except ToolError as err:
-        failure = ToolError(f"{step.name}: {err}")
-        html.add_error(page, failure)
+    except StoppedError:
+        raise
+    except DeitError as err:
+        failure = type(err)(f"{step.name}: {err}")
+        failure.__cause__ = err  # with the traceback, for the log
+        if isinstance(err, ToolError):  # of the kernel, not of a cell
+            html.add_error(page, failure)
     except OSError as err:
         raise files.unwritable(page, err) from err
     html.html(page, run, show_code)

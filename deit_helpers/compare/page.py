@@ -62,7 +62,7 @@ def ratios(facts: Content) -> Table:
     return Table(caption, "batch size | measured in | base:.1f | new:.1f | ratio:.3f | interval", rows)
 
 
-def changed_images(facts: Content, new: Run) -> Gallery | Table | Banner:
+def changed_images(facts: Content, new: Run) -> Gallery | Banner:
     """The images whose answer changed, at the batch size with the most; those that base alone has right first."""
     sizes = [(row["batch_size"], row["accuracy"]) for row in facts["batch_sizes"] if row.get("accuracy")]
     if not sizes:
@@ -76,10 +76,10 @@ def changed_images(facts: Content, new: Run) -> Gallery | Table | Banner:
     counts = f"{len(shown)} of {most['changed']:,} changed answers of {most['images']:,} images"
     caption = f"{counts}, bs{size}: first lost, then never right, then gained"
     try:
-        return Gallery(batches.crops_at(new, [row["index"] for row in shown]), names, caption, answers)
+        crops = batches.crops_at(new, [row["index"] for row in shown])
     except (ArtifactError, OSError):  # the run was carried here without them
-        rows = [[name, *both["base"], *both["new"]] for name, both in zip(names, answers, strict=True)]
-        return Table(f"{caption}; the images are not here", "image | base | new", rows)
+        return Gallery(None, names, f"{caption}; the images are not here", answers)
+    return Gallery(crops, names, caption, answers)
 
 
 def operator_times(facts: Content) -> Table | Banner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import sys
@@ -16,8 +17,9 @@ from ..errors import ArtifactError
 from ..run import progress as told
 from ..run.folder import Run
 from ..run.host import cores
+from ..run.recipes import PreprocessSpec
 from .prefetch import ahead, mapped
-from .sources import Item, list_images, read_index
+from .sources import list_images, read_index
 from .transforms import crop, decode, prepare, quiet_pillow
 
 _FLOAT = np.dtype(np.float32)
@@ -37,15 +39,24 @@ class Batch(NamedTuple):
 
 
 def crops_at(run: Run, indices: Sequence[int]) -> np.ndarray:
-    """Crops (len(indices), H, W, 3) uint8 of images, from the store or from their files.
-
-    The store is mapped anew at every call: pages of a lasting map would add up to the whole of it in memory.
-    """
-    if not run.spec.stream:
-        return np.load(run.file("images"), mmap_mode="r")[indices]
-    names, _ = read_index(run)
+    """Crops (len(indices), H, W, 3) uint8 of images, from the store or from their files."""
     with quiet_pillow():
-        return np.stack([crop(decode(run.image_folder / names[i]), run.spec.recipe) for i in indices])
+        return next(crop_batches(run, indices, len(indices)))
+
+
+def crop_batches(
+    run: Run, indices: Sequence[int], batch_size: int, recipe: PreprocessSpec | None = None
+) -> Generator[np.ndarray, None, None]:
+    """Crops (B, H, W, 3) uint8 of images in order, `batch_size` at a time: from the store; with `stream: true`, or by another
+    recipe than the store's, from their files, decoded by a pool of threads."""
+    if recipe is None and not run.spec.stream:
+        for start in range(0, len(indices), batch_size):  # mapped anew: pages of a lasting map would add up in memory
+            yield np.load(run.file("images"), mmap_mode="r")[indices[start : start + batch_size]]
+        return
+    (names, _), how = read_index(run), recipe or run.spec.recipe
+    with contextlib.closing(mapped(lambda i: crop(decode(run.image_folder / names[i]), how), indices, cores())) as crops:
+        while pixels := list(itertools.islice(crops, batch_size)):
+            yield np.stack(pixels)
 
 
 def batches(
@@ -57,7 +68,7 @@ def batches(
     of its own keeps two batches ready: nobody waits for files or for the normalisation.
 
     Raises:
-        ArtifactError: a damaged image, or fewer than 04 listed.
+        ArtifactError: a damaged image, or one that is gone.
     """
     count = run.read("preprocess")["images"]
     stop = count if stop is None else min(stop, count)
@@ -66,18 +77,12 @@ def batches(
 
 
 def _batches(run: Run, batch_size: int, dtype: np.dtype, first: int, stop: int) -> Generator[Batch, None, None]:
-    recipe, decoded = run.spec.recipe, None
-    if run.spec.stream:
-        items = list_images(run)[first:stop]
-        if len(items) < stop - first:
-            raise ArtifactError(f"{run.image_folder}: fewer images than 04 listed: run notebooks/04_preprocess.ipynb again")
-        decoded = mapped(lambda item: crop(decode(item.path), recipe), items, cores())
+    crops = crop_batches(run, range(first, stop), batch_size)
     for start in range(first, stop, batch_size):
-        size = min(batch_size, stop - start)
         ticks = [time.perf_counter()]
-        crops = np.stack(list(itertools.islice(decoded, size))) if decoded else crops_at(run, range(start, start + size))
+        pixels = next(crops)
         ticks.append(time.perf_counter())
-        batch = pad(start, prepare(crops, recipe, dtype), batch_size)
+        batch = pad(start, prepare(pixels, run.spec.recipe, dtype), batch_size)
         ticks.append(time.perf_counter())
         read_ms, prepare_ms = (float(ms) for ms in 1000 * np.diff(ticks))
         yield batch._replace(read_ms=read_ms, prepare_ms=prepare_ms)
@@ -102,22 +107,22 @@ def sample_crops(run: Run, count: int) -> tuple[list[str], np.ndarray]:
 
     A data set smaller than `count` is repeated.
     """
-    items = list_images(run)
-    starts = [i * len(items) // count for i in range(count)]
+    names = list_images(run)
+    starts = [i * len(names) // count for i in range(count)]
     with quiet_pillow():
-        chosen = [_first_decodable(run, items[start:] + items[:start]) for start in starts]
+        chosen = [_first_decodable(run, names[start:] + names[:start]) for start in starts]
     return [name for name, _ in chosen], np.stack([pixels for _, pixels in chosen])
 
 
-def _first_decodable(run: Run, items: list[Item]) -> tuple[str, np.ndarray]:
+def _first_decodable(run: Run, names: list[str]) -> tuple[str, np.ndarray]:
     """Name and crop of the first image that decodes; with `on_bad_image: stop` the first one must."""
-    for item in items:
+    for name in names:
         try:
-            return item.name, crop(decode(item.path), run.spec.recipe)
+            return name, crop(decode(run.image_folder / name), run.spec.recipe)
         except ArtifactError:
             if run.spec.on_bad_image == "stop":
                 raise
-    raise ArtifactError(f"{run.image_folder}: none of its {len(items)} images can be decoded")
+    raise ArtifactError(f"{run.image_folder}: none of its {len(names)} images can be decoded")
 
 
 class _Bar(tqdm):  # type: ignore[misc]  # it has no types

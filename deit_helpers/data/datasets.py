@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from .classes import SYNSET, synset_names
+from .labels import OF_VALIDATION
 
 # Images and class folders -> as `dataset` in `params/expected.yaml` has it. Sizes: the data sets' papers and archives.
 _BY_SIZE = {
@@ -15,7 +14,6 @@ _BY_SIZE = {
     (30_000, 200): "imagenet-r",
 }
 _IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # tench, springer … parachute: the classes fast.ai chose
-_VAL = re.compile(r"ILSVRC2012_val_[0-9]{8}\.jpeg", re.IGNORECASE)
 
 
 def recognised(names: list[str]) -> str | None:
@@ -29,4 +27,4 @@ def recognised(names: list[str]) -> str | None:
     dataset = _BY_SIZE.get((len(names), len(folders) or 1000))
     if dataset == "imagenet-v2":
         return dataset if folders == {str(index) for index in range(1000)} else None
-    return dataset if all(map(SYNSET.fullmatch, folders) if folders else map(_VAL.fullmatch, names)) else None
+    return dataset if all(map(SYNSET.fullmatch, folders) if folders else map(OF_VALIDATION.fullmatch, names)) else None

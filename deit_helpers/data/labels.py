@@ -16,7 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ArtifactError, SpecError, one_line
 from ..run.folder import Run
-from ..run.spec import RunSpec
 from .classes import SYNSET, class_indices, devkit_indices
 from .transforms import SUFFIXES
 
@@ -38,8 +37,17 @@ class Line(NamedTuple):
 def labels_of(run: Run, names: list[str], classes: int | None) -> list[int]:
     """The class index of each of these images, by the label file of the run's spec. Raises as `lines_of`, and for labels
     that cannot be read as the spec says."""
+    path, said = run.root / str(run.spec.labels), run.spec.labels_format
     lines, matches = lines_of(run, names)
-    indices = _indices(lines, run.root / str(run.spec.labels), run.spec, classes)
+    written = {line.label: line.number for line in reversed(lines)}
+    synsets = sorted(filter(SYNSET.fullmatch, written))
+    indices = class_indices(synsets, classes, run.spec.class_order, f"{path}: label") if synsets else {}
+    devkit = devkit_indices()
+    for label in (label for label in written if label not in indices):
+        index = devkit.get(int(label), -1) if said == "devkit" else int(label) - (said == "from_1")
+        if index < 0:
+            raise SpecError(f"{path}:{written[label]}: {label} is no label of labels_format: {said}: mend one of them")
+        indices[label] = index
     return [indices[line.label] for line in matches]
 
 
@@ -53,16 +61,22 @@ def lines_of(run: Run, names: list[str]) -> tuple[list[Line], list[Line]]:
         SpecError: no label file, or one that cannot be read.
         ArtifactError: an image without a line of its own; the message quotes the nearest.
     """
-    path = run.root / str(run.spec.labels)
-    lines = read_lines(read_bytes(path), path)
-    if lines and not lines[0].name:
-        return lines, _in_order(lines, len(names), path, run.spec)
+    path, said = run.root / str(run.spec.labels), run.spec.labels_format
+    lines = _read(path)
+    if lines and not lines[0].name:  # a bare column: line i is the i-th image by name
+        if said is None:
+            kinds = "devkit (ILSVRC's ids 1 to 1000, as in ILSVRC2012_validation_ground_truth.txt), from_1 or index"
+            hint = f"set labels_format: {kinds}; line i is then the i-th image by name"
+            raise SpecError(f"{path}: labels without names: {hint}")
+        if len(lines) != len(names):
+            raise SpecError(f"{path}: {len(lines)} labels without names for {len(names)} images: give a line for each image")
+        return lines, lines
     exact: dict[str, Line] = {}
     for line in lines:
         if exact.setdefault(line.name, line).label.lstrip("0") != line.label.lstrip("0"):
             before = f"{line.name} already has label {exact[line.name].label}"
             raise SpecError(f"{path}:{line.number}: {before}: remove one of the lines")
-    matches = [_exact(name, exact) for name in names]
+    matches = [exact.get(name) or exact.get(name.rpartition(".")[0]) or exact.get(name.rpartition("/")[0]) for name in names]
     if None in matches:
         matches = _loose(names, matches, lines)
     if None in matches:
@@ -96,32 +110,15 @@ def real_labels(run: Run, names: list[str]) -> list[list[int]]:
     return rows
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a label file.
-
-    Raises:
-        SpecError: it is none.
-    """
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")  # a pipe would be waited for
-        if path.stat().st_size > _MOST_BYTES:
-            raise OSError(f"it has {path.stat().st_size:,} bytes")
-        return path.read_bytes()
-    except (OSError, ValueError) as err:
-        why = err.strerror if isinstance(err, OSError) and err.strerror else err
-        raise _unreadable(path, why) from err
-
-
-def read_lines(content: bytes, path: Path) -> list[Line]:
+def _read(path: Path) -> list[Line]:
     """The lines of a label file: `NAME LABEL` divided by a comma, semicolon, tab or spaces; or labels alone.
 
     LABEL is a number or a synset. A header is passed over, and what follows a synset: Kaggle's and Tiny ImageNet's boxes.
 
     Raises:
-        SpecError: names the line that is none of these.
+        SpecError: no such file, no text, or a line that is none of these.
     """
-    texts = [(number, text) for number, text in enumerate(map(str.strip, _text(content, path).split("\n")), 1) if text]
+    texts = [(number, text) for number, text in enumerate(map(str.strip, re.split("\r\n?|\n", _text(path))), 1) if text]
     if len(texts) > 1 and _is_header(texts[0][1]):
         del texts[0]
     if all(_LABEL.fullmatch(text) for _, text in texts):
@@ -136,20 +133,22 @@ def read_lines(content: bytes, path: Path) -> list[Line]:
     return lines
 
 
-def _text(content: bytes, path: Path) -> str:
+def _text(path: Path) -> str:
     """UTF-8 with or without a BOM, or UTF-16 with one; in names other bytes are kept, as in those of files."""
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")  # a pipe would be waited for
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes")
+        content = path.read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16") if wide else content.decode("utf-8-sig", "surrogateescape")
         if "\0" in text:
             raise ValueError("it is no text")
-    except ValueError as err:
-        raise _unreadable(path, err) from err
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _unreadable(path: Path, why: object) -> SpecError:
-    return SpecError(f"labels: {path} cannot be read ({why}); give a text file of lines `NAME LABEL`")
+    except (OSError, ValueError) as err:
+        why = err.strerror if isinstance(err, OSError) else err
+        raise SpecError(f"labels: {path} cannot be read ({why}); give a text file of lines `NAME LABEL`") from err
+    return text
 
 
 def _is_header(text: str) -> bool:
@@ -170,48 +169,17 @@ def _fields(text: str) -> tuple[str, str] | None:
     return (name.rstrip(" :").strip('"'), last) if name and _LABEL.fullmatch(last) else None
 
 
-def _indices(lines: list[Line], path: Path, spec: RunSpec, classes: int | None) -> dict[str, int]:
-    """Label as it is written -> class index."""
-    written = {line.label: line.number for line in reversed(lines)}
-    synsets = sorted(label for label in written if SYNSET.fullmatch(label))
-    indices = class_indices(synsets, classes, spec.class_order, f"{path}: label") if synsets else {}
-    devkit = devkit_indices()
-    for label in (label for label in written if label not in indices):
-        number = int(label)
-        index = devkit.get(number, -1) if spec.labels_format == "devkit" else number - (spec.labels_format == "from_1")
-        if index < 0:
-            said = f"labels_format: {spec.labels_format}"
-            raise SpecError(f"{path}:{written[label]}: {label} is no label of {said}: mend one of them")
-        indices[label] = index
-    return indices
-
-
-def _in_order(lines: list[Line], count: int, path: Path, spec: RunSpec) -> list[Line]:
-    """A bare column: line i is the i-th image by name, where the spec says what the numbers are."""
-    if spec.labels_format is None:
-        kinds = "devkit (ILSVRC's ids 1 to 1000, as in ILSVRC2012_validation_ground_truth.txt), from_1 or index"
-        hint = f"set labels_format: {kinds}; line i is then the i-th image by name"
-        raise SpecError(f"{path}: labels without names: {hint}")
-    if len(lines) != count:
-        raise SpecError(f"{path}: {len(lines)} labels without names for {count} images: give a line for each image")
-    return lines
-
-
-def _exact(name: str, lines: dict[str, Line]) -> Line | None:
-    return lines.get(name) or lines.get(name.rpartition(".")[0]) or lines.get(name.rpartition("/")[0])
-
-
 def _loose(names: list[str], matches: list[Line | None], lines: list[Line]) -> list[Line | None]:
-    """Fill in the images without a line by the names alone, where one line and one image fit each other."""
+    """Fill in the images without a line by the names alone, where one label and one image fit each other."""
     for parts in (2, 1):
-        fits = defaultdict(list)
+        fits = defaultdict[str, dict[str, Line]](dict)
         for line in lines:
-            fits[_plain(line.name, parts)].append(line)
+            fits[_plain(line.name, parts)].setdefault(line.label, line)
         plain = [_plain(name, parts) for name in names]
         images = Counter(plain)
-        for i, match in enumerate(matches):
-            if match is None and images[plain[i]] == 1 and len({line.label for line in fits.get(plain[i], ())}) == 1:
-                matches[i] = fits[plain[i]][0]
+        for i, text in enumerate(plain):
+            if matches[i] is None and images[text] == 1 and len(fits[text]) == 1:
+                (matches[i],) = fits[text].values()
     return matches
 
 

@@ -19,20 +19,13 @@ from .transforms import SUFFIXES
 _HELD_OUT = ("val", "validation", "valid", "test")  # folders that stand beside `train`, the best to measure on first
 
 
-class Item(NamedTuple):
-    """An image of the data set: `name` is its path below the image folder, with forward slashes."""
-
-    name: str
-    path: Path
-
-
 class Listing(NamedTuple):
-    """What an image folder holds: all images by name, its class folders, and the files and folders that are not used.
+    """What an image folder holds: all images, its class folders, and the files and folders that are not used.
 
-    `left_out` are paths below the folder; those of folders end in a slash.
+    All are paths below the folder with forward slashes; those of folders in `left_out` end in a slash.
     """
 
-    items: list[Item]
+    names: list[str]
     folders: list[str]
     left_out: list[str]
 
@@ -49,7 +42,7 @@ def list_folder(run: Run) -> Listing:
     images, folders, left_out = _scan(folder)
     left_out = [name for name in left_out if not run.spec.labels or folder / name != run.root / run.spec.labels]
     if run.spec.labels and images:
-        return Listing([Item(name, folder / name) for name in images], [], [*(f"{name}/" for name in folders), *left_out])
+        return Listing(images, [], [*(f"{name}/" for name in folders), *left_out])
     left_out += images
     names: list[str] = []
     for name in folders:
@@ -61,11 +54,11 @@ def list_folder(run: Run) -> Listing:
         raise ArtifactError(f"{folder}: its folders are parts of a data set, not classes: set `images` to {folder / held_out}")
     if not names:
         raise _no_images(folder, images, folders)
-    return Listing([Item(name, folder / name) for name in names], folders, left_out)
+    return Listing(names, folders, left_out)
 
 
-def list_images(run: Run, listing: Listing | None = None) -> list[Item]:
-    """The images the spec means, by name: all of its folder, or `limit` of them spread over the labels.
+def list_images(run: Run, listing: Listing | None = None) -> list[str]:
+    """Names of the images the spec means: all of its folder, or `limit` of them spread over the labels.
 
     Which class a label stands for is not asked: 01, before which nobody may know, takes the same images as 04.
 
@@ -73,11 +66,10 @@ def list_images(run: Run, listing: Listing | None = None) -> list[Item]:
         ArtifactError: as `list_folder`, or an image without a label.
         SpecError: a label file that cannot be read.
     """
-    items, limit = (listing or list_folder(run)).items, run.spec.limit
-    if limit is None or limit >= len(items):
-        return items
-    names = [item.name for item in items]
-    return [items[i] for i in spread(written_labels(run, names), limit, run.spec.limit_seed)]
+    names, limit = (listing or list_folder(run)).names, run.spec.limit
+    if limit is None or limit >= len(names):
+        return names
+    return [names[i] for i in spread(written_labels(run, names), limit, run.spec.limit_seed)]
 
 
 def written_labels(run: Run, names: list[str]) -> list[str]:
@@ -116,16 +108,15 @@ def label_images(run: Run, listing: Listing, classes: int | None) -> dict[str, i
         ArtifactError: an image without a label.
         SpecError: a label file that cannot be read as one, class folders of mixed kinds, or whose order is not clear.
     """
-    names = [item.name for item in listing.items]
+    names = listing.names
     if run.spec.labels:
         labels = labels_of(run, names, classes)
     else:
-        folders = listing.folders
-        holding = sorted({name.partition("/")[0] for name in names})
-        if classes is not None and len(folders) > classes:  # an archive's odd folder is no class
-            folders = holding
+        of = [name.partition("/")[0] for name in names]
+        odd = classes is not None and len(listing.folders) > classes  # an archive's folder without images is no class
+        folders = sorted({*of}) if odd else listing.folders
         indices = class_indices(folders, classes, run.spec.class_order, f"{run.image_folder}: class folder")
-        labels = [indices[name.partition("/")[0]] for name in names]
+        labels = [indices[folder] for folder in of]
     if classes is not None:
         check_labels(run, names, np.array(labels), classes)
     return dict(zip(names, labels, strict=True))
@@ -141,25 +132,19 @@ class ClassWords(dict[int, str]):
 def class_words(run: Run) -> ClassWords:
     """Words for class indices: ImageNet's, where the labels are its indices, or the class folders' own names.
 
-    Empty with a label file of any other images. Taken from the names in the store, so the images need not be here.
+    Empty with a label file of any other images. Taken from the files of 04, so the images need not be here. The classes of a
+    head of 1000 are ImageNet's where its images, their labels or the checkpoint's origin say so.
     """
     names, labels = read_index(run)
-    folders = {int(label): name.partition("/")[0] for name, label in zip(names, labels, strict=True)}
-    imagenet, synsets = synset_names(), list(synset_names())
-    has_synsets = not run.spec.labels and all(synsets[label : label + 1] == [name] for label, name in folders.items())
-    if has_synsets or (run.classes == IMAGENET and _are_imagenets(run, names)):
+    facts, checkpoint, imagenet = read_json(run.file("preprocess")), run.spec.checkpoint, synset_names()
+    says_so = facts.get("dataset") or facts.get("synsets")
+    if run.spec.labels and not says_so:
+        official = checkpoint == "hub" or OFFICIAL.fullmatch(Path(checkpoint).name)  # timm's and Meta's heads of 1000
+        says_so = official or all(map(OF_VALIDATION.search, names))
+    if (run.classes == IMAGENET and says_so) or (facts.get("synsets") and not run.spec.labels):
         return ClassWords({index: words.split(",")[0] for index, words in enumerate(imagenet.values())})
-    return ClassWords({} if run.spec.labels else {label: imagenet.get(n, n).split(",")[0] for label, n in folders.items()})
-
-
-def _are_imagenets(run: Run, names: list[str]) -> bool:
-    """Whether the 1000 classes of a head are ImageNet's, as its images, their labels or the checkpoint's origin say: 1000
-    classes of something else are numbers to us, and class folders have their own names."""
-    facts, checkpoint = read_json(run.file("preprocess")), run.spec.checkpoint
-    if facts.get("dataset") or facts.get("synsets"):
-        return True
-    official = checkpoint == "hub" or OFFICIAL.fullmatch(Path(checkpoint).name)  # timm's and Meta's heads of 1000
-    return bool(run.spec.labels and (official or all(map(OF_VALIDATION.search, names))))
+    folders = {} if run.spec.labels else {int(i): name.partition("/")[0] for name, i in zip(names, labels, strict=True)}
+    return ClassWords({index: imagenet.get(name, name).split(",")[0] for index, name in folders.items()})
 
 
 def read_index(run: Run) -> tuple[list[str], np.ndarray]:
@@ -195,12 +180,10 @@ def _scan(folder: Path) -> tuple[list[str], list[str], list[str]]:
     images, folders, others = list[str](), list[str](), list[str]()
     try:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.is_dir():
-                (others if entry.name.startswith(".") else folders).append(entry.name)
-            else:
-                plain = entry.is_file() or entry.is_symlink()  # a pipe would be waited for; a broken link is a damaged image
-                is_image = plain and entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-                (images if is_image else others).append(entry.name)
+            plain = entry.is_file() or entry.is_symlink()  # a pipe would be waited for; a broken link is a damaged image
+            is_image = plain and entry.name.lower().endswith(SUFFIXES)
+            kind = folders if entry.is_dir() else images if is_image else others
+            (others if entry.name.startswith(".") else kind).append(entry.name)
     except OSError as err:
         raise ArtifactError(f"{err.filename or folder}: cannot be listed ({err.strerror}); unlock or remove it") from err
     return images, folders, others

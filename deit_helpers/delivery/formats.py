@@ -5,6 +5,7 @@ Nothing is measured or computed here: every figure is that of the run's JSON and
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ from pathlib import Path
 from .. import files
 from ..errors import ArtifactError, ToolError
 from ..run.folder import Run
-from . import modelzoo, trace
+from . import trace
+from .modelzoo import modelzoo
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 PRINT_LIMIT_S = 120
@@ -98,8 +100,8 @@ def perfetto(run: Run, output: Path) -> None:
 FORMATS: dict[str, tuple[str, Callable[[Run, Path], None]]] = {
     "markdown": ("report.md", markdown),
     "csv": ("results.csv", csv),
-    "modelzoo-zh": ("README.zh-CN.md", modelzoo.chinese),
-    "modelzoo-en": ("README.md", modelzoo.english),
+    "modelzoo-zh": ("README.zh-CN.md", functools.partial(modelzoo, language="zh")),
+    "modelzoo-en": ("README.md", functools.partial(modelzoo, language="en")),
     "pdf": ("report.pdf", pdf),
     "zip": ("report.zip", archive),
     "perfetto": ("trace.json", perfetto),

@@ -12,26 +12,15 @@ from .. import files
 from ..run.folder import Run
 
 
-def chinese(run: Run, output: Path) -> None:
-    _write(run, "modelzoo_zh.md.j2", output)
-
-
-def english(run: Run, output: Path) -> None:
-    _write(run, "modelzoo_en.md.j2", output)
-
-
-def _write(run: Run, template: str, output: Path) -> None:
+def modelzoo(run: Run, output: Path, language: str) -> None:
+    """Write the README in a language of `templates/`: `en`, `zh`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["cell"] = _cell
-    files.write_text(output, environment.get_template(template).render(_facts(run)))
-
-
-def _cell(value: Any) -> str:
-    """A value inside a Markdown table, where neither a pipe nor a line break may stand, nor a tag."""
-    return " ".join(str(value).split()).replace("|", r"\|").replace("<", "&lt;")
+    # inside a table of Markdown neither a pipe nor a line break may stand, nor a tag
+    environment.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", r"\|").replace("<", "&lt;")
+    files.write_text(output, environment.get_template(f"modelzoo_{language}.md.j2").render(_facts(run)))
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
@@ -11,11 +9,8 @@ import numpy as np
 
 from ..data import batches, sources
 from ..data.batches import Batch
-from ..data.prefetch import mapped
-from ..data.transforms import crop, decode, prepare, quiet_pillow
-from ..errors import ArtifactError
+from ..data.transforms import prepare, quiet_pillow
 from ..run.folder import Run
-from ..run.host import cores
 from ..run.recipes import BGR, CHANGES, RECIPES, PreprocessSpec
 
 FLOAT = np.dtype(np.float32)
@@ -54,22 +49,11 @@ def tensor_batches(
     Raises:
         ArtifactError: an image file is not here, or damaged.
     """
-    names, _ = sources.read_index(run)
-    chosen = list(range(len(names)) if indices is None else indices)
-    starts = range(0, len(chosen), batch_size)
-    if is_stored(run, given):
-        for start in starts:
-            pixels = batches.crops_at(run, chosen[start : start + batch_size])
-            yield batches.pad(start, given.tensors(pixels, dtype), batch_size)
-        return
-    paths = {item.name: item.path for item in sources.list_folder(run).items}
-
-    def crop_of(i: int) -> np.ndarray:
-        if names[i] not in paths:
-            raise ArtifactError(f"{run.image_folder}: {names[i]} is gone; run notebooks/04_preprocess.ipynb again")
-        return crop(decode(paths[names[i]]), given.recipe)
-
-    with quiet_pillow(), contextlib.closing(mapped(crop_of, chosen, cores())) as crops:
-        for start in starts:
-            pixels = np.stack(list(itertools.islice(crops, batch_size)))
+    chosen = range(run.read("preprocess")["images"]) if indices is None else indices
+    stored = is_stored(run, given)
+    if not stored:
+        sources.list_folder(run)  # says where the images should be
+    with quiet_pillow():
+        crops = batches.crop_batches(run, chosen, batch_size, None if stored else given.recipe)
+        for start, pixels in zip(range(0, len(chosen), batch_size), crops, strict=True):
             yield batches.pad(start, given.tensors(pixels, dtype), batch_size)

@@ -33,7 +33,7 @@ def test_padded_rows_are_masked_and_repeat_the_last_image(class_folders: Path, b
 
 def test_a_sample_is_spread_over_the_data_set_and_repeats_a_small_one(class_folders: Path) -> None:
     run = opened(class_folders.parent)
-    everything = [item.name for item in batches.list_images(run)]
+    everything = batches.list_images(run)
     names, crops = batches.sample_crops(run, 3)
     assert names == [everything[0], everything[4], everything[8]]
     with Image.open(class_folders / names[1]) as image:

@@ -30,13 +30,15 @@ def run_on(project: Path, *names: str) -> Run:
 
 def labelled(run: Run) -> list[tuple[str, int]]:
     given = sources.label_images(run, sources.list_folder(run), None)
-    return [(item.name, given[item.name]) for item in sources.list_images(run)]
+    return [(name, given[name]) for name in sources.list_images(run)]
 
 
 def stored_words(run: Run) -> dict[int, str]:
-    """Class words as later pages find them: from the index of the store alone."""
+    """Class words as later pages find them: from the files of 04 alone."""
+    given = dict(labelled(run))
     run.file("index").parent.mkdir(parents=True)
-    sources.write_index(run.file("index"), dict(labelled(run)))
+    sources.write_index(run.file("index"), given)
+    files.write_json(run.file("preprocess"), {"dataset": None, "synsets": sources.are_synsets(run, given)})
     return sources.class_words(run)
 
 
@@ -160,21 +162,19 @@ def test_the_limit_takes_so_many_images_and_keeps_the_order_of_names(class_folde
 def test_the_limit_spreads_over_the_labels_however_they_are_given(class_folders: Path) -> None:
     project = class_folders.parent
     of_folders = sources.list_images(open_run(write_spec(project, limit=6)))
-    assert Counter(item.name.partition("/")[0] for item in of_folders) == {"apple": 2, "berry": 2, "cedar": 2}
+    assert Counter(name.partition("/")[0] for name in of_folders) == {"apple": 2, "berry": 2, "cedar": 2}
     lines = [
         f"{path.relative_to(class_folders)} {'0' if path.parent.name == 'apple' else 'n01440764'}"
         for path in class_folders.rglob("*.jpg")
     ]
     (project / "labels.txt").write_text("\n".join(lines))
     of_file = sources.list_images(open_run(write_spec(project, limit=8, labels="labels.txt")))
-    assert Counter(item.name.startswith("apple") for item in of_file) == {True: 3, False: 5}  # 5 of 13 are 3.1 of 8
+    assert Counter(name.startswith("apple") for name in of_file) == {True: 3, False: 5}  # 5 of 13 are 3.1 of 8
 
 
 def test_another_seed_draws_other_images_and_the_same_seed_the_same(class_folders: Path) -> None:
     project = class_folders.parent
-    draws = [
-        [item.name for item in sources.list_images(open_run(write_spec(project, limit=6, limit_seed=s)))] for s in (0, 0, 1)
-    ]
+    draws = [sources.list_images(open_run(write_spec(project, limit=6, limit_seed=s))) for s in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
 
 
