@@ -13,7 +13,7 @@ from typing import Any
 from .. import files
 from ..errors import ArtifactError, DeitError
 from ..run.folder import Run, html_path
-from . import language
+from . import index, language
 from .elements import STYLE_TAG, Banner, Links
 
 ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
@@ -59,9 +59,7 @@ def html(notebook: Path, run: Run | None = None, show_code: bool = False) -> Pat
         about |= {"name": run.spec.run, "title": f"{title} (bs{run.batch_size})" if run.batch_size else title}
         about |= _links(run, notebook.stem)
     if run and notebook.stem == "report":
-        from .card import title as title_of_run  # other pages do without what it imports
-
-        about["title"] = title_of_run(run)
+        about["title"] = index.title(run)
     page, spoken = html_path(notebook), run.spec.lang if run else language.ENGLISH
     language.translated_cells(cells, spoken)
     body = _rendered(about, sections=_sections(cells), show_code=show_code)

@@ -56,11 +56,6 @@ def trust(run: Run) -> Stack:
     return Stack([Banner("inconclusive", "The throughput is not trustworthy.", f"{text}.")] if text else [])
 
 
-def notes_and_trust(run: Run) -> Stack:
-    """What the index says first."""
-    return Stack([*notes(run).items, *trust(run).items])
-
-
 def preprocessing(run: Run) -> str:
     """Where the recipe is not what the model's timm configuration asks for, with both values; else empty."""
     differences = run.spec.recipe.differences(read_json(run.file("export")).get("timm_config", {}))
