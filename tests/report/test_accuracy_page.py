@@ -67,9 +67,6 @@ def test_the_classes_that_lost_most_come_first_then_the_weakest(run: Run) -> Non
     assert table.alarm == {0}
     told = "below the reference's in 1 of 24 classes, above it in 1; bs4; classes have 40 % to 100 %; 20 are listed"
     assert told in table.caption
-        "below the reference's in 1 of 24 classes, above it in 1; bs4; classes have 40 % to 100 %; 20 are listed"
-        in table.caption
-    )
 
 
 def test_the_table_of_classes_equals_a_count_over_the_logits(run: Run, scored_anew: Callable[[Run], None]) -> None:
