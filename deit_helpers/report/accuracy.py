@@ -20,6 +20,7 @@ from .cards import changed as changed
 from .cards import wrong as wrong
 from .elements import Banner, Cell, Chart, Facts, Table
 from .style import PURE, new_figure, plain
+from .words import in_words
 from .words import notes as notes
 
 MOST_CLASSES = 20  # are listed
@@ -51,7 +52,7 @@ def accuracy(run: Run) -> Table:
 def _row_of_size(run: Run, size: int, scored: dict[str, Any] | str, runtime: dict[str, Any]) -> list[Cell]:
     if isinstance(scored, str):
         return _row(run.spec.backend, size, {}, scored)
-    name = " ".join(str(runtime.get(key, "")) for key in ("backend", "precision"))
+    name = f"{runtime['backend']} {runtime['precision']}"
     low, high = scored["top1_ci95_percent"]
     interval = f"{low:.2f}\u00a0to\u00a0{high:.2f}"  # kept on one line
     same = scored["reference"]["agreement_percent"]
@@ -72,7 +73,6 @@ def paired(run: Run) -> Facts:
     return Facts(
         f"bs{scored['batch_size']} against {reference['name']}, image by image",
         {
-            "same top-1 %": f"{reference['agreement_percent']:.2f}",
             "only this run right": pairs["only_this_right"],
             "only the reference right": pairs["only_reference_right"],
             "Acc@1 above the reference, points": f"{pairs['difference_points']:+.2f} ({low:+.2f} to {high:+.2f}, 95 %)",
@@ -84,13 +84,11 @@ def paired(run: Run) -> Facts:
 
 
 def _by_real_labels(scored: dict[str, Any]) -> dict[str, Cell]:
-    if not (real := scored.get("real")):
+    if not (real := scored["real"]):
         return {}
-    low, high = real["top1_ci95_percent"]
+    here = "{:.2f} ({:.2f} to {:.2f}, 95 %)".format(real["top1_percent"], *real["top1_ci95_percent"])
     published = f", published {real['expected_top1_percent']:.2f}" if real["expected_top1_percent"] else ""
-    text = (
-        f"{real['top1_percent']:.2f} ({low:.2f} to {high:.2f}, 95 %), reference {real['reference_top1_percent']:.2f}{published}"
-    )
+    text = f"{here}, reference {real['reference_top1_percent']:.2f}{published}"
     return {f"Acc@1 by ReaL labels of {real['images']} images": text}
 
 
@@ -180,11 +178,6 @@ def verdict(run: Run) -> Banner:
     """The verdict over all batch sizes of the run, what it says of the port, and the check of each kind that came out worst."""
     kind, told = run_verdict(run)
     return Banner(kind, f"{kind.capitalize()}.", in_words(told, *reasons(run)))
-
-
-def in_words(*sentences: str) -> str:
-    """Sentences as a paragraph."""
-    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences)
 
 
 def run_verdict(run: Run) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,7 @@ from .elements import STYLE_TAG, Banner, Links
 
 ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
 _one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
-_ALONE: dict[str, Any] = {
-    "name": None,
-    "steps": {},
-    "sizes": {},
-    "turn": {},
-}  # a page that knows of no other
+_ALONE: dict[str, Any] = {"name": None, "steps": {}, "sizes": {}, "turn": {}}  # of a page that knows of no other
 _MAIN = '<main id="main"[^>]*>'
 _NOTHING = re.compile(r'<div class="banner missing".*?</div>|</?div[^>]*>', re.DOTALL)
 
@@ -34,7 +29,7 @@ class Section:
 
     title: str
     id: str
-    cells: list[Any] = field(default_factory=list)
+    cells: list[Any]
 
     @property
     def empty(self) -> bool:
@@ -56,10 +51,9 @@ def html(notebook: Path, run: Run | None = None, show_code: bool = False) -> Pat
     title = next((line for line in lines if line.startswith("# ")), "# Report")[2:].partition(":")[0]
     about: dict[str, Any] = {"title": title, **_ALONE}
     if run:
-        about |= {"name": run.spec.run, "title": f"{title} (bs{run.batch_size})" if run.batch_size else title}
-        about |= _links(run, notebook.stem)
-    if run and notebook.stem == "report":
-        about["title"] = index.title(run)
+        about |= {"name": run.spec.run, **_links(run, notebook.stem)}
+        about["title"] += f" (bs{run.batch_size})" if run.batch_size else ""
+        about["title"] = index.title(run) if notebook.stem == "report" else about["title"]
     page, spoken = html_path(notebook), run.spec.lang if run else language.ENGLISH
     language.translated_cells(cells, spoken)
     body = _rendered(about, sections=_sections(cells), show_code=show_code)
@@ -80,11 +74,11 @@ def _cells(node: Any) -> list[Any]:
 
 
 def _sections(cells: list[Any]) -> list[Section]:
-    sections = [Section("", "")]
+    sections = [Section("", "", [])]
     for cell in cells:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             heading, _, cell.source = cell.source[3:].partition("\n")
-            sections.append(Section(heading, re.sub(r"\W+", "-", heading.lower())))
+            sections.append(Section(heading, re.sub(r"\W+", "-", heading.lower()), []))
         sections[-1].cells.append(cell)
     return sections
 

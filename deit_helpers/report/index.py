@@ -17,10 +17,10 @@ from ..run import predecessor, records
 from ..run.backends import IMPORTED_SEEN_ON, NEVER_SEEN
 from ..run.folder import Run, html_path
 from ..run.lineage import NOTEBOOKS
-from .accuracy import in_words, reasons, run_verdict, scored_sizes
+from .accuracy import reasons, run_verdict, scored_sizes
 from .elements import Banner, Card, Cell, Chart, Facts, Links, Stack, Table, Tile
 from .style import END_TO_END, NEUTRAL, PURE, label_rows, new_figure
-from .words import disturbed, notes, runtime_text, trust
+from .words import disturbed, in_words, notes, runtime_text, trust
 
 
 class Speed(NamedTuple):

@@ -12,7 +12,7 @@ from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
 from .style import FAMILY_COLOURS, LIMIT_COLOURS, PURE, new_figure
-from .words import in_flight_text, runtime_text
+from .words import in_flight_text, in_words, runtime_text
 from .words import notes as notes
 from .words import trust as trust
 
@@ -163,7 +163,7 @@ def families_chart(run: Run) -> Chart | Banner:
     rows = {f"bs{size}": perf for size, perf in measured.items() if perf["families"]}
     if not rows:
         why = next((perf["profile_reason"] for perf in measured.values()), "run notebooks/07_perf.ipynb, or `deit-report run`")
-        return Banner("note" if measured else "missing", "Not profiled.", f"{why[0].upper()}{why[1:]}.")
+        return Banner("note" if measured else "missing", "Not profiled.", in_words(why))
     shares = pd.DataFrame({size: pd.DataFrame(perf["families"]).loc["share_percent"] for size, perf in rows.items()})
     ms = shares / 100 * [perf["operators_ms"] / perf["batch_size"] for perf in rows.values()]
     said = {size: [f"{share:.1f} %, {ms[size][name]:.2f} ms" for name, share in shares[size].items()] for size in rows}
@@ -244,9 +244,7 @@ def utilisation(run: Run) -> Facts:
     perf = run.read("perf")
     flops, pure = perf["flops_per_image"], perf["pure"]
     what, rate = ("the model alone", pure["images_per_s"]) if pure else ("the call within 05", perf["images_per_s"])
-    peak: dict[str, Cell] = {
-        "utilisation %": "not known: set peak_tflops to what the device's data sheet says for this precision"
-    }
+    peak = {"utilisation %": "not known: set peak_tflops to what the device's data sheet says for this precision"}
     if perf["utilisation_percent"] is not None:
         gflops = f"{perf['peak_flops_per_s'] / 1e9:.1f}"
         peak = {f"peak GFLOP/s: {perf['peak_source']}": gflops, "utilisation %": f"{perf['utilisation_percent']:.1f}"}
@@ -254,8 +252,7 @@ def utilisation(run: Run) -> Facts:
         f"Utilisation, bs{perf['batch_size']}, on {runtime_text(perf['runtime'])}",
         {
             "GFLOP per image, counted in the graph": f"{flops / 1e9:.2f}" if flops else "no graph: run 01 and 02",
-            f"images/s, {what}": f"{rate:.1f}",
-            "GFLOP/s of the model": f"{rate * flops / 1e9:.1f}" if flops else None,
+            f"GFLOP/s of {what}": f"{rate * flops / 1e9:.1f}" if flops else None,
             **peak,
         },
     )
