@@ -18,7 +18,7 @@ from .elements import STYLE_TAG, Banner, Links
 
 ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
 _one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
-_ALONE: dict[str, Any] = {"name": None, "steps": {}, "sizes": {}, "turn": {}}  # of a page that knows of no other
+_ALONE: dict[str, Any] = {"name": None, "steps": {}, "sizes": {}}  # of a page that knows of no other
 _MAIN = '<main id="main"[^>]*>'
 _NOTHING = re.compile(r'<div class="banner missing".*?</div>|</?div[^>]*>', re.DOTALL)
 
@@ -84,7 +84,7 @@ def _sections(cells: list[Any]) -> list[Section]:
 
 
 def _links(run: Run, notebook: str) -> dict[str, dict[str, str | None]]:
-    """To the report and every step at this batch size, the steps beside this one, this step at others; None for itself."""
+    """To the report and every step at this batch size, and this step at others; None for itself."""
     pages, start = run.published(), run.page(notebook).parent
     size = run.batch_size or run.spec.batch_sizes[0]
 
@@ -93,12 +93,9 @@ def _links(run: Run, notebook: str) -> dict[str, dict[str, str | None]]:
 
     steps = {name: sizes.get(size) or sizes.get(None) for name, sizes in pages.items()}
     targets = {name.replace("_", " "): to(path) for name, path in steps.items() if path}
-    here = next((i for i, target in enumerate(targets.values()) if target is None), None)
-    beside = [] if here is None else [i for i in (here - 1, here + 1) if 0 <= i < len(targets)]
     return {
         "steps": {"Report": to(run.folder / "index.html"), **targets},
         "sizes": {f"batch size {n}": to(path) for n, path in pages.get(notebook, {}).items() if n},
-        "turn": dict([*targets.items()][i] for i in beside),
     }
 
 

@@ -30,14 +30,13 @@ class Speed(NamedTuple):
     images_per_s: float
     ci95: tuple[float, float] | None
     what: str
-    infer: dict[str, Any]
-    perf: dict[str, Any]
+    facts: dict[str, Any]  # of `infer.json`, and of `perf.json` where there is one
     doubt: str  # why its clock is not to be trusted, to be put behind a figure; else empty
 
     @property
     def p90_ms(self) -> float:
         """Of a batch in 05, whatever was in flight besides; 0 where a tool's file lacks it."""
-        return self.infer["latency_ms"]["p90"] or 0.0
+        return self.facts["latency_ms"]["p90"] or 0.0
 
     def p90_ci95(self) -> tuple[float, float] | None:
         """Its 95 % interval."""
@@ -57,7 +56,7 @@ def timed_sizes(run: Run) -> list[Speed]:
         pure = perf.get("pure") or {}
         rate, what = pure.get("images_per_s", infer["interface_images_per_s"]), "model alone" if pure else "call within 05"
         doubt = f"; not trustworthy: {why}" if (why := disturbed(at)) else ""
-        timed.append(Speed(at, rate, pure.get("images_per_s_ci95"), what, infer, perf, doubt))
+        timed.append(Speed(at, rate, pure.get("images_per_s_ci95"), what, perf | infer, doubt))
     return timed
 
 
@@ -65,7 +64,7 @@ def title(run: Run) -> str:
     """Run, model, device, precision and date, as far as they are known."""
     spec, timed = run.spec, timed_sizes(run)
     unknown = {"device": f"{spec.backend}, not measured yet", "precision": spec.precision}
-    runtime = timed[-1].infer["runtime"] if timed else unknown
+    runtime = timed[-1].facts["runtime"] if timed else unknown
     made = [records.read_record(at, stage).get("created") for at in run.at_each() for stage in ("infer", "score", "perf")]
     date = f", {datetime.fromisoformat(max(filter(None, made))):%d %b %Y}" if any(made) else ""
     return f"{spec.run}: {spec.model} on {runtime['device']}, {runtime['precision']}{date}"
@@ -79,11 +78,11 @@ def card(run: Run) -> Card:
 
 def _seen_on(run: Run) -> str:
     """The row of the README's table of what was never run on hardware that applies to this run."""
-    measured, backend = [speed.infer for speed in timed_sizes(run)], run.spec.backend_row
+    measured, backend = [speed.facts for speed in timed_sizes(run)], run.spec.backend_row
     what, seen = f"backend {run.spec.backend}", backend.seen_on
-    if any(infer.get("imported_from") for infer in measured):
+    if any(facts.get("imported_from") for facts in measured):
         what, seen = "the import of a tool's files", IMPORTED_SEEN_ON
-    elif not backend.needs_om and any(infer["runtime"]["device"] != "CPU" for infer in measured):
+    elif not backend.needs_om and any(facts["runtime"]["device"] != "CPU" for facts in measured):
         what, seen = f"{what} beyond CPUs", NEVER_SEEN
     at_hand = "no Ascend device, no ImageNet and no trained DeiT weights were at hand"
     return f"When this was written {what} was seen working on {seen}; {at_hand}."
@@ -133,12 +132,12 @@ def _speed_tiles(run: Run) -> list[Tile]:
     best = max(measured, key=lambda speed: speed.images_per_s)
     bounds = "{:.1f} to {:.1f} (95 %), ".format(*best.ci95) if best.ci95 else ""
     of = f"best of {len(measured)} batch sizes, " if len(measured) > 1 else ""
-    note = f"at bs{best.at.size}, {of}{bounds}{best.what}, {runtime_text(best.infer['runtime'])}{best.doubt}"
-    percent, share = best.perf.get("utilisation_percent"), "not known"
+    note = f"at bs{best.at.size}, {of}{bounds}{best.what}, {runtime_text(best.facts['runtime'])}{best.doubt}"
+    percent, share = best.facts.get("utilisation_percent"), "not known"
     used = f"at bs{best.at.size}: 07 was not run, or no peak is known: set peak_tflops"
     if percent is not None:
         share = f"{percent:.1f} %"
-        used = f"at bs{best.at.size} of {best.perf['peak_flops_per_s'] / 1e9:.1f} GFLOP/s, {best.perf['peak_source']}"
+        used = f"at bs{best.at.size} of {best.facts['peak_flops_per_s'] / 1e9:.1f} GFLOP/s, {best.facts['peak_source']}"
     return [Tile("throughput", f"{best.images_per_s:.1f} images/s", note), Tile("utilisation", share, used)]
 
 
@@ -205,8 +204,8 @@ def deployment(run: Run) -> Chart | Banner:
         most = [1.15 * high for _, high in (axes.get_xlim(), axes.get_ylim())]  # room for the names
         axes.set(xlabel="p90 of a batch, ms", ylabel="images/s", xlim=(0, most[0]), ylim=(0, most[1]))
     first = choices[0]
-    batches = ", ".join(f"bs{speed.at.size}: {speed.infer['latency_ms']['n']}" for speed in choices)
-    where = f"images/s of the {first.what}, p90 of the call in 05 on {runtime_text(first.infer['runtime'], streams=False)}"
+    batches = ", ".join(f"bs{speed.at.size}: {speed.facts['latency_ms']['n']}" for speed in choices)
+    where = f"images/s of the {first.what}, p90 of the call in 05 on {runtime_text(first.facts['runtime'], streams=False)}"
     alt = "; ".join(f"bs{s.at.size}: {s.images_per_s:.1f} images/s at a p90 of {s.p90_ms:.1f} ms" for s in choices)
     return Chart(figure, f"{answer(run)}. Drawn: {where}, batches {batches}; lines are 95 % intervals", alt)
 
