@@ -13,7 +13,7 @@ from typing import Any
 from .. import files
 from ..errors import ArtifactError, DeitError
 from ..run.folder import Run, html_path
-from . import index, language
+from . import language
 from .elements import STYLE_TAG, Banner, Links
 
 ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
@@ -53,7 +53,10 @@ def html(notebook: Path, run: Run | None = None, show_code: bool = False) -> Pat
     if run:
         about |= {"name": run.spec.run, **_links(run, notebook.stem)}
         about["title"] += f" (bs{run.batch_size})" if run.batch_size else ""
-        about["title"] = index.title(run) if notebook.stem == "report" else about["title"]
+    if run and notebook.stem == "report":
+        from .index import title as title_of_run  # other pages do without what it imports
+
+        about["title"] = title_of_run(run)
     page, spoken = html_path(notebook), run.spec.lang if run else language.ENGLISH
     language.translated_cells(cells, spoken)
     body = _rendered(about, sections=_sections(cells), show_code=show_code)
