@@ -126,11 +126,11 @@ def run(
 
 def _conclude(run: Run, screen: Terminal, before: str = "") -> None:
     """Say what came of a run and what to doubt, and print where its page is: that alone is output."""
-    from .report import card
+    from .report import index
     from .report.words import preprocessing
     from .run.expected import for_dataset
 
-    for line in card.lines(run):
+    for line in index.lines(run):
         screen.say(line, shown=False)
         click.echo(line, err=True)
     click.echo(f"{before}{run.folder / 'index.html'}")

@@ -19,11 +19,11 @@ from ..run.records import per_batch
 from .cards import changed as changed
 from .cards import wrong as wrong
 from .elements import Banner, Cell, Chart, Facts, Table
-from .style import PURE, from_paper, new_figure, plain
+from .style import PURE, new_figure, plain
+from .words import in_words
 from .words import notes as notes
 
 MOST_CLASSES = 20  # are listed
-Scored = tuple[int, dict[str, Any], float | None]  # batch size, its `accuracy.json`, images per second end to end
 
 
 def accuracy(run: Run) -> Table:
@@ -52,7 +52,7 @@ def accuracy(run: Run) -> Table:
 def _row_of_size(run: Run, size: int, scored: dict[str, Any] | str, runtime: dict[str, Any]) -> list[Cell]:
     if isinstance(scored, str):
         return _row(run.spec.backend, size, {}, scored)
-    name = " ".join(str(runtime.get(key, "")) for key in ("backend", "precision"))
+    name = f"{runtime['backend']} {runtime['precision']}"
     low, high = scored["top1_ci95_percent"]
     interval = f"{low:.2f}\u00a0to\u00a0{high:.2f}"  # kept on one line
     same = scored["reference"]["agreement_percent"]
@@ -73,7 +73,6 @@ def paired(run: Run) -> Facts:
     return Facts(
         f"bs{scored['batch_size']} against {reference['name']}, image by image",
         {
-            "same top-1 %": f"{reference['agreement_percent']:.2f}",
             "only this run right": pairs["only_this_right"],
             "only the reference right": pairs["only_reference_right"],
             "Acc@1 above the reference, points": f"{pairs['difference_points']:+.2f} ({low:+.2f} to {high:+.2f}, 95 %)",
@@ -85,40 +84,19 @@ def paired(run: Run) -> Facts:
 
 
 def _by_real_labels(scored: dict[str, Any]) -> dict[str, Cell]:
-    if not (real := scored.get("real")):
+    if not (real := scored["real"]):
         return {}
-    low, high = real["top1_ci95_percent"]
+    here = "{:.2f} ({:.2f} to {:.2f}, 95 %)".format(real["top1_percent"], *real["top1_ci95_percent"])
     published = f", published {real['expected_top1_percent']:.2f}" if real["expected_top1_percent"] else ""
-    text = (
-        f"{real['top1_percent']:.2f} ({low:.2f} to {high:.2f}, 95 %), reference {real['reference_top1_percent']:.2f}{published}"
-    )
+    text = f"{here}, reference {real['reference_top1_percent']:.2f}{published}"
     return {f"Acc@1 by ReaL labels of {real['images']} images": text}
-
-
-def classes_chart(run: Run) -> Chart:
-    """Acc@1 of every class when they are few, otherwise how the classes' Acc@1 are distributed."""
-    rows = run.read("accuracy")["per_class"]
-    shares = [row["top1_percent"] for row in rows]
-    words = sources.class_words(run)
-    names = [plain(words[row["class"]]) for row in rows]
-    few = len(rows) <= FEW_CLASSES
-    with new_figure(0.8 + 0.26 * len(rows) if few else 2.6) as (figure, axes):
-        if few:
-            bars = axes.barh(range(len(rows)), shares, color=PURE)
-            axes.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=3)
-            axes.set(yticks=range(len(rows)), yticklabels=names, xlabel="Acc@1, %", xlim=(0, 112))
-            axes.invert_yaxis()
-        else:
-            axes.hist(shares, bins=list(range(0, 105, 5)), color=PURE)
-            axes.set(xlabel="Acc@1 of a class, %", ylabel="classes")
-    weakest = names[int(np.argmin(shares))]
-    text = f"{len(rows)} classes, from {min(shares):.0f} % (class {weakest}) to {max(shares):.0f} %"
-    return Chart(figure, f"Acc@1 by class, bs{run.batch_size}", text)
 
 
 def confusion_chart(run: Run) -> Chart | Banner:
     """Which class is taken for which; a note when there are too many to draw."""
-    stored = run.read("accuracy").get("confusion")
+    from matplotlib.colors import ListedColormap
+
+    stored = run.read("accuracy")["confusion"]
     if stored is None:
         place = run.relative(run.file("predictions"))
         text = f"More than {FEW_CLASSES} classes: label and answer of every image are in {place}."
@@ -126,16 +104,16 @@ def confusion_chart(run: Run) -> Chart | Banner:
     counts = np.array(stored)
     words = sources.class_words(run)
     names = [plain(words[index]) for index in range(len(counts))]
-    upright = max(map(len, names)) < 4
-    with new_figure(0.9 + 0.36 * len(counts) + (0 if upright else 0.1 * max(map(len, names)))) as (figure, axes):
-        axes.imshow(counts, cmap=from_paper(PURE), aspect="auto", vmax=max(1, counts.max()))
+    longest, shades = max(map(len, names)), counts / max(1, counts.max())
+    with new_figure(0.9 + 0.36 * len(counts) + 0.1 * longest) as (figure, axes):
+        axes.imshow(np.zeros_like(counts), cmap=ListedColormap([PURE]), alpha=shades, aspect="auto")
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                colour = "white" if count > counts.max() / 2 else "black"
+                colour = "white" if shades[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-        axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="answer", ylabel="label")
-        axes.set_xticklabels(names, rotation=0 if upright else 90)
-        axes.set_yticklabels(names)
+        axes.set_xticks(range(len(names)), names, rotation=90 if longest > 3 else 0)
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="answer", ylabel="label")
     wrong = counts - np.diag(np.diag(counts))
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
     text = f"{np.trace(counts)} of {counts.sum()} right; most often {names[row]} taken for {names[column]}, {wrong.max()} times"
@@ -145,20 +123,19 @@ def confusion_chart(run: Run) -> Chart | Banner:
 def class_differences(run: Run) -> Table:
     """The classes whose Acc@1 lost most against the reference, significant losses marked; after those the weakest."""
     classes = run.read("accuracy")["per_class"]
-    net = {row["class"]: row.get("gained", 0) - row.get("lost", 0) for row in classes}  # older runs lack these two
+    net = {row["class"]: row["gained"] - row["lost"] for row in classes}
     worst = sorted(classes, key=lambda row: (net[row["class"]], row["top1_percent"], row["class"]))[:MOST_CLASSES]
     words = sources.class_words(run)
     others = [None if row["mistaken_for"] is None else words[row["mistaken_for"]] for row in worst]
     keys = ("images", "top1_percent", "reference_top1_percent", "gained", "lost", "p_value_holm")
     rows = [[words[row["class"]], *map(row.get, keys), other] for row, other in zip(worst, others, strict=True)]
     lower, higher = (sum(sign * images < 0 for images in net.values()) for sign in (1, -1))
-    what = f"Acc@1 is below the reference's in {lower} of {len(classes)} classes, above it in {higher}"
-    if "gained" not in classes[0]:
-        what = "Scored by an older version, which did not compare classes with the reference"
+    shares = [row["top1_percent"] for row in classes]
     return Table(
-        f"{what}; bs{run.batch_size}; {len(rows)} are listed, the largest loss first, then the weakest. Gained, lost: images "
-        "that only this run, only the reference has right; p: McNemar's exact, corrected for all classes (Holm); of a few "
-        "images it shows nothing",
+        f"Acc@1 is below the reference's in {lower} of {len(classes)} classes, above it in {higher}; bs{run.batch_size}; "
+        f"classes have {min(shares):.0f} % to {max(shares):.0f} %; {len(rows)} are listed, the largest loss first, then the "
+        "weakest. Gained, lost: images that only this run, only the reference has right; p: McNemar's exact, corrected for all "
+        "classes (Holm); of a few images it shows nothing",
         "class | images | Acc@1:.1f | reference's:.1f | gained | lost | p, corrected:.2g | most often mistaken for",
         rows,
         alarm=frozenset(i for i, row in enumerate(worst) if net[row["class"]] < 0 and row["p_value_holm"] < LEVEL),
@@ -167,11 +144,11 @@ def class_differences(run: Run) -> Table:
 
 def plan(run: Run) -> Table:
     """How many images it takes to tell a loss from none, against the reference and against the published figure."""
-    scored, expected = list(scored_sizes(run)), expected_row(run) or {}
+    scored, expected = scored_sizes(run), expected_row(run) or {}
     one_only = ("only_this_right", "only_reference_right")
-    observed = [sum(row["paired"][key] for key in one_only) / row["images"] for _, row, _ in scored]
+    observed = [sum(row["paired"][key] for key in one_only) / row["images"] for row in scored]
     share = max(observed, default=planner.ASSUMED_DISCORDANCE)
-    rate = max((rate for _, _, rate in scored if rate), default=None)
+    rate = max((rate for row in scored if (rate := _end_to_end(run, row))), default=None)
     most = expected.get("images") or planner.VALIDATION_IMAGES
     rows: list[list[Cell]] = []
     for margin in sorted({*planner.MARGINS, expected.get("max_drop_points", MAX_DROP_POINTS)}):
@@ -187,11 +164,14 @@ def plan(run: Run) -> Table:
     )
 
 
-def scored_sizes(run: Run) -> Iterator[Scored]:
-    """The batch sizes that were scored."""
-    for size, row in per_batch(run, "score", "accuracy").items():
-        if isinstance(row, dict):
-            yield size, row, read_json(run.at(size).file("infer")).get("e2e_images_per_s")
+def scored_sizes(run: Run) -> list[dict[str, Any]]:
+    """The `accuracy.json` of the batch sizes that were scored."""
+    return [row for row in per_batch(run, "score", "accuracy").values() if isinstance(row, dict)]
+
+
+def _end_to_end(run: Run, scored: dict[str, Any]) -> float | None:
+    """Images per second of a batch size that was scored."""
+    return run.at(scored["batch_size"]).read("infer")["e2e_images_per_s"]
 
 
 def verdict(run: Run) -> Banner:
@@ -200,14 +180,9 @@ def verdict(run: Run) -> Banner:
     return Banner(kind, f"{kind.capitalize()}.", in_words(told, *reasons(run)))
 
 
-def in_words(*sentences: str) -> str:
-    """Sentences as a paragraph."""
-    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences)
-
-
 def run_verdict(run: Run) -> tuple[str, str]:
     """`verdict.of_run` of the batch sizes that the run has: the word and the sentence that all pages and the terminal say."""
-    return of_run([row for _, row, _ in scored_sizes(run)], _unscored(run))
+    return of_run(scored_sizes(run), _unscored(run))
 
 
 def _unscored(run: Run) -> list[str]:
@@ -216,8 +191,7 @@ def _unscored(run: Run) -> list[str]:
 
 def reasons(run: Run) -> Iterator[str]:
     """Sentences: the check of each kind that came out worst, and what its images show of it; or what else is wrong."""
-    scored = list(scored_sizes(run))
-    rows = [row for _, row, _ in scored]
+    rows = scored_sizes(run)
     if not rows:
         yield "run notebooks 01 to 06 first"
         return
@@ -225,18 +199,15 @@ def reasons(run: Run) -> Iterator[str]:
     if cause and all(row["verdict"] != "fail" for row in rows):
         yield cause
         return
-    judged = sorted(((check, row, rate) for _, row, rate in scored for check in row["checks"]), key=lambda one: how_bad(one[0]))
-    worst_of_kind = {check.get("kind"): (check, row, rate) for check, row, rate in judged}
-    for check, row, rate in sorted(worst_of_kind.values(), key=lambda one: how_bad(one[0]), reverse=True):
-        yield f"on {row['images']:,} images {sentence(check)}{evidence(check, row['images'], row.get('tests', 1), rate)}"
-    if run.spec.expected is None:
-        yield "the spec names no published figure"
-    else:
-        agreement = min(row["reference"]["agreement_percent"] for row in rows)
+    judged = sorted(((check, row) for row in rows for check in row["checks"]), key=lambda pair: how_bad(pair[0]))
+    worst_of_kind = {check["kind"]: (check, row) for check, row in judged}
+    for check, row in sorted(worst_of_kind.values(), key=lambda pair: how_bad(pair[0]), reverse=True):
+        shown = evidence(check, row["images"], row["tests"], _end_to_end(run, row))
+        yield f"on {row['images']:,} images {sentence(check)}{shown}"
+    if run.spec.expected is not None:
         lowest = min(row["top1_percent"] for row in rows)
         yield readings(lowest, rows[0]["expected"]["top1_percent"], rows[0]["max_drop_points"])
-        yield f"top-1 agrees with the fp32 reference on {agreement:.2f} % of the images"
-    if tests := rows[0].get("tests"):  # the rule of `stages.accuracy`
-        yield f"of {tests} tests all must pass, which needs no correction; each may fail at 5 % / {tests}"
+    tests = rows[0]["tests"]  # the rule of `stages.accuracy`
+    yield f"of {tests} tests all must pass, which needs no correction; each may fail at 5 % / {tests}"
     if missing := _unscored(run):
         yield f"not scored: {', '.join(missing)}"

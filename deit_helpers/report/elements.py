@@ -25,8 +25,6 @@ from .style import PAPER
 
 CARD_PX = 160  # two dozen photographs of 224 px would double a page
 Cell = str | int | float | None
-
-
 STYLE_TAG = re.compile(r'<style class="deit">.*?</style>', re.DOTALL)
 
 
@@ -142,13 +140,12 @@ class Gallery(Element):
 
         crops = [None] * len(self.labels) if self.crops is None else self.crops
         for pixels, label, lists in zip(crops, self.labels, self.lists or [{}] * len(self.labels), strict=True):
-            if pixels is None:
-                yield "", label, lists
-                continue
-            buffer, image = io.BytesIO(), Image.fromarray(pixels)
-            if lists:
-                image.thumbnail((CARD_PX, CARD_PX))
-            image.save(buffer, "JPEG", quality=85)
+            buffer = io.BytesIO()
+            if pixels is not None:
+                image = Image.fromarray(pixels)
+                if lists:
+                    image.thumbnail((CARD_PX, CARD_PX))
+                image.save(buffer, "JPEG", quality=85)
             yield base64.b64encode(buffer.getvalue()).decode(), label, lists
 
 

@@ -22,7 +22,7 @@ def exported(run: Run) -> Facts:
         {
             "checkpoint": export["checkpoint"],
             "weights": weights_text(export),
-            "preprocessing": preprocessing(run) or (SAME if export.get("timm_config") else "not recorded"),
+            "preprocessing": preprocessing(run) or SAME,
             "opset": export["opset"],
             **{side: f"{export[side]['name']} {tuple(export[side]['shape'])}" for side in ("input", "output")},
             "parameters": f"{export['parameters']:,}",
@@ -33,9 +33,9 @@ def exported(run: Run) -> Facts:
 
 def weights_text(export: dict[str, Any]) -> str:
     """What was done to the checkpoint's weights on their way into the model, in words."""
-    weights = export.get("weights") or {}
+    weights = export["weights"]
     if not weights:
-        return "as timm downloads them" if export["checkpoint"] == "hub" else "not recorded"
+        return "as timm downloads them"
     averaged = " (averaged, as `ema: true` asks)" if weights["ema"] else ""
     parts = [f"entry {weights['entry']}{averaged}" if weights["entry"] else "a bare state dict"]
     if weights["other_entries"]:

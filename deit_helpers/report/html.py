@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,7 @@ from .elements import STYLE_TAG, Banner, Links
 
 ERROR_MARK = "papermill-error-cell-tag"  # of the cells that papermill adds to a notebook that failed
 _one_at_a_time = threading.Lock()  # an exporter keeps what it knows of a notebook in itself
-_ALONE: dict[str, Any] = {
-    "name": None,
-    "steps": {},
-    "sizes": {},
-    "turn": {},
-}  # a page that knows of no other
+_ALONE: dict[str, Any] = {"name": None, "steps": {}, "sizes": {}}  # of a page that knows of no other
 _MAIN = '<main id="main"[^>]*>'
 _NOTHING = re.compile(r'<div class="banner missing".*?</div>|</?div[^>]*>', re.DOTALL)
 
@@ -34,7 +29,7 @@ class Section:
 
     title: str
     id: str
-    cells: list[Any] = field(default_factory=list)
+    cells: list[Any]
 
     @property
     def empty(self) -> bool:
@@ -56,10 +51,10 @@ def html(notebook: Path, run: Run | None = None, show_code: bool = False) -> Pat
     title = next((line for line in lines if line.startswith("# ")), "# Report")[2:].partition(":")[0]
     about: dict[str, Any] = {"title": title, **_ALONE}
     if run:
-        about |= {"name": run.spec.run, "title": f"{title} (bs{run.batch_size})" if run.batch_size else title}
-        about |= _links(run, notebook.stem)
+        about |= {"name": run.spec.run, **_links(run, notebook.stem)}
+        about["title"] += f" (bs{run.batch_size})" if run.batch_size else ""
     if run and notebook.stem == "report":
-        from .card import title as title_of_run  # other pages do without what it imports
+        from .index import title as title_of_run  # other pages do without what it imports
 
         about["title"] = title_of_run(run)
     page, spoken = html_path(notebook), run.spec.lang if run else language.ENGLISH
@@ -82,17 +77,17 @@ def _cells(node: Any) -> list[Any]:
 
 
 def _sections(cells: list[Any]) -> list[Section]:
-    sections = [Section("", "")]
+    sections = [Section("", "", [])]
     for cell in cells:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             heading, _, cell.source = cell.source[3:].partition("\n")
-            sections.append(Section(heading, re.sub(r"\W+", "-", heading.lower())))
+            sections.append(Section(heading, re.sub(r"\W+", "-", heading.lower()), []))
         sections[-1].cells.append(cell)
     return sections
 
 
 def _links(run: Run, notebook: str) -> dict[str, dict[str, str | None]]:
-    """To the report and every step at this batch size, the steps beside this one, this step at others; None for itself."""
+    """To the report and every step at this batch size, and this step at others; None for itself."""
     pages, start = run.published(), run.page(notebook).parent
     size = run.batch_size or run.spec.batch_sizes[0]
 
@@ -101,12 +96,9 @@ def _links(run: Run, notebook: str) -> dict[str, dict[str, str | None]]:
 
     steps = {name: sizes.get(size) or sizes.get(None) for name, sizes in pages.items()}
     targets = {name.replace("_", " "): to(path) for name, path in steps.items() if path}
-    here = next((i for i, target in enumerate(targets.values()) if target is None), None)
-    beside = [] if here is None else [i for i in (here - 1, here + 1) if 0 <= i < len(targets)]
     return {
         "steps": {"Report": to(run.folder / "index.html"), **targets},
         "sizes": {f"batch size {n}": to(path) for n, path in pages.get(notebook, {}).items() if n},
-        "turn": dict([*targets.items()][i] for i in beside),
     }
 
 

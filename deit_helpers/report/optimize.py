@@ -130,13 +130,13 @@ def attention_block(run: Run) -> Chart | Banner:
     """The first attention before and after the edits, drawn from the graph: operators, shapes, what is out of alignment."""
     blocks = run.read("optimize")["block"]
     sides = {name: nodes for name, nodes in blocks.items() if nodes and (name == "before" or nodes != blocks["before"])}
-    places = {name: _places(nodes) for name, nodes in sides.items()}
-    if not sides or any(x > 2 for side in places.values() for x, _ in side):
+    if not sides:
         return Banner("note", "No picture.", "No attention of the usual form with static shapes was found in this graph.")
-    depth = max(y for side in places.values() for _, y in side) + 1
+    rows = {name: _rows(nodes) for name, nodes in sides.items()}
+    depth = max(map(len, rows.values()))
     with new_figure(0.5 + 0.46 * depth, WIDTH_IN * (1.3 if len(sides) > 1 else 0.8), len(sides)) as (figure, columns):
-        for axes, (name, nodes) in zip(np.atleast_1d(columns), sides.items(), strict=True):
-            _draw_block(axes, nodes, places[name])
+        for axes, name in zip(np.atleast_1d(columns), sides, strict=True):
+            _draw_block(axes, rows[name])
             axes.set_title(f"{name} the edits" if len(sides) > 1 else "no edits", fontsize=10)
             axes.set(xlim=(-0.6, 2.6), ylim=(depth - 0.4, -0.6))
             axes.axis("off")
@@ -150,32 +150,29 @@ def attention_block(run: Run) -> Chart | Banner:
     return Chart(figure, f"{caption}, bs{run.batch_size}; {key}", text)
 
 
-def _places(nodes: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Column and row of every node: 0, 1, 2 for queries, keys and values, 1 elsewhere; rows by longest path."""
-    results: dict[str, tuple[int, int]] = {}
-    places: list[tuple[int, int]] = []
+def _rows(nodes: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The operators from top to bottom, each in the row below all that it reads."""
+    row_of: dict[str, int] = {}  # of the operator that makes a result
+    rows: dict[int, list[dict[str, Any]]] = {}
     for node in nodes:
-        above = [results[name] for name in node["inputs"] if name in results]
-        y = 1 + max((row for _, row in above), default=-1)
-        wanted = above[0][0] if len(above) == 1 else 1
-        x = next(x for x in sorted(range(9), key=lambda x: (x > 2, abs(x - wanted))) if (x, y) not in places)
-        places.append((x, y))
-        fan = [0, 1, 2] if len(node["outputs"]) == 3 else [x] * len(node["outputs"])
-        results.update({name: (column, y) for name, column in zip(node["outputs"], fan, strict=True)})
-    return places
+        row = 1 + max((row_of[name] for name in node["inputs"] if name in row_of), default=-1)
+        row_of.update(dict.fromkeys(node["outputs"], row))
+        rows.setdefault(row, []).append(node)
+    return list(rows.values())
 
 
-def _draw_block(axes: Any, nodes: list[dict[str, Any]], places: list[tuple[int, int]]) -> None:
+def _draw_block(axes: Any, rows: list[list[dict[str, Any]]]) -> None:
     maker: dict[str, tuple[int, int]] = {}  # where the node stands that made a result
-    for node, (x, y) in zip(nodes, places, strict=True):
-        for x0, y0 in (maker[name] for name in node["inputs"] if name in maker):
-            # Down its own column first, so that no line passes behind a box that is not its own.
-            axes.plot([x0, x0, x], [y0, max(y0, y - 0.75), y], color=NEUTRAL, linewidth=0.8, zorder=0)
-        colour, line = {True: (PURE, "-"), False: (END_TO_END, "--"), None: (NEUTRAL, "-")}[node["aligned"]]
-        box = {"boxstyle": "round,pad=0.25", "facecolor": PAPER, "edgecolor": colour, "linestyle": line}
-        label = f"{node['op_type']}\n{'×'.join(map(str, node['shape'][-2:]))}"
-        axes.text(x, y, label, ha="center", va="center", fontsize=7, linespacing=0.95, bbox=box)
-        maker.update(dict.fromkeys(node["outputs"], (x, y)))
+    for y, row in enumerate(rows):
+        for x, node in enumerate(row, 0 if len(row) > 1 else 1):  # queries, keys and values side by side
+            for x0, y0 in (maker[name] for name in node["inputs"] if name in maker):
+                # Down its own column first, so that no line passes behind a box that is not its own.
+                axes.plot([x0, x0, x], [y0, max(y0, y - 0.75), y], color=NEUTRAL, linewidth=0.8, zorder=0)
+            colour, line = {True: (PURE, "-"), False: (END_TO_END, "--"), None: (NEUTRAL, "-")}[node["aligned"]]
+            box = {"boxstyle": "round,pad=0.25", "facecolor": PAPER, "edgecolor": colour, "linestyle": line}
+            label = f"{node['op_type']}\n{'×'.join(map(str, node['shape'][-2:]))}"
+            axes.text(x, y, label, ha="center", va="center", fontsize=7, linespacing=0.95, bbox=box)
+            maker.update(dict.fromkeys(node["outputs"], (x, y)))
 
 
 def inexact(run: Run) -> Banner:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,24 +11,15 @@ from ..metrics.operators import FAMILIES, LIMIT_PARTS, NAMED_FIRST, chip_limit
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Facts, Table
-from .style import END_TO_END, FAMILY_COLOURS, LIMIT_COLOURS, PURE, new_figure
-from .words import in_flight_text, runtime_text
+from .style import FAMILY_COLOURS, LIMIT_COLOURS, PURE, new_figure
+from .words import in_flight_text, in_words, runtime_text
 from .words import notes as notes
 from .words import trust as trust
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 EFFICIENCY = "efficiency: end to end as a share of the model call alone, both in 05"
-
-
-def latency(run: Run) -> Table:
-    """Percentiles of the model call, in ms per batch."""
-    perf = run.read("perf")
-    numbers = perf["latency_ms"]
-    return Table(
-        f"Latency of a batch of {perf['batch_size']} in ms: the model call alone{in_flight_text(perf)}, "
-        f"{runtime_text(perf['runtime'])}; p99 is given from 100 samples on",
-        "batches | mean:.2f | p50:.2f | p90:.2f | p99:.2f",
-        [[numbers.get(key) for key in ("n", "mean", "p50", "p90", "p99")]],
-    )
 
 
 def latency_chart(run: Run) -> Chart | Banner:
@@ -35,10 +27,11 @@ def latency_chart(run: Run) -> Chart | Banner:
     import pandas as pd
 
     perf = run.read("perf")
-    numbers = perf["latency_ms"]
+    numbers, size = perf["latency_ms"], perf["batch_size"]
     samples = pd.read_csv(run.file("latency"))["latency_ms"]
     if samples.empty:
-        return Banner("note", "No distribution.", "The imported file has the mean only.")
+        text = f"The imported file has the mean only: {numbers['mean']:.2f} ms per batch of {size}."
+        return Banner("note", "No distribution.", text)
     with new_figure(2.6) as (figure, axes):
         axes.hist(samples, bins=min(40, max(5, len(samples) // 4)), color=PURE)
         axes.margins(y=0.25)  # above the bars the labels are readable, one below the other
@@ -46,11 +39,13 @@ def latency_chart(run: Run) -> Chart | Banner:
             axes.axvline(numbers[name], color="black", linestyle=line, linewidth=1)
             place = numbers[name], height
             axes.annotate(f" {name} {numbers[name]:.1f}", place, xycoords=("data", "axes fraction"), va="top")
-        axes.set(xlabel=f"ms per batch of {perf['batch_size']}", ylabel="batches")
-    text = f"{numbers['n']} batches: median {numbers['p50']:.2f} ms, 90 % below {numbers['p90']:.2f} ms"
-    where = f"{perf['backend']} on {perf['device']}"
-    caption = f"Latency of the model call{in_flight_text(perf)}, {where}, {numbers['n']} batches of {perf['batch_size']}"
-    return Chart(figure, caption, text)
+        axes.set(xlabel=f"ms per batch of {size}", ylabel="batches")
+    known = ", ".join(f"{name} {numbers[name]:.2f}" for name in ("mean", "p50", "p90", "p99") if numbers[name] is not None)
+    caption = (
+        f"Latency of a batch of {size} in ms: the model call alone{in_flight_text(perf)}, {runtime_text(perf['runtime'])}; "
+        f"{numbers['n']} batches: {known}; p99 is given from 100 samples on"
+    )
+    return Chart(figure, caption, f"{numbers['n']} batches: {known} ms")
 
 
 def rates(run: Run) -> Table:
@@ -69,7 +64,7 @@ def rates(run: Run) -> Table:
         interval = f"{ci95[0]:.1f} to {ci95[1]:.1f}" if ci95 else "too few"
         rows.insert(0, ["first call, cold", 1, 1000 * size / pure["cold_ms"], None])
         rows.insert(1, ["model alone, warm", timed, pure["images_per_s"], interval])
-        other = pure.get("other_cpu_percent")  # older files lack it
+        other = pure["other_cpu_percent"]
         others = "what others had of the CPU is not known" if other is None else f"others had {other:.1f} % of the CPU"
         settled = "" if pure["settled"] else "; the time box ended before it settled"
         how = f"model alone: median and its 95 % interval, {warm_up} warm-up batches left out, spread "
@@ -136,29 +131,6 @@ def _throughput_row(size: int, infer: dict[str, Any] | str) -> list[Cell]:
     return [size, *speeds, in_flight, batches, infer["images"], infer.get("card_images_per_s")]
 
 
-def throughput_chart(run: Run) -> Chart | Banner:
-    """Images per second against batch size: the model call alone, and end to end."""
-    rows = {size: row for size, row in per_batch(run, "infer", "infer").items() if isinstance(row, dict)}
-    if not rows:
-        return Banner("missing", "Not measured yet.", "Run notebooks/05_infer.ipynb, or `deit-report run`.")
-    alone = [row["interface_images_per_s"] for row in rows.values()]
-    end_to_end = [float(row["e2e_images_per_s"] or "nan") for row in rows.values()]  # where a vendor's file lacks it: no marker
-    hollow = [i for i, row in enumerate(rows.values()) if row.get("disturbed")]  # both rates are of 05
-    note = f"; hollow, not trustworthy: {', '.join(f'bs{list(rows)[i]}' for i in hollow)}" if hollow else ""
-    with new_figure(3.0) as (figure, axes):
-        axes.plot(range(len(rows)), alone, color=PURE, linestyle="-", marker="o", label="model call alone")
-        axes.plot(range(len(rows)), end_to_end, color=END_TO_END, linestyle="--", marker="s", label="end to end")
-        for line in list(axes.lines):
-            axes.plot(hollow, line.get_ydata()[hollow], line.get_marker(), color=line.get_color(), markerfacecolor="white")
-        axes.set(xlabel="batch size", ylabel="images/s", xticks=range(len(rows)), xticklabels=list(rows))
-        axes.set_ylim(0, 1.1 * axes.dataLim.ymax)  # markers whole
-        axes.legend(frameon=False, loc="lower left")
-    ends = ["" if np.isnan(rate) else f", {rate:.1f} end to end" for rate in end_to_end]
-    text = "; ".join(f"bs{n}: {rate:.1f} alone{end}" for n, rate, end in zip(rows, alone, ends, strict=True))
-    runtimes = sorted({f"{row['runtime']['backend']} on {row['runtime']['device']}" for row in rows.values()})
-    return Chart(figure, f"Images per second by batch size, {', '.join(runtimes)}, {run.spec.source} to logits{note}", text)
-
-
 def _unattributed(perf: dict[str, Any]) -> str:
     """How much of the profile has no operator type; empty where all of it has one."""
     rest = perf.get("unattributed")
@@ -168,81 +140,76 @@ def _unattributed(perf: dict[str, Any]) -> str:
     return f". Not attributed, in Other: {rest['calls']} calls without a type, {rest['total_us']:.1f} µs, {100 * share:.1f} %"
 
 
-def _profiled(run: Run) -> dict[int, dict[str, Any]] | Banner:
-    """The `perf.json` of the batch sizes that were profiled, or why there are none."""
+def _measured(run: Run) -> dict[int, dict[str, Any]]:
+    """The `perf.json` of the page's batch size, or of all on the page across batch sizes."""
     sizes = per_batch(run, "perf", "perf").items()
-    measured = {size: perf for size, perf in sizes if isinstance(perf, dict) and run.batch_size in (None, size)}
-    why = next((perf["profile_reason"] for perf in measured.values()), "run notebooks/07_perf.ipynb, or `deit-report run`")
-    rows = {size: perf for size, perf in measured.items() if perf["families"]}
-    kind, title = ("note", "Not profiled.") if measured else ("missing", "Not profiled yet.")
-    return rows or Banner(kind, title, f"{why[0].upper()}{why[1:]}.")
+    return {size: perf for size, perf in sizes if isinstance(perf, dict) and run.batch_size in (None, size)}
 
 
-def _stack(axes: Any, rows: dict[int, dict[str, float]], colours: tuple[str, ...]) -> float:
-    """A bar of ms per image for each batch size, its parts end to end, the sum behind it; returns the largest sum."""
-    left, places = np.zeros(len(rows)), range(len(rows))
-    for i, name in enumerate(next(iter(rows.values()))):
-        values = np.array([parts[name] for parts in rows.values()])
-        axes.barh(places, values, 0.6, left=left, color=colours[i], label=name)
-        left += values
-    for place, total in enumerate(left):
-        axes.annotate(f"{total:.2f}", (total, place), (4, 0), textcoords="offset points", va="center")
-    axes.set(yticks=places, yticklabels=[f"bs{size}" for size in rows], xlabel="ms per image", xlim=(0, 1.15 * max(left)))
+def _stacked(axes: Any, ms: pd.DataFrame, colours: Sequence[str]) -> None:
+    """A bar of ms per image for each batch size (row), its parts (columns) end to end, the sum behind it."""
+    ms.plot.barh(stacked=True, width=0.6, color=colours, ax=axes, legend=False)
+    totals = ms.sum(axis="columns")
+    axes.bar_label(axes.containers[-1], [f"{total:.2f}" for total in totals], padding=4)
+    axes.set(xlabel="ms per image", ylabel="", xlim=(0, 1.15 * totals.max()))
     axes.invert_yaxis()
-    return float(max(left))
 
 
 def families_chart(run: Run) -> Chart | Banner:
     """Operator time by Ascend family at each batch size that was profiled: ms per image, and shares, the named three on top."""
-    rows = _profiled(run)
-    if isinstance(rows, Banner):
-        return rows
-    shares = {size: {name: perf["families"][name]["share_percent"] for name in FAMILIES} for size, perf in rows.items()}
-    per_share = {size: perf["operators_ms"] / size / 100 for size, perf in rows.items()}
-    ms = {size: {name: share * per_share[size] for name, share in row.items()} for size, row in shares.items()}
+    import pandas as pd
+
+    measured = _measured(run)
+    rows = {f"bs{size}": perf for size, perf in measured.items() if perf["families"]}
+    if not rows:
+        why = next((perf["profile_reason"] for perf in measured.values()), "run notebooks/07_perf.ipynb, or `deit-report run`")
+        return Banner("note" if measured else "missing", "Not profiled.", in_words(why))
+    shares = pd.DataFrame({size: pd.DataFrame(perf["families"]).loc["share_percent"] for size, perf in rows.items()})
+    ms = shares / 100 * [perf["operators_ms"] / perf["batch_size"] for perf in rows.values()]
+    said = {size: [f"{share:.1f} %, {ms[size][name]:.2f} ms" for name, share in shares[size].items()] for size in rows}
     heights, height = (0.5 + 0.3 * len(rows), 0.6 + 0.34 * len(FAMILIES) * max(1, 0.6 * len(rows))), 0.8 / len(rows)
     with new_figure(sum(heights), heights=heights) as (figure, (above, axes)):
-        _stack(above, ms, FAMILY_COLOURS)
-        for i, (size, row) in enumerate(shares.items()):
+        _stacked(above, ms.T, FAMILY_COLOURS)
+        for i, (size, texts) in enumerate(said.items()):
             places = np.arange(len(FAMILIES)) + (i - (len(rows) - 1) / 2) * height
-            bars = axes.barh(places, list(row.values()), height * 0.9, color=FAMILY_COLOURS)
-            tag = f" bs{size}" if len(rows) > 1 else ""
-            axes.bar_label(bars, [f"{row[n]:.1f} %, {ms[size][n]:.2f} ms{tag}" for n in FAMILIES], padding=3, fontsize=9)
+            bars = axes.barh(places, shares[size], height * 0.9, color=FAMILY_COLOURS)
+            axes.bar_label(bars, [f"{text} {size}" if len(rows) > 1 else text for text in texts], padding=3, fontsize=9)
         axes.set(yticks=range(len(FAMILIES)), yticklabels=FAMILIES, xlabel="share of operator time, %")
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.6 * max(max(row.values()) for row in shares.values()))
+        axes.set_xlim(0, 1.6 * shares.to_numpy().max())
         for label in axes.get_yticklabels()[: len(NAMED_FIRST)]:
             label.set_fontweight("bold")
-    texts = (
-        ", ".join(f"{name} {share:.1f} % {ms[size][name]:.2f} ms" for name, share in row.items())
-        for size, row in shares.items()
-    )
-    text = "; ".join(f"bs{size}: {share_text}" for size, share_text in zip(shares, texts, strict=True))
+    alt = "; ".join(f"{size}: {', '.join(map(' '.join, zip(FAMILIES, texts, strict=True)))}" for size, texts in said.items())
     device = runtime_text(next(iter(rows.values()))["runtime"], streams=False)
-    batches = ", ".join(f"bs{size}: {perf['profiled_batches']}" for size, perf in rows.items())
+    batches = ", ".join(f"{size}: {perf['profiled_batches']}" for size, perf in rows.items())
     names = "ms per image under the profiler and shares; the names are Ascend's for the counterpart work"
-    rest = "".join(f"{note} of bs{size}" for size, perf in rows.items() if (note := _unattributed(perf)))
-    return Chart(figure, f"Operator time measured on {device}, profiled batches {batches}; {names}{rest}", text)
+    rest = "".join(f"{note} of {size}" for size, perf in rows.items() if (note := _unattributed(perf)))
+    return Chart(figure, f"Operator time measured on {device}, profiled batches {batches}; {names}{rest}", alt)
 
 
 def limit_chart(run: Run) -> Chart | Banner:
     """What lies between the chip's peak and the measured rate, in ms per image, at each batch size."""
-    sizes = per_batch(run, "perf", "perf").items()
-    perfs = {size: perf for size, perf in sizes if isinstance(perf, dict) and run.batch_size in (None, size)}
-    limits = {size: parts for size, perf in perfs.items() if (parts := chip_limit(perf))}
+    import pandas as pd
+
+    measured = _measured(run)
+    limits = {f"bs{size}": parts for size, perf in measured.items() if (parts := chip_limit(perf))}
     if not limits:
         text = "07 must have timed the model, 02 counted its FLOPs; where no peak is measured set `peak_tflops`."
-        return Banner("note" if perfs else "missing", "How far it is from the chip's limit is not known.", text)
-    rows = {size: {name: parts.get(name, 0.0) for name in LIMIT_PARTS} for size, parts in limits.items()}
-    with new_figure(1.3 + 0.4 * len(rows)) as (figure, axes):
-        longest = _stack(axes, rows, LIMIT_COLOURS)
+        return Banner("note" if measured else "missing", "How far it is from the chip's limit is not known.", text)
+    ms = pd.DataFrame(limits, index=LIMIT_PARTS).T.fillna(0.0)  # a batch size may not know all of the parts
+    with new_figure(1.3 + 0.4 * len(ms)) as (figure, axes):
+        _stacked(axes, ms, LIMIT_COLOURS)
+        longest = ms.sum(axis="columns").max()
         for i, bars in enumerate(axes.containers):
             texts = [f"{bar.get_width():.2f}" if bar.get_width() > longest / 9 else "" for bar in bars]
             axes.bar_label(bars, texts, label_type="center", fontsize=9, color="#111111" if i else "#EEEEEE")
         drawn = [bars for bars in axes.containers if any(bar.get_width() for bar in bars)]
         figure.legend(drawn, [bars.get_label() for bars in drawn], loc="outside lower left", ncols=2, frameon=False)
-    alt = "; ".join(f"bs{size}: {', '.join(f'{name} {ms:.2f} ms' for name, ms in row.items())}" for size, row in limits.items())
-    peaks = {f"{perfs[size]['peak_flops_per_s'] / 1e9:.1f} GFLOP/s, {perfs[size]['peak_source']}": None for size in rows}
+    alt = "; ".join(
+        f"{size}: {', '.join(f'{name} {part:.2f} ms' for name, part in row.items())}" for size, row in limits.items()
+    )
+    known = [perf for size, perf in measured.items() if f"bs{size}" in limits]
+    peaks = dict.fromkeys(f"{perf['peak_flops_per_s'] / 1e9:.1f} GFLOP/s, {perf['peak_source']}" for perf in known)
     caption = (
         f"From the chip's peak ({' / '.join(peaks)}) to what was measured, ms per image: the shares of the profile are laid on "
         "the measured time. Products are MatMulV2, BatchMatMulV2 and Conv2D, whose FLOPs are counted"
@@ -277,9 +244,7 @@ def utilisation(run: Run) -> Facts:
     perf = run.read("perf")
     flops, pure = perf["flops_per_image"], perf["pure"]
     what, rate = ("the model alone", pure["images_per_s"]) if pure else ("the call within 05", perf["images_per_s"])
-    peak: dict[str, Cell] = {
-        "utilisation %": "not known: set peak_tflops to what the device's data sheet says for this precision"
-    }
+    peak = {"utilisation %": "not known: set peak_tflops to what the device's data sheet says for this precision"}
     if perf["utilisation_percent"] is not None:
         gflops = f"{perf['peak_flops_per_s'] / 1e9:.1f}"
         peak = {f"peak GFLOP/s: {perf['peak_source']}": gflops, "utilisation %": f"{perf['utilisation_percent']:.1f}"}
@@ -287,8 +252,7 @@ def utilisation(run: Run) -> Facts:
         f"Utilisation, bs{perf['batch_size']}, on {runtime_text(perf['runtime'])}",
         {
             "GFLOP per image, counted in the graph": f"{flops / 1e9:.2f}" if flops else "no graph: run 01 and 02",
-            f"images/s, {what}": f"{rate:.1f}",
-            "GFLOP/s of the model": f"{rate * flops / 1e9:.1f}" if flops else None,
+            f"GFLOP/s of {what}": f"{rate * flops / 1e9:.1f}" if flops else None,
             **peak,
         },
     )

@@ -15,9 +15,10 @@ MOST_SKIPPED = 20
 def recipe(run: Run) -> Facts:
     """How images become tensors, and the hash of the first of them."""
     prep = run.read("preprocess")
-    values, dataset, listed = prep["recipe"], prep.get("dataset"), prep.get("listed")  # older runs lack these two
+    values, listed, limit = prep["recipe"], prep["listed"], run.spec.limit
     rows, warning = for_dataset(run)
-    drawn = f"{run.spec.limit} of {listed}, spread over the labels, seed {run.spec.limit_seed}"
+    is_drawn = limit is not None and limit < listed
+    drawn = f"{limit} of {listed}, spread over the labels, seed {run.spec.limit_seed}"
     return Facts(
         f"Preprocessing of {prep['images']} images, recipe {values['name']}",
         {
@@ -25,11 +26,11 @@ def recipe(run: Run) -> Facts:
             "centre crop": f"{values['crop_px']} px",
             "mean": ", ".join(map(str, values["mean"])),
             "std": ", ".join(map(str, values["std"])),
-            **({"images taken": drawn if (run.spec.limit or listed) < listed else f"all {listed}"} if listed else {}),
-            "they look like": dataset or "none of the data sets that are known by their layout",
+            "images taken": drawn if is_drawn else f"all {listed}",
+            "they look like": prep["dataset"] or "none of the data sets that are known by their layout",
             "rows of params/expected.yaml for them": warning or ", ".join(rows) or "none",
             "images skipped": len(prep["skipped"]),
-            "files and folders not used": sum(row["count"] for row in prep.get("left_out", [])),
+            "files and folders not used": sum(row["count"] for row in prep["left_out"]),
             f"sha256 of the first {prep['fingerprint_images']} tensors": prep["fingerprint"],
         },
     )
@@ -55,7 +56,7 @@ def skipped(run: Run) -> Table:
 
 def left_out(run: Run) -> Table:
     """Files and folders beside the images, by kind, with the names of the first."""
-    kinds = run.read("preprocess").get("left_out", [])  # not in older runs
+    kinds = run.read("preprocess")["left_out"]
     rows = [[row["kind"], row["count"], ", ".join(map(one_line, row["names"]))] for row in kinds]
     total = sum(row["count"] for row in kinds)
     return Table(f"{total} files and folders not used", "kind | number | the first of them", rows)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..run.folder import Run
-from .elements import Banner, Cell, Chart, Facts, Table
-from .style import END_TO_END, PURE, new_figure
+from .elements import Banner, Cell, Facts, Table
 from .words import notes as notes
 
 MAX_FP16 = 65504
@@ -55,19 +54,6 @@ def blocks(run: Run) -> Table:
         rows,
         alarm=frozenset(number for number, row in enumerate(rows) if row[-len(COUNTS)]),
     )
-
-
-def maxima_chart(run: Run) -> Chart:
-    """The largest value of every block beside the largest of fp16."""
-    largest = {block: max(row["max_abs"] for row in nodes) for block, nodes in _by_block(run).items()}
-    names, values = ["in" if name == "embedding" else name for name in largest], list(largest.values())
-    with new_figure(2.8) as (figure, axes):
-        axes.bar(names, values, color=[END_TO_END if value > MAX_FP16 else PURE for value in values])
-        axes.axhline(MAX_FP16, color="black", linewidth=1)
-        axes.text(0, MAX_FP16, "65504, the largest of fp16", va="bottom")
-        axes.set(yscale="log", ylabel="largest |x|", xlabel="block", ylim=(None, 10 * max(MAX_FP16, *values)))
-    text = f"From {min(values):.3g} to {max(values):.3g} (block {names[values.index(max(values))]}); fp16 ends at 65504"
-    return Chart(figure, "Largest |x| by block in float32, on a logarithmic scale", text)
 
 
 def comparison(run: Run) -> Table:

@@ -41,13 +41,18 @@ def new_figure(
         yield figure, figure.subplots(len(heights), columns, height_ratios=heights)
 
 
-def from_paper(colour: str) -> Any:
-    """Shades of a colour on what is behind the drawing: black is readable on the weaker half, white on the stronger one."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("shades", [f"{colour}00", f"{colour}ff"])
-
-
 def plain(name: object) -> str:
     """A name as a chart may hold it: one short line, its dollar signs no beginning of a formula."""
     return one_line(name, 24).replace("$", r"\$")
+
+
+def label_rows(axes: Any, left: Sequence[str], right: Sequence[str]) -> None:
+    """Names to the left and figures to the right of what is drawn at 0, 1, 2 …, from top to bottom."""
+    rows = range(len(left))
+    axes.set_yticks(rows, left)
+    axes.set_ylim(len(left) - 0.5, -0.5)
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(rows, right)
+    beside.spines["right"].set_visible(False)
+    for side in (axes, beside):
+        side.tick_params(axis="y", length=0)

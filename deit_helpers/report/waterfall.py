@@ -7,7 +7,7 @@ from typing import Any
 from ..run.folder import Run
 from ..run.records import per_batch
 from .elements import Banner, Cell, Chart, Stack, Table
-from .style import END_TO_END, NEUTRAL, PURE, new_figure, plain
+from .style import END_TO_END, NEUTRAL, PURE, label_rows, new_figure, plain
 from .words import notes as notes
 
 
@@ -56,15 +56,10 @@ def rungs_chart(run: Run) -> Chart:
                 axes.hlines(y, *(before + points for points in row["difference_ci95_points"]), color=line, linewidth=1)
             axes.vlines(after, y, y + 0.7, color="black", linewidth=1)
             before = after
-        axes.set(yticks=range(len(rows)), yticklabels=[plain(row["name"]) for row in rows], xlabel="Acc@1, %")
+        axes.set(xlabel="Acc@1, %")
         axes.use_sticky_edges = False  # a bar that ends at the edge looks cut off
         axes.margins(x=0.04)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        beside = axes.secondary_yaxis("right")
-        beside.set_yticks(range(len(rows)), [_label(row) for row in rows])
-        beside.spines["right"].set_visible(False)
-        for side in (axes, beside):
-            side.tick_params(axis="y", length=0)
+        label_rows(axes, [plain(row["name"]) for row in rows], [_label(row) for row in rows])
     what = f"bs{facts['batch_size']}, {facts['images']} images"
     legend = "orange: lost, blue: gained, hatched: not significant (n.s.); lines: 95 % intervals of the change"
     return Chart(figure, f"Acc@1 from rung to rung, {what}; {legend}", sentence(facts))

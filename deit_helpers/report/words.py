@@ -31,16 +31,19 @@ def notes(run: Run) -> Stack:
         text = "Another tool measured these figures elsewhere; nothing of this page was run again here."
         banners.append(Banner("inconclusive", "Imported figures.", text))
     if warning := for_dataset(run)[1]:
-        banners.append(Banner("inconclusive", "The expected figures are of other images.", f"{warning}."))
+        banners.append(Banner("inconclusive", "The expected figures are of other images.", in_words(warning)))
     if warning := preprocessing(run):
-        text = f"{warning[0].upper()}{warning[1:]}."
-        banners.append(Banner("inconclusive", "The preprocessing is not the model's.", text))
+        banners.append(Banner("inconclusive", "The preprocessing is not the model's.", in_words(warning)))
     if len(quoted) > 1:
         both = " and ".join(f"{top1:.2f} % ({where})" for top1, where in sorted(quoted.items()))
-        apart = max(quoted) - min(quoted)
-        text = f"Acc@1 is {both}: {apart:.2f} points apart, and neither can be traced to a cause."
+        text = f"Acc@1 is {both}: {max(quoted) - min(quoted):.2f} points apart, and neither can be traced to a cause."
         banners.append(Banner("inconclusive", "The imported accuracies disagree.", text))
     return Stack(banners)
+
+
+def in_words(*sentences: str) -> str:
+    """Sentences as a paragraph."""
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences)
 
 
 def disturbed(run: Run) -> str:
@@ -51,14 +54,8 @@ def disturbed(run: Run) -> str:
 
 def trust(run: Run) -> Stack:
     """Amber where the rates are not to be trusted: at the run's batch size, or without one at each of its spec."""
-    reasons = {at.size: disturbed(at) for at in run.at_each(run.batch_size is None)}
-    text = ". ".join(f"bs{size}: {reason}" for size, reason in reasons.items() if reason)
+    text = ". ".join(f"bs{at.size}: {why}" for at in run.at_each(run.batch_size is None) if (why := disturbed(at)))
     return Stack([Banner("inconclusive", "The throughput is not trustworthy.", f"{text}.")] if text else [])
-
-
-def notes_and_trust(run: Run) -> Stack:
-    """What the index says first."""
-    return Stack([*notes(run).items, *trust(run).items])
 
 
 def preprocessing(run: Run) -> str:

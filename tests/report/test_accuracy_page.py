@@ -43,11 +43,8 @@ def test_the_confusion_matrix_is_the_stored_one(run: Run) -> None:
     assert chart.alt.startswith(f"{np.trace(expected)} of 13 right; most often ")
 
 
-@pytest.mark.parametrize("content", [{"confusion": None}, {}], ids=["many classes", "scored by an older version"])
-def test_without_a_stored_matrix_a_note_says_where_the_answers_are(run: Run, content: dict) -> None:
-    scored = run.read("accuracy")
-    del scored["confusion"]
-    files.write_json(run.file("accuracy"), {**scored, **content})
+def test_without_a_stored_matrix_a_note_says_where_the_answers_are(run: Run) -> None:
+    files.write_json(run.file("accuracy"), {**run.read("accuracy"), "confusion": None})
     note = accuracy.confusion_chart(run)
     assert isinstance(note, Banner)
     assert "bs4/predictions.csv" in note.text
@@ -68,7 +65,8 @@ def test_the_classes_that_lost_most_come_first_then_the_weakest(run: Run) -> Non
     assert table.rows[0] == ["cedar", 50, 40.0, 56.0, 1, 9, 0.04, "apple"]
     assert [row[0] for row in table.rows[1:]] == [str(index) for index in range(3, 22)]  # apple gained, berry has all right
     assert table.alarm == {0}
-    assert "below the reference's in 1 of 24 classes, above it in 1; bs4; 20 are listed" in table.caption
+    told = "below the reference's in 1 of 24 classes, above it in 1; bs4; classes have 40 % to 100 %; 20 are listed"
+    assert told in table.caption
 
 
 def test_the_table_of_classes_equals_a_count_over_the_logits(run: Run, scored_anew: Callable[[Run], None]) -> None:
@@ -82,15 +80,6 @@ def test_the_table_of_classes_equals_a_count_over_the_logits(run: Run, scored_an
         assert frame.loc[word, "reference's"] == pytest.approx(100 * before.mean())
         assert frame.loc[word, "gained"] == np.sum(here & ~before)
         assert frame.loc[word, "lost"] == np.sum(before & ~here)
-
-
-def test_classes_scored_by_an_older_version_are_shown_without_the_reference(run: Run) -> None:
-    scored, old = run.read("accuracy"), ("class", "images", "top1_percent", "mistaken_for")
-    rows = [{key: row[key] for key in old} for row in scored["per_class"]]
-    files.write_json(run.file("accuracy"), {**scored, "per_class": rows})
-    table = accuracy.class_differences(run)
-    assert table.caption.startswith("Scored by an older version, which did not compare classes")
-    assert [row[3:7] for row in table.rows] == [[None] * 4] * 3
 
 
 def test_quoted_rows_follow_the_measured_ones(run: Run) -> None:
@@ -135,16 +124,3 @@ def test_few_images_are_inconclusive_and_the_banner_says_what_would_settle_it(ti
     assert "up to 20.58 points may be lost" in banner.text  # 1 - 0.05^(1/13)
     assert "299 would settle it (power 80 %, 0.5 minutes at this run's rate)" in banner.text
     assert "Of 6 tests all must pass, which needs no correction; each may fail at 5 % / 6." in banner.text
-
-
-def test_an_accuracy_of_an_older_version_is_still_shown(timed: Run) -> None:
-    new = {"kind", "drop_at_least_points", "drop_at_most_points", "images_to_decide"}
-    for at in timed.at_each():
-        scored = at.read("accuracy")
-        checks = [{key: value for key, value in check.items() if key not in new} for check in scored["checks"]]
-        old = {key: value for key, value in scored.items() if key not in ("tests", "paired_top5")}
-        files.write_json(at.file("accuracy"), {**old, "checks": [{**check, "verdict": "pass"} for check in checks]})
-    banner = accuracy.verdict(timed)
-    assert banner.kind == "pass"
-    assert "at most 1 below allowed." in banner.text
-    assert accuracy.paired(timed).values["McNemar's exact p"] == "1, no significant difference"

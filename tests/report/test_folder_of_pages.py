@@ -38,7 +38,7 @@ def test_no_value_hides_a_function_of_its_module(path: Path) -> None:
     assert stored & set(defined(tree)) == set()
 
 
-@pytest.mark.parametrize("page", ["convert", "export", "index", "infer", "html", "words"])
+@pytest.mark.parametrize("page", ["convert", "export", "infer", "html", "words"])
 def test_a_page_without_charts_imports_no_drawing_and_no_arithmetic(page: str) -> None:
     heavy = ("matplotlib", "nbconvert", "onnx", "pandas", "PIL", "scipy")
     code = f"import sys, deit_helpers.report.{page}; sys.exit(' '.join({set(heavy)!r} & sys.modules.keys()))"
@@ -46,7 +46,7 @@ def test_a_page_without_charts_imports_no_drawing_and_no_arithmetic(page: str) -
     assert result.stderr.strip() == ""
 
 
-@pytest.mark.parametrize("page", ["accuracy", "optimize", "perf", "preprocess"])
+@pytest.mark.parametrize("page", ["accuracy", "index", "optimize", "perf", "preprocess"])
 def test_importing_a_page_with_charts_does_not_import_what_draws_them(page: str) -> None:
     code = f"import sys, deit_helpers.report.{page} as page; page.notes; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -118,7 +118,6 @@ def test_a_page_links_the_steps_at_its_batch_size_and_itself_at_the_others(publi
     assert links(published.at(4), "06_accuracy") == {
         "Steps": {**first, **others, "06 accuracy": "#main"},
         "Batch sizes": {"batch size 1": "../bs1/06_accuracy.html", "batch size 4": "#main"},
-        "Previous and next step": others,
     }
     assert links(published.at(1), "06_accuracy")["Steps"] == {**first, "06 accuracy": "#main"}
     made_once = dataclasses.replace(published, batch_size=None)

@@ -80,12 +80,12 @@ def test_disturbed_rates_are_said_on_the_index_by_step_and_batch_size(tiny_run: 
     assert words.disturbed(tiny_run.at(4)) == ""
     files.write_json(tiny_run.at(4).file("infer"), {"disturbed": ""})
     files.write_json(tiny_run.at(8).file("infer"), {"batch_size": 8})  # an older run's
-    assert index.notes(dataclasses.replace(tiny_run, batch_size=None)).items == []
+    assert index.state(dataclasses.replace(tiny_run, batch_size=None)).items == []
     files.write_json(tiny_run.at(4).file("infer"), {"disturbed": "A"})
     files.write_json(tiny_run.at(4).file("perf"), {"disturbed": "B"})
     files.write_json(tiny_run.at(8).file("perf"), {"disturbed": "C"})
     assert words.disturbed(tiny_run.at(4)) == "in 05, A; in 07, B"
-    (banner,) = index.notes(dataclasses.replace(tiny_run, batch_size=None)).items
+    (banner,) = index.state(dataclasses.replace(tiny_run, batch_size=None)).items
     assert (banner.kind, banner.title) == ("inconclusive", "The throughput is not trustworthy.")
     assert banner.text == "bs4: in 05, A; in 07, B. bs8: in 07, C."
     (banner,) = words.trust(tiny_run.at(8)).items  # the page of 07 speaks of its own batch size

@@ -15,7 +15,7 @@ from runs import REPOSITORY, copy_of, with_keys
 from deit_helpers import files
 from deit_helpers.errors import VerdictError
 from deit_helpers.metrics.verdict import PUBLISHED, REFERENCE, port
-from deit_helpers.report import accuracy, card, deploy, html, perf
+from deit_helpers.report import accuracy, html, index, perf
 from deit_helpers.report.elements import Banner, Chart
 from deit_helpers.run import backends, records
 from deit_helpers.run.backends import BACKENDS
@@ -65,7 +65,7 @@ def judge(run: Run, agrees: str, meets: str) -> None:
 def test_card_terminal_banner_and_exit_say_one_word_one_sentence_and_one_figure(run: Run, agrees: str, meets: str) -> None:
     judge(run, agrees, meets)
     kind, told = port(agrees, meets)
-    shown, banner, lines = card.card(run), accuracy.verdict(run), card.lines(run)
+    shown, banner, lines = index.card(run), accuracy.verdict(run), index.lines(run)
     assert (shown.kind, banner.kind) == (kind, kind)
     assert shown.text == f"{told[0].upper()}{told[1:]}."
     assert banner.text.startswith(shown.text)
@@ -81,7 +81,7 @@ def test_card_terminal_banner_and_exit_say_one_word_one_sentence_and_one_figure(
 
 def test_six_lines_are_the_verdict_four_figures_and_the_page(run: Run) -> None:
     judge(run, "pass", "pass")
-    lines = card.lines(run)
+    lines = index.lines(run)
     assert [line.split()[0] for line in lines] == ["PASS:", "Acc@1", "agreement", "throughput", "utilisation", "page"]
     assert "79.75 %: drop 0.25 points (-0.25 to 0.75) from expected 80.00 %, 0.25 points (-0.25 to 0.75) from fp32" in lines[1]
     assert lines[-1].endswith(str(run.folder / "index.html"))
@@ -91,12 +91,12 @@ def test_six_lines_are_the_verdict_four_figures_and_the_page(run: Run) -> None:
 def test_the_best_rate_names_its_batch_size_interval_and_doubt(run: Run) -> None:
     for at, rate in zip(run.at_each(), (50.0, 90.0, 70.0), strict=True):
         change(at, "perf", pure={**at.read("perf")["pure"], "images_per_s": rate, "images_per_s_ci95": [rate - 1, rate + 1]})
-    tile = card.tiles(run)[2]
+    tile = index.tiles(run)[2]
     assert tile.value == "90.0 images/s"
     assert tile.note.startswith("at bs4, best of 3 batch sizes, 89.0 to 91.0 (95 %), model alone, onnxruntime ")
     assert "not trustworthy" not in tile.note
     change(run.at(4), "perf", disturbed="others had 34.0 % of the CPU")
-    assert card.tiles(run)[2].note.endswith("not trustworthy: in 07, others had 34.0 % of the CPU")
+    assert index.tiles(run)[2].note.endswith("not trustworthy: in 07, others had 34.0 % of the CPU")
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_what_a_run_lacks_is_said_and_the_rest_is_drawn(run: Run, removed: tuple
     for at in run.at_each():
         for name in removed:
             at.file(name).unlink()
-    assert [tile.name for tile in card.tiles(run) if tile.value == "not known"] == unknown
-    assert len(card.lines(run)) == 6
-    drawn = [draw(run) for draw in (card.drop_chart, deploy.deployment, perf.families_chart, perf.limit_chart)]
-    for element in (card.card(run), *drawn):
+    assert [tile.name for tile in index.tiles(run) if tile.value == "not known"] == unknown
+    assert len(index.lines(run)) == 6
+    drawn = [draw(run) for draw in (index.drop_chart, index.deployment, perf.families_chart, perf.limit_chart)]
+    for element in (index.card(run), *drawn):
         assert BeautifulSoup(element._repr_html_(), "html.parser").get_text().strip()
     gone = ["accuracy" in removed, "infer" in removed, "perf" in removed, "perf" in removed]
     assert [isinstance(element, Banner) for element in drawn] == gone
@@ -126,7 +126,7 @@ def test_a_run_that_stopped_half_way_shows_what_it_has(run: Run) -> None:
     judge(run, "pass", "pass")
     for name in ("accuracy", "perf", "infer"):
         run.at(8).file(name).unlink()
-    shown = card.card(run)
+    shown = index.card(run)
     assert shown.kind == "inconclusive"
     assert shown.text.startswith("Bs8 not scored yet; else the port is right")
     assert "best of 2 batch sizes" in shown.tiles[2].note
@@ -134,16 +134,16 @@ def test_a_run_that_stopped_half_way_shows_what_it_has(run: Run) -> None:
 
 def test_the_title_names_run_model_device_precision_and_date(run: Run) -> None:
     created = records.read_record(run.at(8), "perf")["created"]
-    assert re.fullmatch(r"test: vit_tiny_patch16_224 on CPU, fp32, \d\d [A-Z][a-z]{2} \d{4}", card.title(run))
-    assert card.title(run).endswith(created[:4])
+    assert re.fullmatch(r"test: vit_tiny_patch16_224 on CPU, fp32, \d\d [A-Z][a-z]{2} \d{4}", index.title(run))
+    assert index.title(run).endswith(created[:4])
     for at in run.at_each():
         at.file("infer").unlink()
-    assert card.title(run).startswith("test: vit_tiny_patch16_224 on onnxruntime, not measured yet, fp32")
+    assert index.title(run).startswith("test: vit_tiny_patch16_224 on onnxruntime, not measured yet, fp32")
 
 
 def test_drops_are_drawn_with_the_bounds_they_are_judged_by(run: Run) -> None:
     judge(run, "pass", "fail")
-    chart = card.drop_chart(run)
+    chart = index.drop_chart(run)
     assert isinstance(chart, Chart)
     axes = chart.figure.axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
@@ -159,7 +159,7 @@ def test_acc5_is_drawn_where_it_does_not_pass(run: Run) -> None:
     for verdict, drawn in (("pass", False), ("fail", True)):
         checks = [{**check, "metric": "Acc@5", "verdict": verdict} for check in run.at(1).read("accuracy")["checks"][:1]]
         change(run.at(1), "accuracy", checks=[*run.at(1).read("accuracy")["checks"][:2], *checks])
-        chart = card.drop_chart(run)
+        chart = index.drop_chart(run)
         assert isinstance(chart, Chart)
         assert ("Acc@5 is" in chart.alt) is drawn
 
@@ -187,11 +187,11 @@ def timed(run: Run, **p90_and_rate: tuple[float, float]) -> None:
 def test_the_batch_size_to_deploy_is_the_fastest_within_the_budget(run: Run, budget: float | None, start: str) -> None:
     timed(run, bs1=(16.0, 60.0), bs4=(44.0, 90.0), bs8=(80.0, 100.0))
     run = with_keys(run, latency_budget_ms=budget)
-    chart = deploy.deployment(run)
+    chart = index.deployment(run)
     assert isinstance(chart, Chart)
-    assert deploy.answer(run).startswith(start)
+    assert index.answer(run).startswith(start)
     assert chart.caption.startswith(start)
-    assert f"{start}" in " ".join(card.card(run).notes)
+    assert f"{start}" in " ".join(index.card(run).notes)
     assert [text.get_text() for text in chart.figure.axes[0].texts[:3]] == ["bs1", "bs4", "bs8"]
 
 
@@ -199,12 +199,12 @@ def test_a_budget_that_lies_in_the_interval_of_the_p90_is_not_kept_for_certain(r
     timed(run, bs1=(16.0, 60.0), bs4=(44.0, 90.0), bs8=(80.0, 100.0))
     spread = "".join(f"{i},{80 + (20 if i >= 53 else 0)}\n" for i in range(60))  # seven of sixty took 100 ms
     files.write_text(run.at(8).file("latency"), f"batch,latency_ms\n{spread}")
-    assert deploy.answer(with_keys(run, latency_budget_ms=90.0)).startswith("Deploy bs4 within 90 ms")
+    assert index.answer(with_keys(run, latency_budget_ms=90.0)).startswith("Deploy bs4 within 90 ms")
 
 
 def test_a_point_of_a_disturbed_clock_is_hollow(run: Run) -> None:
     change(run.at(4), "infer", disturbed="others had 34.0 % of the CPU")
-    chart = deploy.deployment(run)
+    chart = index.deployment(run)
     assert isinstance(chart, Chart)
     fills = [line.get_markerfacecolor() for line in chart.figure.axes[0].lines if line.get_marker() == "o"]
     assert [fill == "none" for fill in fills] == [False, True, False]
@@ -213,8 +213,8 @@ def test_a_point_of_a_disturbed_clock_is_hollow(run: Run) -> None:
 def test_imported_figures_without_percentiles_leave_nothing_to_choose(run: Run) -> None:
     for at in run.at_each():
         change(at, "infer", latency_ms={"mean": 6.4, "p50": None, "p90": None, "p99": None, "n": 0}, imported_from="x.txt")
-    assert isinstance(deploy.deployment(run), Banner)
-    assert f"the import of a tool's files was seen working on {backends.IMPORTED_SEEN_ON};" in card.card(run).notes[-1]
+    assert isinstance(index.deployment(run), Banner)
+    assert f"the import of a tool's files was seen working on {backends.IMPORTED_SEEN_ON};" in index.card(run).notes[-1]
 
 
 def test_the_readme_says_of_every_backend_what_the_card_says() -> None:
@@ -227,10 +227,10 @@ def test_the_readme_says_of_every_backend_what_the_card_says() -> None:
 
 
 def test_a_device_that_a_backend_was_never_seen_on_is_named_as_such(run: Run) -> None:
-    assert "backend onnxruntime was seen working on CPUs" in card.card(run).notes[-1]
+    assert "backend onnxruntime was seen working on CPUs" in index.card(run).notes[-1]
     for at in run.at_each():
         change(at, "infer", runtime={**at.read("infer")["runtime"], "device": "NVIDIA H100"})
-    assert "backend onnxruntime beyond CPUs was seen working on nothing" in card.card(run).notes[-1]
+    assert "backend onnxruntime beyond CPUs was seen working on nothing" in index.card(run).notes[-1]
 
 
 def test_the_index_has_the_title_of_its_run_once(run: Run) -> None:
@@ -239,4 +239,4 @@ def test_the_index_has_the_title_of_its_run_once(run: Run) -> None:
     )
     soup = BeautifulSoup(html.html(run.page("report"), run).read_text(), "html.parser")
     assert soup.title is not None
-    assert soup.title.text == card.title(run)
+    assert soup.title.text == index.title(run)
