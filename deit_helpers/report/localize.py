@@ -9,9 +9,11 @@ import numpy as np
 from ..errors import ArtifactError
 from ..files import read_json
 from ..run.folder import Run
-from .elements import Banner, Cell, Facts, Stack, Table
+from .elements import Banner, Cell, Chart, Facts, Stack, Table
+from .style import END_TO_END, PURE, new_figure
 from .words import notes as notes
 
+LOWEST = 1e-9  # where the chart draws an error of 0
 MISTAKES = {
     "none": "nothing: as the reference",
     "one_late": "the answers are of the image before",
@@ -35,6 +37,21 @@ def sides(run: Run) -> Facts:
     texts = {key: f"{side['name']}, {side['precision']}: {side['file']}" for key, side in both.items()}
     caption = f"Two versions of one network on {len(facts['images'])} images of the run"
     return Facts(caption, {**texts, "tolerance": f"{facts['tolerance']:g}, of {facts['precision']}", "taps marked": marked})
+
+
+def errors_chart(run: Run) -> Chart:
+    """The relative error of every tap in the order in which the network computes them."""
+    facts = _read(run, "localize")
+    errors = {i: row["relative_rms"] for i, row in enumerate(facts["taps"]) if "relative_rms" in row}
+    blocks = {i: row["tap"].split(".")[1] for i, row in enumerate(facts["taps"]) if row["tap"].endswith(".norm1")}
+    with new_figure(2.8) as (figure, axes):
+        axes.semilogy([*errors], np.maximum([*errors.values()], LOWEST), color=PURE, marker=".", linewidth=1)
+        axes.axhline(facts["tolerance"], color=END_TO_END, linestyle="--", linewidth=1)
+        axes.text(0, facts["tolerance"] * 1.2, "tolerance", color=END_TO_END, va="bottom")
+        axes.set(xticks=[*blocks], xticklabels=[*blocks.values()], xlabel="block", ylabel="relative error")
+    left, right = (facts[key]["name"] for key in ("left", "right"))
+    text = f"{len(errors)} taps, the largest error {max(errors.values()):.1g}. {_finding(facts)}"
+    return Chart(figure, f"Error of {right} against {left}: root mean square of the difference by that of {left}", text)
 
 
 def taps(run: Run) -> Table:

@@ -108,13 +108,14 @@ def throughput(run: Run) -> Table:
     measured = [infer for infer in inferred.values() if isinstance(infer, dict)]
     where = f" on {runtime_text(measured[-1]['runtime'], streams=False)}" if measured else ""
     rows = [_throughput_row(size, infer) for size, infer in inferred.items()]
-    header = "batch size | images/s:.1f | end to end images/s:.1f | efficiency %:.1f | p50 ms:.2f | p90 ms:.2f | in flight "
-    header += "| batches | images | images/s of the card:.1f"
+    header = "batch size | images/s:.1f | end to end images/s:.1f | efficiency %:.1f | p50 ms:.2f | p90 ms:.2f | p99 ms:.2f "
+    header += "| in flight | batches | images | images/s of the card:.1f"
     if not any(row[-1] for row in rows):  # only tools that measure one device of several say it
         rows, header = [row[:-1] for row in rows], header.rpartition(" | ")[0]
     return Table(
         f"Throughput{where}: images/s of the model call alone over full batches, and end to end from the {run.spec.source} "
-        f"to the logits over all images; {EFFICIENCY}; p50 and p90 of the call per batch{in_flight_text(*measured)}",
+        f"to the logits over all images; {EFFICIENCY}; p50, p90 and p99 (from 100 batches on) of the call per batch"
+        f"{in_flight_text(*measured)}",
         header,
         rows,
     )
@@ -122,12 +123,12 @@ def throughput(run: Run) -> Table:
 
 def _throughput_row(size: int, infer: dict[str, Any] | str) -> list[Cell]:
     if isinstance(infer, str):
-        return [size, *[None] * 7, infer, None]
+        return [size, *[None] * 8, infer, None]
     efficiency = None if infer["e2e_efficiency"] is None else 100 * infer["e2e_efficiency"]
-    p50, p90, batches = (infer["latency_ms"].get(key) for key in ("p50", "p90", "n"))
+    *percentiles, batches = (infer["latency_ms"].get(key) for key in ("p50", "p90", "p99", "n"))
     numbers = infer.get("in_flight") or [None]  # a vendor's file does not say it
     in_flight = numbers[0] if len(numbers) == 1 else " or ".join(map(str, numbers))
-    speeds = [infer["interface_images_per_s"], infer["e2e_images_per_s"], efficiency, p50, p90]
+    speeds = [infer["interface_images_per_s"], infer["e2e_images_per_s"], efficiency, *percentiles]
     return [size, *speeds, in_flight, batches, infer["images"], infer.get("card_images_per_s")]
 
 

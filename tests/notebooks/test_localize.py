@@ -29,3 +29,4 @@ def test_localize_is_executed_by_hand_published_and_linked(finished_project: Pat
     assert "localize.html" in {link["href"] for link in index.find_all("a")}
     assert "index.html" in {link["href"] for link in published.find_all("a")}
     assert "No tap is over tolerance (0.0001)." in published.text
+    assert len(published.find_all("svg")) == 1

@@ -102,6 +102,17 @@ def test_the_table_has_a_row_for_every_tap_also_for_one_that_a_side_lacks(run: R
     assert table.alarm == {2, 4, 5, 6, 7}
 
 
+def test_the_chart_is_logarithmic_with_the_tolerance_and_draws_exact_taps_at_the_bottom(run: Run) -> None:
+    chart = page.errors_chart(run)
+    (axes,) = chart.figure.axes
+    taps, tolerance = axes.lines
+    assert axes.get_yscale() == "log"
+    assert list(taps.get_xdata()) == [0, 1, 2, 4, 5, 6, 7]
+    assert list(taps.get_ydata()) == [page.LOWEST, 3e-7, 0.13, 0.1, 0.2, 0.15, 0.1]
+    assert set(tolerance.get_ydata()) == {1e-4}
+    assert chart.alt.startswith("7 taps, the largest error 0.2. The first bad tap is blocks.0.attn")
+
+
 def test_suspects_have_a_column_for_each_batch_size_and_reasons(run: Run) -> None:
     table = page.suspects(run)
     assert list(table.formats) == ["mistake", "bs8", "not tried"]
