@@ -171,7 +171,7 @@ def scored_sizes(run: Run) -> list[dict[str, Any]]:
 
 def _end_to_end(run: Run, scored: dict[str, Any]) -> float | None:
     """Images per second of a batch size that was scored."""
-    return run.at(scored["batch_size"]).read("infer")["e2e_images_per_s"]
+    return read_json(run.at(scored["batch_size"]).file("infer")).get("e2e_images_per_s")
 
 
 def verdict(run: Run) -> Banner:

@@ -17,7 +17,6 @@ from PIL import Image
 from runs import CLASSES, opened
 from timm.data import ImageNetInfo
 
-from deit_helpers import files
 from deit_helpers.data import batches, sources, transforms
 from deit_helpers.errors import ArtifactError
 from deit_helpers.report import preprocess as page
@@ -106,17 +105,6 @@ def test_a_known_data_set_is_named_with_its_rows(project: Path) -> None:
     shown = page.recipe(run.replace(expected="deit_small")).values
     assert "is of imagenet-1k, the images look like imagenette" in str(shown["rows of params/expected.yaml for them"])
     assert shown["images taken"] == "all 10"
-
-
-def test_what_an_older_version_preprocessed_is_still_shown(class_folders: Path) -> None:
-    run = opened(class_folders.parent)
-    facts = preprocess.preprocess(run)
-    files.write_json(
-        run.file("preprocess"), {k: v for k, v in facts.items() if k not in ("listed", "dataset", "label_classes")}
-    )
-    shown = page.recipe(run).values
-    assert "images taken" not in shown
-    assert shown["they look like"] == "none of the data sets that are known by their layout"
 
 
 def test_a_damaged_image_stops_the_run_and_leaves_no_store(class_folders: Path) -> None:
