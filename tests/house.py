@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "deit_helpers"
 CORE = ("run", "data", "metrics", "stages", "report", "pipeline.py", "__main__.py")  # what notebooks touch
 # Lines. The core was to be 4,500; since then it reads what users really have, tests verdicts, four more notebooks, a verdict
 # card, a live line, and pages in two languages. It has to come down again: CONTRIBUTING.
-MOST = {"core": 7460, "room": 1100, "all": 7600, "function": 40}
+MOST = {"core": 7080, "room": 1100, "all": 7600, "function": 40}
 
 
 def lines_by_room() -> Counter[str]:
