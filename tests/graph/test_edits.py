@@ -16,7 +16,7 @@ from deit_helpers.graph import alignment
 from deit_helpers.graph.edits import EDITS
 from deit_helpers.graph.graph import Graph, shape, with_shapes
 from deit_helpers.graph.patterns import attentions, layer_norms, trace
-from deit_helpers.run.spec import EXACT_EDITS, INEXACT_EDITS
+from deit_helpers.run.edits import EXACT_EDITS, INEXACT_EDITS
 
 ALL = ("uint8_input", "fold_scale", "split_qkv", "merge_transpose", "softmax_axis")
 CHAINS = [(*ALL, "pad_tokens", "class_token_only"), ("pad_outside_attention", *ALL)]

@@ -25,14 +25,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return report
 
 
-def run_twice(finished: Path, project: Path, *settings: str) -> Path:
-    """Run a copy of a finished project with these settings; a second time there is nothing to do. Returns its run folder."""
+def run_copy(finished: Path, project: Path, *settings: str, again: bool = False) -> Path:
+    """Run a copy of a finished project with these settings; `again`, there is nothing to do. Returns its run folder."""
     shutil.copytree(finished, project)
     options = [part for setting in settings for part in ("-s", setting)]
     result = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
     assert result.returncode == 0, result.stderr
-    again = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
-    assert "nothing to do" in again.stdout, again.stderr
+    if again:
+        repeated = run_tool("deit_helpers", "run", "params/mini.yaml", *options, cwd=project)
+        assert "nothing to do" in repeated.stdout, repeated.stderr
     return project / "reports" / "mini"
 
 
@@ -51,7 +52,7 @@ def assert_same_answers(folder: Path, finished: Path, size: int, tolerance: floa
 def test_a_whole_run_on_the_device(
     finished_project: Path, tmp_path: Path, host: Path, settings: tuple[str, ...], tolerance: float
 ) -> None:
-    folder = run_twice(finished_project, tmp_path / "copy", "backend=pyacl", "precision=fp16", *settings)
+    folder = run_copy(finished_project, tmp_path / "copy", "backend=pyacl", "precision=fp16", *settings, again=True)
     (size,) = json.loads((folder / "manifest.json").read_text())["spec"]["batch_sizes"]
     assert_same_answers(folder, finished_project, size, tolerance)
 
@@ -89,7 +90,7 @@ def test_a_host_with_only_the_vendors_programs(
     finished_project: Path, tmp_path: Path, host: Path, settings: tuple[str, ...], tolerance: float
 ) -> None:
     """The same answers from files, in the layout each of them wants; a last batch that is not full included."""
-    folder = run_twice(finished_project, tmp_path / "copy", "precision=fp16", "batch_sizes=[8]", *settings)
+    folder = run_copy(finished_project, tmp_path / "copy", "precision=fp16", "batch_sizes=[8]", *settings)
     assert assert_same_answers(folder, finished_project, 8, tolerance) % 8
     tool = settings[0].partition("=")[2]
     infer = json.loads((folder / "bs8/infer.json").read_text())

@@ -165,7 +165,7 @@ def test_a_run_that_stops_early_still_has_a_report_that_says_what_is_missing(tmp
     assert result.returncode == 0, result.stderr
     report = (project / "reports/mini/index.html").read_text()
     assert "Not scored yet." in report
-    assert "Not profiled yet." in report
+    assert "Not profiled." in report
 
 
 def test_a_page_with_an_error_is_made_again_and_until_then_the_report_leaves_it_out(
