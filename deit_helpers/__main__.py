@@ -116,7 +116,7 @@ def run(
         if not plan_only:
             opened.save_spec()
             if needed:
-                pipeline.execute(steps, which["force"], screen, wait_for_quiet)
+                pipeline.execute(steps, screen, wait_for_quiet)
     if plan_only:
         _print_plan(steps)
     else:
@@ -208,7 +208,7 @@ def import_(run_dir: Path, batch_size: int, perf: Path, dumps: Path | None, prof
     steps = pipeline.plan(opened, "05" if dumps else "07", "07")
     mine = [step for step in steps if step.run.batch_size in (None, batch_size)]
     with Terminal(opened.folder, _resume_command()) as screen:
-        pipeline.execute(mine, False, screen)
+        pipeline.execute(mine, screen)
     _conclude(opened, screen)
     if dumps:
         require_pass(opened)

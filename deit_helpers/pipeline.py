@@ -27,6 +27,7 @@ from .run.lineage import NOTEBOOKS, PAGE_CODE, STAGES
 from .run.spec import RunSpec
 from .terminal import Terminal
 
+FORCED = "forced"  # the reason of a step whose files are made again whether current or not
 PAGE_S = 5.0  # what a page takes besides its stages: a kernel starts, the page is drawn
 STEPS = tuple(name for name in NOTEBOOKS if name != "report")
 
@@ -56,20 +57,18 @@ def plan(
     Raises:
         SpecError: `first` or `last` is no notebook's number.
     """
-    notebooks = _between(run, first, last)
+    notebooks, asked = _between(run, first, last), (None, *(sizes or run.spec.batch_sizes))
     expected_row(run)  # what is wrong with it would otherwise be found after hours of inference
     if run.spec.real_labels and run.image_folder.is_dir():  # not on a device host
         real_labels(run, [])
     steps: list[Step] = []
     for notebook in notebooks:
         for at in run.at_each(NOTEBOOKS[notebook].per_batch):
-            why = "forced" if force else _why(notebook, at)
+            why = FORCED if force and at.batch_size in asked else _why(notebook, at)
             earlier = [step for step in steps if step.why and step.run.batch_size in (None, at.batch_size, run.batch_size)]
             if not why and (earlier or (notebook == "report" and any(step.why for step in steps))):
                 why = f"if {earlier[0].name} changes what it reads" if earlier else "a page changed"
-            if at.batch_size in (None, *(sizes or run.spec.batch_sizes)) or (
-                NOTEBOOKS[notebook].shows and html_path(at.page(notebook)).exists()
-            ):
+            if at.batch_size in asked or (NOTEBOOKS[notebook].shows and html_path(at.page(notebook)).exists()):
                 steps.append(Step(notebook, at, why))
     return steps
 
@@ -103,15 +102,15 @@ def seconds(step: Step) -> float | None:
 
     A step that runs only if an earlier one changes what it reads is taken to run. None where a stage is new.
     """
-    whole, run = step.why == "forced" or step.why.startswith("if "), step.run
+    whole, run = step.why == FORCED or step.why.startswith("if "), step.run
     stages = [stage for stage in records.stages_of(run, step.notebook) if whole or records.problem(run, stage)]
     took = [[records.read_record(at, stage).get("seconds") for at in (run, *run.at_each())] for stage in stages]
     known = [next((value for value in values if value is not None), None) for values in took]
     return None if None in known else PAGE_S + sum(filter(None, known))
 
 
-def execute(steps: list[Step], force: bool, screen: Terminal, wait_for_quiet: bool = False) -> None:
-    """Run the steps that are needed; each is judged again when its turn comes.
+def execute(steps: list[Step], screen: Terminal, wait_for_quiet: bool = False) -> None:
+    """Run the steps that are forced or needed; each is judged again when its turn comes.
 
     A verdict that is not `pass` is no error here: the pages show it, and `accuracy.require_pass` says it from the files.
 
@@ -123,8 +122,7 @@ def execute(steps: list[Step], force: bool, screen: Terminal, wait_for_quiet: bo
     import papermill  # noqa: F401 - seconds in which Ctrl-C stops nothing yet; two threads would find it half made
 
     screen.say(screen.command, shown=False)
-    if force:
-        _forget(steps)
+    _forget([step for step in steps if step.why == FORCED])
     numbers = itertools.count(1)
 
     def run_in_turn(lane: list[Step]) -> None:
@@ -132,7 +130,7 @@ def execute(steps: list[Step], force: bool, screen: Terminal, wait_for_quiet: bo
             label = f"[{next(numbers)}/{len(steps)}] {step.name}"
             with _page_lock(step, screen.say):
                 _check_spec(step.run)
-                if force or _why(step.notebook, step.run):
+                if step.why == FORCED or _why(step.notebook, step.run):
                     if wait_for_quiet and NOTEBOOKS[step.notebook].alone:
                         kernels.wait_for_quiet(screen.say)
                     with screen.step(label, _progress(step), html_path(step.run.page(step.notebook))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 import os
@@ -107,7 +108,7 @@ def test_after_a_notebook_that_failed_only_the_report_is_made(
 
     monkeypatch.setattr(pipeline, "_run_notebook", run_notebook)
     with pytest.raises(DeitError, match="no memory"):
-        pipeline.execute(pipeline.plan(run), False, screen)
+        pipeline.execute(pipeline.plan(run), screen)
     assert notebooks[-2:] == ["05_infer", "report"]
 
 
@@ -117,8 +118,13 @@ def test_force_makes_the_shards_of_an_interrupted_run_again(
     with pytest.raises(ArtifactError, match="1 of 4"):
         infer.infer(with_keys(uninferred, shards=[0, 0]))
     monkeypatch.setattr(pipeline, "_run_notebook", lambda step, *_: None)
-    pipeline.execute([pipeline.Step("05_infer", uninferred, "forced")], True, screen)
+    pipeline.execute([pipeline.Step("05_infer", uninferred, "forced")], screen)
     assert not (uninferred.file("infer").parent / "shards").exists()
+
+
+def test_force_makes_again_what_is_asked_for_and_not_what_other_batch_sizes_measured(finished: Run) -> None:
+    steps = pipeline.plan(dataclasses.replace(finished, batch_size=None), "07", "07", force=True, sizes=(8,))
+    assert [(step.name, step.why == pipeline.FORCED) for step in steps if step.why] == [("07_perf bs8", True), ("report", True)]
 
 
 def test_force_makes_its_own_shards_again_and_keeps_those_of_others(
@@ -129,7 +135,7 @@ def test_force_makes_its_own_shards_again_and_keeps_those_of_others(
     monkeypatch.setattr(pipeline, "_run_notebook", lambda step, *_: None)
     run = with_keys(uninferred, shards=[1, 2])
     run.save_spec()
-    pipeline.execute([pipeline.Step("05_infer", run, "forced")], True, screen)
+    pipeline.execute([pipeline.Step("05_infer", run, "forced")], screen)
     assert [path.name for path in (uninferred.file("infer").parent / "shards").iterdir()] == ["0000000-0000003.npz"]
 
 
@@ -140,7 +146,7 @@ def test_a_spec_that_another_command_changed_meanwhile_stops_the_run(
     with_keys(uninferred, limit=2).save_spec()
     monkeypatch.setattr(pipeline, "_run_notebook", lambda step, *_: None)
     with pytest.raises(ArtifactError, match=r"spec\.yaml: another command changed it meanwhile"):
-        pipeline.execute([pipeline.Step("06_accuracy", uninferred, "asked for")], False, screen)
+        pipeline.execute([pipeline.Step("06_accuracy", uninferred, "asked for")], screen)
 
 
 @pytest.mark.parametrize("wait", [False, True])
@@ -151,7 +157,7 @@ def test_what_measures_time_waits_for_a_quiet_machine_where_that_is_asked_for(
     monkeypatch.setattr(pipeline, "_run_notebook", lambda step, show_code=False: log.append(step.notebook))
     monkeypatch.setattr(pipeline.kernels, "wait_for_quiet", lambda say: log.append("wait"))
     steps = [step for step in pipeline.plan(opened(project, batch_sizes=[4])) if step.notebook[:2] in ("05", "06", "07")]
-    pipeline.execute(steps, False, screen, wait)
+    pipeline.execute(steps, screen, wait)
     assert log == (["wait", "05_infer", "06_accuracy", "wait", "07_perf"] if wait else ["05_infer", "06_accuracy", "07_perf"])
 
 
@@ -203,7 +209,7 @@ def test_ctrl_c_leaves_an_index_that_says_so_once_and_is_made_again(
     monkeypatch.setattr(pipeline, "_run_notebook", interrupted)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            pipeline.execute(pipeline.plan(run, sizes=(8,)), False, screen)
+            pipeline.execute(pipeline.plan(run, sizes=(8,)), screen)
     page = index.read_text()
     assert page.count("Not finished:") == 1
     assert page.count("go on with: deit-report run again") == 1
@@ -224,5 +230,5 @@ def test_ctrl_c_while_libraries_are_imported_changes_nothing(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "papermill", raising=False)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.execute(steps, True, screen)
+        pipeline.execute(steps, screen)
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
