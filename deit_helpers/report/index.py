@@ -285,7 +285,7 @@ def since(run: Run) -> Stack:
     text = f"{said}; `deit-report compare` tests such a difference."
     banners = [Banner("note", "Since the time before.", text)] if said else []
     for path in sorted(run.folder.glob("compare/*/compare.json")):
-        if facts := read_json(path):
+        if (facts := read_json(path)) and facts["base"]["folder"] != str(run.folder):  # with itself it is no news
             against = one_line(f"Against {facts['base']['folder']}:")
             banners.append(Banner(facts["verdict"], against, f"{facts['verdict']}.", run.link(path.with_suffix(".html"))))
     return Stack(banners)

@@ -379,6 +379,7 @@ def test_the_command_publishes_a_page_that_the_report_links_and_exits_with_one(m
     assert {path.name for path in Path(published).parent.iterdir()} >= {"compare.json", "junit.xml", "comment.md"}
     (banner,) = index.since(new).items
     assert (banner.kind, banner.title, banner.link) == ("fail", f"Against {base.folder}:", new.relative(Path(published)))
+    write(folder_of(base, base), compare(base, base))  # as the notebook does with its defaults
     assert index.since(base).items == []
     (Path(published).parent / "compare.json").write_text("{")
     assert index.since(new).items == []  # damaged: no reason to lose the report
