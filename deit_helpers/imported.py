@@ -57,7 +57,8 @@ def import_results(
         records.require(run, "index")
         measured.write_logits(run, dumps)
     else:  # those of another runtime must not stand beside this one's speed
-        run.file("logits").unlink(missing_ok=True)
+        for name in ("logits", *records.outputs(run, "agreement"), *records.outputs(run, "score")):
+            run.file(name).unlink(missing_ok=True)
         for stage in ("score", "agreement"):
             records.forget(run, stage)
     runtime = {"version": "imported", "device": device, "precision": "precision not stated"}
