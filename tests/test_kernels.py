@@ -262,17 +262,30 @@ def test_a_kernel_that_dies_is_one_line_and_leaves_nothing(project: Path, death:
     assert (project / "reports/test/index.html").exists()
 
 
+ONE_AT_A_TIME = f"""
+import pathlib, time
+begun, end = pathlib.Path("at_work"), time.monotonic() + {BUSY_S}
+begun.open("x").close()
+while not pathlib.Path("other_waits").exists() and time.monotonic() < end:
+    time.sleep(0.02)
+begun.unlink()
+"""
+
+
 def test_two_processes_make_a_page_one_after_the_other(project: Path) -> None:
     write_spec(project, batch_sizes=[1])
-    write_notebook(project, "import pathlib, time; p = pathlib.Path('at_work'); p.open('x').close(); time.sleep(6); p.unlink()")
+    write_notebook(project, ONE_AT_A_TIME)
     write_notebook(project, "", "report")
     options = ("params/test.yaml", "--from", "06", "--to", "06", "--force")
     one = start(project, *options)
     until((project / "at_work").exists, one)
     other = start(project, *options)
+    waits = "06_accuracy bs1: another process makes this page; waiting for it"
+    until(lambda: waits in (project / "reports/test/run.log").read_text(), other)
+    (project / "other_waits").touch()
     said = [process.communicate(timeout=2 * BUSY_S)[1] for process in (one, other)]
     assert [one.returncode, other.returncode] == [0, 0], said
-    assert "06_accuracy bs1: another process makes this page; waiting for it" in said[1]
+    assert waits in said[1]
 
 
 def test_a_notebook_with_a_conflict_of_a_merge_is_named(project: Path) -> None:
