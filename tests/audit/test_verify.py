@@ -181,6 +181,15 @@ def test_a_record_that_is_gone_is_named(folder: Path) -> None:
     assert "mismatch     meta/infer_bs1.json: no sound record of bs1/logits.npy, bs1/latency.csv" in verified(folder)[1]
 
 
+def test_a_page_whose_step_stopped_has_no_hash_and_figures_of_before_need_none(folder: Path) -> None:
+    page = folder / "meta/page_06_accuracy_bs1.json"
+    page.write_text('{"stopped": "06_accuracy bs1: no memory"}')
+    (folder / "meta/predecessor.json").write_text('{"created": "2026-11-20"}')
+    said = verified(folder)[1]
+    assert "not checked  the hash of a page whose step stopped: meta/page_06_accuracy_bs1.json has none" in said
+    assert "predecessor" not in said
+
+
 def test_imported_figures_pass(folder: Path, tmp_path: Path) -> None:
     pages = [path for pattern in ("*.ipynb", "*.html", "page_*", "manifest.json") for path in folder.rglob(pattern)]
     for path in pages:  # they are of before
